@@ -1,0 +1,1 @@
+"""The use cases: commands, and how they are carried out."""

@@ -1,0 +1,88 @@
+"""Connections to Postgres, made the same way everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import orjson
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.json import set_json_loads
+from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
+
+from domain.errors import TimedOut, Unavailable
+
+SERVICE_ROLE = "holdfast_service"
+STATEMENT_TIMEOUT_SECONDS = 10  # S4 5.2
+# A pool that gives up soon tries again with the next request, where one that backs off for
+# minutes would stay away long after the database is back.
+RECONNECT_SECONDS = 2.0
+WAIT_SECONDS = 2.0
+MAX_WAITING = 1_000
+
+# What breaks a request without the request being to blame.
+LOST = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    PoolTimeout,
+    TooManyRequests,
+)
+
+
+def conninfo(
+    url: str,
+    *,
+    role: str | None = SERVICE_ROLE,
+    search_path: str = "public",
+    settings: Mapping[str, str] | None = None,
+) -> str:
+    """The connection string for ``url`` with the service's role, clock zone and time-outs."""
+    given = conninfo_to_dict(url)
+    options = [
+        str(given.get("options") or ""),
+        f"-c search_path={search_path}",
+        "-c timezone=UTC",
+        f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000}",
+        f"-c idle_in_transaction_session_timeout={3 * STATEMENT_TIMEOUT_SECONDS * 1000}",
+    ]
+    options += [f"-c {name}={value}" for name, value in (settings or {}).items()]
+    if role is not None:
+        options.append(f"-c role={role}")
+    return make_conninfo(
+        url,
+        options=" ".join(filter(None, options)),
+        application_name="holdfast",
+        connect_timeout=3,
+    )
+
+
+def configure(connection: psycopg.Connection | psycopg.AsyncConnection) -> None:
+    """Read JSON with the fast parser."""
+    set_json_loads(orjson.loads, connection)
+
+
+def pool(info: str, size: int) -> ConnectionPool:
+    """A pool for threads; its connections are in autocommit mode."""
+    return ConnectionPool(
+        info,
+        min_size=0,
+        max_size=size,
+        kwargs={"autocommit": True},
+        configure=configure,
+        timeout=WAIT_SECONDS,
+        reconnect_timeout=RECONNECT_SECONDS,
+        max_waiting=MAX_WAITING,
+        open=True,
+    )
+
+
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Turn a failure of the database into the product's own error."""
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as e:
+        raise TimedOut("The database took too long to answer.") from e
+    except LOST as e:
+        raise Unavailable from e

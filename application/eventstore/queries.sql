@@ -1,0 +1,96 @@
+-- name: append
+-- One append: all of it or none of it, in one round trip.
+SELECT head, written_at FROM append(%(namespace)s, %(events)s, %(expected)s, %(receipts)s)
+
+-- name: hold
+SELECT hold_log(%(namespace)s)
+
+-- name: written
+-- Whether an event of ours is there, and at which position: asked after a lost acknowledgement.
+SELECT e.position, clock_timestamp() AS written_at, h.position AS head
+FROM event_store e JOIN log_head h USING (namespace)
+WHERE e.namespace = %(namespace)s AND e.stream_id = %(stream_id)s
+  AND e.sequence_num = %(sequence_num)s AND e.event_id = %(event_id)s
+
+-- name: load
+-- The newest usable snapshot of each stream, and what came after it.
+SELECT w.stream_id, s.sequence_num, NULL AS event_type, NULL AS "timestamp", s.state AS data,
+       NULL AS metadata
+FROM unnest(%(streams)s::text[], %(state_versions)s::int[]) AS w (stream_id, state_version)
+CROSS JOIN LATERAL (
+    SELECT sequence_num, state FROM snapshots
+    WHERE namespace = %(namespace)s AND stream_id = w.stream_id AND state_version = w.state_version
+    ORDER BY sequence_num DESC LIMIT 1) AS s
+UNION ALL
+SELECT w.stream_id, e.sequence_num, e.event_type, e."timestamp", e.event_data, e.metadata
+FROM unnest(%(streams)s::text[], %(state_versions)s::int[]) AS w (stream_id, state_version)
+CROSS JOIN LATERAL (
+    SELECT * FROM event_store
+    WHERE namespace = %(namespace)s AND stream_id = w.stream_id
+      AND sequence_num > coalesce((
+          SELECT sequence_num FROM snapshots
+          WHERE namespace = %(namespace)s AND stream_id = w.stream_id
+            AND state_version = w.state_version
+          ORDER BY sequence_num DESC LIMIT 1), 0)) AS e
+ORDER BY stream_id, sequence_num
+
+-- name: snapshot_before
+-- The newest snapshot of a stream at or below a sequence number.
+SELECT sequence_num, state FROM snapshots
+WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
+  AND state_version = %(state_version)s AND sequence_num <= %(to)s
+ORDER BY sequence_num DESC LIMIT 1
+
+-- name: insert_snapshots
+INSERT INTO snapshots (namespace, stream_id, sequence_num, state_version, state)
+SELECT %(namespace)s, s.* FROM json_to_recordset(%(snapshots)s) AS s (
+    stream_id text, sequence_num bigint, state_version int, state jsonb)
+ON CONFLICT DO NOTHING
+
+-- name: receipts
+-- Replies already given under these idempotency keys, within the last day.
+SELECT receipt_key, request_hash, status, body::text AS body, position
+FROM receipts
+WHERE namespace = %(namespace)s AND receipt_key = ANY (%(keys)s)
+  AND created_at >= clock_timestamp() - interval '24 hours'
+
+-- name: forget_receipts
+DELETE FROM receipts WHERE created_at < clock_timestamp() - interval '24 hours'
+
+-- name: stream
+-- One stream's events between two sequence numbers.
+SELECT position, event_id, stream_id, sequence_num, event_type, "timestamp", event_data, metadata
+FROM event_store
+WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
+  AND sequence_num > %(after)s AND sequence_num <= %(upto)s
+ORDER BY sequence_num LIMIT %(limit)s
+
+-- name: stream_backwards
+SELECT position, event_id, stream_id, sequence_num, event_type, "timestamp", event_data, metadata
+FROM event_store
+WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
+  AND sequence_num > %(after)s AND sequence_num <= %(upto)s
+ORDER BY sequence_num DESC LIMIT %(limit)s
+
+-- name: log
+-- A namespace's log after a position, in commit order.
+SELECT position, event_id, stream_id, sequence_num, event_type, "timestamp", event_data, metadata
+FROM event_store
+WHERE namespace = %(namespace)s AND position > %(after)s AND position <= %(upto)s
+  AND (%(types)s::text[] IS NULL OR event_type = ANY (%(types)s))
+ORDER BY position LIMIT %(limit)s
+
+-- name: head
+SELECT position FROM log_head WHERE namespace = %(namespace)s
+
+-- name: clock
+SELECT clock_timestamp() AS now
+
+-- name: begin_job
+-- Take a job's turn, if it did not begin within the period: true for one process of many.
+INSERT INTO job_runs AS j (job, started_at) VALUES (%(job)s, clock_timestamp())
+ON CONFLICT (job) DO UPDATE SET started_at = clock_timestamp()
+WHERE j.started_at < clock_timestamp() - %(period)s::interval
+
+-- name: end_job
+UPDATE job_runs SET finished_at = clock_timestamp() WHERE job = %(job)s

@@ -1,0 +1,298 @@
+"""The event store: append, load, read. One log for each namespace (spec 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypedDict
+
+import orjson
+import psycopg
+from psycopg.rows import class_row
+from psycopg_pool import ConnectionPool
+
+from application.eventstore import connect, sql
+from application.eventstore.mapper import NewRow, Recorded
+from domain.aggregate import Json
+
+MAX_POSITION = 2**63 - 1
+
+_SQL = sql.load("application.eventstore", "queries.sql")
+
+
+class VersionConflict(Exception):
+    """Streams moved since they were read, or an event does not follow its stream's last."""
+
+    def __init__(self, streams: Sequence[str]) -> None:
+        super().__init__(", ".join(streams))
+        self.streams = tuple(streams)
+
+
+class ReceiptConflict(Exception):
+    """A request with the same idempotency key was carried out meanwhile."""
+
+
+class NewReceipt(TypedDict):
+    """A reply to keep with the events of its command."""
+
+    receipt_key: str
+    request_hash: str
+    status: int
+    body: orjson.Fragment
+    last: int
+
+
+class Receipt(NamedTuple):
+    """A reply as it was given."""
+
+    receipt_key: str
+    request_hash: str
+    status: int
+    body: str
+    position: int
+
+
+class Appended(NamedTuple):
+    """An append that is durable: the log's new head, and the database's time."""
+
+    head: int
+    written_at: datetime
+
+
+class Loaded(NamedTuple):
+    """A row for bringing an aggregate back: a snapshot (no event type) or an event."""
+
+    stream_id: str
+    sequence_num: int
+    event_type: str | None
+    timestamp: datetime | None
+    data: Json
+    metadata: Json | None
+
+
+class EventStore:
+    """The store behind one pool of connections. Safe for threads.
+
+    Every method raises :class:`~domain.errors.Unavailable` when the database cannot be reached.
+    """
+
+    def __init__(self, pool: ConnectionPool, held: psycopg.Connection | None = None) -> None:
+        self._pool = pool
+        self._held = held
+        self._connection: Callable[[], AbstractContextManager[psycopg.Connection]] = (
+            pool.connection if held is None else lambda: nullcontext(held)
+        )
+
+    @classmethod
+    def at(cls, url: str, *, size: int = 4) -> EventStore:
+        """The store of a database, used under the service's role."""
+        return cls(connect.pool(connect.conninfo(url), size))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+    @contextmanager
+    def exclusive(self, namespace: str) -> Iterator[EventStore]:
+        """The store within one transaction that holds the namespace's log: no one else appends.
+
+        What is appended is durable once the block has ended without an error.
+        """
+        with connect.told_apart(), self._pool.connection() as connection, connection.transaction():
+            connection.execute(_SQL["hold"], {"namespace": namespace})
+            yield EventStore(self._pool, held=connection)
+
+    def append(
+        self,
+        namespace: str,
+        rows: Sequence[NewRow],
+        expected: Mapping[str, int] | None = None,
+        receipts: Sequence[NewReceipt] = (),
+    ) -> Appended:
+        """Append all rows, or none: one statement, one transaction, durable when it returns.
+
+        ``expected`` names the versions of streams that were read and not written. Raises
+        :class:`VersionConflict`, :class:`ReceiptConflict`, or ``Unavailable``, after which it is
+        unknown whether the rows are there.
+        """
+        parameters = {
+            "namespace": namespace,
+            "events": _json(rows),
+            "expected": _json(
+                [{"stream_id": s, "version": v} for s, v in (expected or {}).items()]
+            ),
+            "receipts": _json(receipts),
+        }
+        with connect.told_apart():
+            try:
+                return self._append_once(parameters)
+            except psycopg.OperationalError:
+                if not rows or self._held is not None:
+                    raise
+                # The acknowledgement is lost, perhaps the append is not. A connection that is
+                # new can tell; and the old one, should it still be at work, cannot commit the
+                # same sequence numbers beside ours.
+                self._pool.check()
+                found = self._find(namespace, rows[-1])
+                if found is not None:
+                    return found
+                try:
+                    return self._append_once(parameters)
+                except (VersionConflict, ReceiptConflict):
+                    found = self._find(namespace, rows[-1])
+                    if found is None:
+                        raise
+                    return found
+
+    def _append_once(self, parameters: Mapping[str, object]) -> Appended:
+        try:
+            with self._connection() as connection:
+                cursor = connection.cursor(row_factory=class_row(Appended))
+                row = cursor.execute(_SQL["append"], parameters, prepare=True).fetchone()
+                assert row is not None
+                return row
+        except psycopg.Error as e:
+            match e.sqlstate:
+                case "HF001":
+                    raise VersionConflict(orjson.loads(e.diag.message_detail or "[]")) from None
+                case "HF002":
+                    raise ReceiptConflict from None
+                case "23505":  # the primary key saw a writer that the function's check did not
+                    raise VersionConflict([]) from None
+            raise
+
+    def _find(self, namespace: str, row: NewRow) -> Appended | None:
+        with self._connection() as connection:
+            found = connection.execute(
+                _SQL["written"],
+                {
+                    "namespace": namespace,
+                    "stream_id": row["stream_id"],
+                    "sequence_num": row["sequence_num"],
+                    "event_id": row["event_id"],
+                },
+            ).fetchone()
+        return None if found is None else Appended(head=found[0], written_at=found[1])
+
+    def load(self, namespace: str, state_versions: Mapping[str, int]) -> list[Loaded]:
+        """What it takes to bring these streams' aggregates back, in one query, in order."""
+        with connect.told_apart(), self._connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(Loaded), binary=True)
+            return cursor.execute(
+                _SQL["load"],
+                {
+                    "namespace": namespace,
+                    "streams": list(state_versions),
+                    "state_versions": list(state_versions.values()),
+                },
+            ).fetchall()
+
+    def receipts(self, namespace: str, keys: Sequence[str]) -> list[Receipt]:
+        """The replies kept under these idempotency keys."""
+        with connect.told_apart(), self._connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(Receipt))
+            return cursor.execute(
+                _SQL["receipts"], {"namespace": namespace, "keys": list(keys)}
+            ).fetchall()
+
+    def forget_receipts(self) -> int:
+        """Drop the replies that are older than a day; how many."""
+        with connect.told_apart(), self._connection() as connection:
+            return connection.execute(_SQL["forget_receipts"]).rowcount
+
+    def snapshot_before(
+        self, namespace: str, stream_id: str, state_version: int, to: int
+    ) -> tuple[int, Json] | None:
+        """The newest snapshot of a stream at or below sequence number ``to``."""
+        with connect.told_apart(), self._connection() as connection:
+            return connection.execute(
+                _SQL["snapshot_before"],
+                {
+                    "namespace": namespace,
+                    "stream_id": stream_id,
+                    "state_version": state_version,
+                    "to": to,
+                },
+            ).fetchone()
+
+    def insert_snapshots(self, namespace: str, snapshots: Sequence[Json]) -> None:
+        """Keep states of aggregates; one that is there already stays."""
+        with connect.told_apart(), self._connection() as connection:
+            connection.execute(
+                _SQL["insert_snapshots"],
+                {"namespace": namespace, "snapshots": _json(snapshots)},
+            )
+
+    def read_stream(
+        self,
+        namespace: str,
+        stream_id: str,
+        *,
+        after: int = 0,
+        upto: int = MAX_POSITION,
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> list[Recorded]:
+        """A stream's events with ``after < sequence_num <= upto``."""
+        return self._read(
+            "stream_backwards" if backwards else "stream",
+            namespace=namespace,
+            stream_id=stream_id,
+            after=after,
+            upto=upto,
+            limit=limit,
+        )
+
+    def read_log(
+        self,
+        namespace: str,
+        *,
+        after: int = 0,
+        upto: int = MAX_POSITION,
+        limit: int | None = None,
+        types: Sequence[str] | None = None,
+    ) -> list[Recorded]:
+        """A namespace's events with ``after < position <= upto``, in commit order."""
+        return self._read(
+            "log",
+            namespace=namespace,
+            after=after,
+            upto=upto,
+            limit=limit,
+            types=list(types) if types else None,
+        )
+
+    def _read(self, query: str, **parameters: object) -> list[Recorded]:
+        with connect.told_apart(), self._connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(Recorded), binary=True)
+            return cursor.execute(_SQL[query], parameters).fetchall()
+
+    def begin_job(self, job: str, period: timedelta) -> bool:
+        """Whether this process is the one to run a job that is due once a period."""
+        with connect.told_apart(), self._connection() as connection:
+            parameters = {"job": job, "period": period}
+            return connection.execute(_SQL["begin_job"], parameters).rowcount == 1
+
+    def end_job(self, job: str) -> None:
+        """Note that a job's run ended."""
+        with connect.told_apart(), self._connection() as connection:
+            connection.execute(_SQL["end_job"], {"job": job})
+
+    def head(self, namespace: str) -> int:
+        """The position of a namespace's last event; 0 when there is none."""
+        with connect.told_apart(), self._connection() as connection:
+            row = connection.execute(_SQL["head"], {"namespace": namespace}).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def clock(self) -> datetime:
+        """The database's time: the only clock that decides anything."""
+        with connect.told_apart(), self._connection() as connection:
+            row = connection.execute(_SQL["clock"]).fetchone()
+        assert row is not None
+        now: datetime = row[0]
+        return now
+
+
+def _json(value: Sequence[object]) -> str | None:
+    return orjson.dumps(value).decode() if value else None

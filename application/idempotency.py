@@ -1,0 +1,40 @@
+"""Keeping and recalling the reply of an action that is made of many commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from application.engine import Handler, Reply, Work
+from application.fields import Command
+from domain.aggregate import Json
+from domain.errors import NotFound
+
+
+class NothingKept(NotFound):
+    """No reply was kept under this idempotency key."""
+
+    code: ClassVar[str] = "nothing_kept"
+
+
+class RecallReply(Command):
+    """Answered from the receipt of its idempotency key, if there is one."""
+
+
+class KeepReply(Command):
+    """Keep a reply under the idempotency key that this command carries."""
+
+    value: Json
+
+
+def recall(work: Work, command: RecallReply) -> Reply:
+    """Reached only when there is no receipt. Raises :class:`NothingKept`."""
+    raise NothingKept
+
+
+def keep(work: Work, command: KeepReply) -> Reply:
+    """The value, as it is."""
+    return Reply(command.value)
+
+
+HANDLERS: Mapping[type, Handler] = {RecallReply: recall, KeepReply: keep}

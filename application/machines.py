@@ -1,0 +1,93 @@
+"""Machines: register, beat, update (S4 2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+from uuid import uuid4
+
+from pydantic import Field
+
+from application.engine import Handler, Reply, Work
+from application.fields import Command, Found, Id, Metadata, Slot
+from domain.aggregate import Json
+from domain.machine import Machine, MachineStatus
+
+Slots = Annotated[list[Slot], Field(max_length=1_000)]
+
+
+class RegisterMachine(Command):
+    """Make a machine known, or update a known one."""
+
+    hostname: Id
+    docker_slots: Slots
+    machine_id: Id | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    active_sessions: Found[list[str]] = Field(default_factory=list)
+
+
+class UpdateMachine(Command):
+    """Change a machine's status, slots or metadata."""
+
+    machine_id: str
+    status: MachineStatus | None = None
+    docker_slots: Slots | None = None
+    metadata: Metadata | None = None
+    active_sessions: Found[list[str]] = Field(default_factory=list)
+
+
+class BeatMachine(Command):
+    """Note that a machine is up."""
+
+    machine_id: str
+    metadata: Metadata | None = None
+    active_sessions: Found[list[str]] = Field(default_factory=list)
+
+
+def register(work: Work, command: RegisterMachine) -> Reply:
+    """201 for a new machine, 200 for a known one."""
+    machine = work.load(Machine, command.machine_id or str(uuid4()))
+    status = 200 if machine.is_known else 201
+    machine.register(work.now, command.hostname, _distinct(command.docker_slots), command.metadata)
+    return Reply(view(machine, command.active_sessions), status)
+
+
+def update(work: Work, command: UpdateMachine) -> Reply:
+    """The machine as it is then."""
+    machine = work.load(Machine, command.machine_id)
+    slots = None if command.docker_slots is None else _distinct(command.docker_slots)
+    machine.update(work.now, command.status, slots, command.metadata)
+    return Reply(view(machine, command.active_sessions))
+
+
+def beat(work: Work, command: BeatMachine) -> Reply:
+    """The machine as it is then."""
+    machine = work.load(Machine, command.machine_id)
+    machine.beat(work.now, command.metadata)
+    return Reply(view(machine, command.active_sessions))
+
+
+def view(machine: Machine, active_sessions: list[str]) -> Json:
+    """A machine as clients see it. The sessions on it are not its own to know: they are told."""
+    return {
+        "machine_id": machine.key,
+        "hostname": machine.hostname,
+        "docker_slots": machine.docker_slots or [],
+        "active_sessions": active_sessions,
+        "status": machine.status,
+        "last_heartbeat": machine.last_heartbeat,
+        "metadata": machine.metadata,
+        "created_at": machine.created_at,
+        "updated_at": machine.updated_at,
+    }
+
+
+def _distinct(slots: list[int]) -> list[int]:
+    return sorted(set(slots))
+
+
+HANDLERS: Mapping[type, Handler] = {
+    RegisterMachine: register,
+    UpdateMachine: update,
+    BeatMachine: beat,
+}

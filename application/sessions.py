@@ -1,0 +1,293 @@
+"""Sessions: open, beat, change, end, recover, clean up (S4 2.1, 2.2, 3.2-3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import uuid4
+
+from pydantic import Field, StrictBool
+
+from application.engine import Handler, Reply, Work
+from application.fields import Command, Id, Metadata, Name, Slot, StallThreshold, Text
+from application.places import Place, prepare_holdings, release_all
+from application.session_view import view
+from domain.session import Session, SessionStatus
+
+
+class CreateSession(Command):
+    """Open a session in a place of its own."""
+
+    project_id: Id
+    machine_id: Id
+    docker_slot: Slot | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    instance_id: Id | None = None
+    hostname: Name | None = None
+    tty: Name | None = None
+    codebase: Name | None = None
+    stall_threshold_ms: StallThreshold | None = None
+    replace: StrictBool = False
+
+
+class UpdateSession(Command):
+    """Change a session's status, current task (null: none) or metadata (merged)."""
+
+    session_id: str
+    status: SessionStatus | None = None
+    current_task_id: Id | None = None
+    metadata: Metadata | None = None
+
+
+class BeatSession(Command):
+    """Note a sign of life."""
+
+    session_id: str
+    current_task_id: Id | None = None
+    metadata: Metadata | None = None
+
+
+class MarkFailed(Command):
+    """End a session badly."""
+
+    session_id: str
+    error_message: Text
+    metadata: Metadata | None = None
+
+
+class MarkStalled(Command):
+    """Say that a session is stalled."""
+
+    session_id: str
+
+
+class NoteOverdue(Command):
+    """Record that a session is past its threshold, if it is."""
+
+    session_id: str
+
+
+class ArchiveSession(Command):
+    """Keep an ended session for good."""
+
+    session_id: str
+
+
+class PrepareRecovery(Command):
+    """Announce a recovery."""
+
+    session_id: str
+    clear_machine: StrictBool = False
+
+
+class RecoverSession(Command):
+    """Carry a failed or stalled session's work on, on another machine or the same."""
+
+    session_id: str
+    new_machine_id: Id
+    docker_slot: Slot | None = None
+    reset_failed_tasks: StrictBool = True
+
+
+class DeleteSession(Command):
+    """Put a session's tombstone."""
+
+    session_id: str
+
+
+class CleanUpSession(Command):
+    """Delete a session that ended before ``ended_before`` and is not archived."""
+
+    session_id: str
+    ended_before: datetime
+
+
+def create(work: Work, command: CreateSession) -> Reply:
+    """201 with the session. Registers an unknown machine."""
+    place = Place.load(work, command.project_id, command.machine_id, command.docker_slot)
+    place.require_free(replace=command.replace)
+    session = work.create(Session, str(uuid4()))
+    session.open(
+        work.now,
+        command.project_id,
+        command.machine_id,
+        docker_slot=command.docker_slot,
+        metadata=command.metadata or None,
+        instance_id=command.instance_id,
+        hostname=command.hostname,
+        tty=command.tty,
+        codebase=command.codebase,
+        stall_threshold_ms=command.stall_threshold_ms,
+    )
+    place.occupy(session)
+    return _reply(work, session, 201)
+
+
+def update(work: Work, command: UpdateSession) -> Reply:
+    """The session as it is then; ending it releases all that it holds."""
+    session = work.load(Session, command.session_id)
+    prepare_holdings(work, session)
+    session.require_known()
+    if command.status is not None:
+        session.change_status(work.now, command.status)
+    task = command.current_task_id
+    if task is None and "current_task_id" in command.model_fields_set:
+        task = ""
+    session.update(work.now, task, command.metadata)
+    if not session.is_live:
+        release_all(work, session)
+    return _reply(work, session)
+
+
+def beat(work: Work, command: BeatSession) -> Reply:
+    """The session, and how long it had been silent before this beat."""
+    session = work.load(Session, command.session_id)
+    gap = session.gap_seconds(work.now)
+    session.beat(work.now, command.current_task_id, command.metadata)
+    default_ms = work.policy.stall_threshold_ms
+    value = view(session, work.now, default_ms)
+    value["age_seconds"] = gap
+    value["stale"] = gap > session.threshold_seconds(default_ms)
+    return Reply(value)
+
+
+def mark_failed(work: Work, command: MarkFailed) -> Reply:
+    """The failed session; its tasks in progress failed with it, its place is free."""
+    session = work.load(Session, command.session_id)
+    prepare_holdings(work, session)
+    session.fail(work.now, command.error_message, command.metadata)
+    release_all(work, session)
+    return _reply(work, session)
+
+
+def mark_stalled(work: Work, command: MarkStalled) -> Reply:
+    """The stalled session; it keeps its place until another takes it."""
+    session = work.load(Session, command.session_id)
+    session.mark_stalled(work.now)
+    return _reply(work, session)
+
+
+def note_overdue(work: Work, command: NoteOverdue) -> Reply:
+    """Whether a stall was recorded."""
+    session = work.load(Session, command.session_id)
+    gap_ms = int(session.gap_seconds(work.now) * 1000)
+    stalled = session.note_overdue(work.now, work.policy.stall_threshold_ms)
+    return Reply(
+        {
+            "stalled": stalled,
+            "session_id": session.key,
+            "project_id": session.project_id,
+            "machine_id": session.machine_id,
+            "time_since_heartbeat_ms": gap_ms,
+        }
+    )
+
+
+def archive(work: Work, command: ArchiveSession) -> Reply:
+    """The archived session."""
+    session = work.load(Session, command.session_id)
+    session.archive(work.now)
+    return _reply(work, session)
+
+
+def prepare_recovery(work: Work, command: PrepareRecovery) -> Reply:
+    """The session with ``metadata.recovery_prepared_at``."""
+    session = work.load(Session, command.session_id)
+    default_ms = work.policy.stall_threshold_ms
+    session.require_recoverable(work.now, default_ms)
+    session.note_overdue(work.now, default_ms)
+    session.prepare_recovery(work.now, command.clear_machine, default_ms)
+    return _reply(work, session)
+
+
+def recover(work: Work, command: RecoverSession) -> Reply:
+    """201 with the successor; asked again, 200 with the same one (S4 3.3)."""
+    original = work.load(Session, command.session_id)
+    original.require_known()
+    if original.recovered_to:
+        original.require_same_recovery(command.new_machine_id)
+        return _reply(work, work.load(Session, original.recovered_to))
+    default_ms = work.policy.stall_threshold_ms
+    original.require_recoverable(work.now, default_ms)
+    place = Place.load(work, original.project_id, command.new_machine_id, command.docker_slot)
+    prepare_holdings(work, original)
+    place.machine.require_available()
+    place.require_free(leaving=original)
+    original.note_overdue(work.now, default_ms)
+    successor = work.create(Session, str(uuid4()))
+    successor.open(
+        work.now,
+        original.project_id,
+        command.new_machine_id,
+        docker_slot=command.docker_slot,
+        metadata=original.inheritance(),
+        codebase=original.codebase,
+        stall_threshold_ms=original.stall_threshold_ms,
+        recovered_from=original.key,
+    )
+    carried = {"pending", "blocked"}
+    if command.reset_failed_tasks:
+        carried |= {"failed", "in_progress"}
+    for task in original.tasks.values():
+        if task.status in carried:
+            successor.carry_over(work.now, str(uuid4()), task)
+    original.recover(work.now, successor.key, command.new_machine_id)
+    place.occupy(successor, leaving=original)
+    release_all(work, original)
+    return _reply(work, successor, 201)
+
+
+def delete(work: Work, command: DeleteSession) -> Reply:
+    """204. What the session held is free."""
+    session = work.load(Session, command.session_id)
+    session.require_known()
+    prepare_holdings(work, session)
+    release_all(work, session)
+    session.delete(work.now)
+    return Reply({}, 204)
+
+
+def clean_up(work: Work, command: CleanUpSession) -> Reply:
+    """How many tasks went with the session; null when it is to stay."""
+    session = work.load(Session, command.session_id)
+    prepare_holdings(work, session)
+    ended_at = session.completed_at
+    if (
+        session.is_deleted
+        or session.is_live
+        or session.archived_at is not None
+        or session.metadata.get("archived") is True
+        or ended_at is None
+        or ended_at >= command.ended_before
+    ):
+        return Reply({"deleted_tasks": None})
+    tasks = len(session.tasks)
+    release_all(work, session)
+    session.delete(work.now)
+    return Reply(
+        {
+            "deleted_tasks": tasks,
+            "session_id": session.key,
+            "project_id": session.project_id,
+            "completed_at": ended_at,
+        }
+    )
+
+
+def _reply(work: Work, session: Session, status: int = 200) -> Reply:
+    return Reply(view(session, work.now, work.policy.stall_threshold_ms), status)
+
+
+HANDLERS: Mapping[type, Handler] = {
+    CreateSession: create,
+    UpdateSession: update,
+    BeatSession: beat,
+    MarkFailed: mark_failed,
+    MarkStalled: mark_stalled,
+    NoteOverdue: note_overdue,
+    ArchiveSession: archive,
+    PrepareRecovery: prepare_recovery,
+    RecoverSession: recover,
+    DeleteSession: delete,
+    CleanUpSession: clean_up,
+}

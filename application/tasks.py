@@ -1,0 +1,94 @@
+"""Tasks: the units of a session's progress, written through their session (S4 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import uuid4
+
+from pydantic import Field
+
+from application.engine import Handler, Reply, Work
+from application.fields import Command, Found, Id, Metadata, Name, Text
+from application.session_view import task_view
+from domain.errors import InvalidInput, TaskNotFound, UnknownSession
+from domain.session import Session
+from domain.task import TaskStatus
+
+
+class CreateTask(Command):
+    """Add a pending task to a session."""
+
+    session_id: Id
+    project_id: Id
+    task_name: Name
+    github_issue_id: Id | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class UpdateTask(Command):
+    """Move a task on, or annotate it."""
+
+    task_id: str
+    status: TaskStatus | None = None
+    error_message: Text | None = None
+    metadata: Metadata | None = None
+    session_id: Found[str | None] = None
+
+
+class DeleteTask(Command):
+    """Put a task's tombstone."""
+
+    task_id: str
+    session_id: Found[str | None] = None
+
+
+def create(work: Work, command: CreateTask) -> Reply:
+    """201 with the task. An unknown session is 400: it is a field of the body (S4 3.1.b)."""
+    session = work.load(Session, command.session_id)
+    if session.version == 0 or session.is_deleted:
+        raise UnknownSession(
+            "session_id: there is no such session",
+            errors=[{"field": "session_id", "message": "there is no such session"}],
+        )
+    session.require_writable()
+    if command.project_id != session.project_id:
+        raise InvalidInput.of("project_id", "the session belongs to another project")
+    task_id = str(uuid4())
+    session.add_task(
+        work.now, task_id, command.task_name, command.github_issue_id, command.metadata
+    )
+    return Reply(task_view(session, session.tasks[task_id]), 201)
+
+
+def update(work: Work, command: UpdateTask) -> Reply:
+    """The task as it is then. Failing needs a reason (S4 3.1.g)."""
+    session = _session_of(work, command.session_id)
+    session.require_task(command.task_id)
+    if command.status == "failed" and command.error_message is None:
+        raise InvalidInput.of("error_message", "a failed task needs one")
+    if command.error_message is not None and command.status not in ("failed", "blocked"):
+        raise InvalidInput.of("error_message", "goes with status failed or blocked")
+    session.update_task(
+        work.now, command.task_id, command.status, command.error_message, command.metadata
+    )
+    return Reply(task_view(session, session.tasks[command.task_id]))
+
+
+def delete(work: Work, command: DeleteTask) -> Reply:
+    """204."""
+    session = _session_of(work, command.session_id)
+    session.delete_task(work.now, command.task_id)
+    return Reply({}, 204)
+
+
+def _session_of(work: Work, session_id: str | None) -> Session:
+    if session_id is None:
+        raise TaskNotFound
+    return work.load(Session, session_id)
+
+
+HANDLERS: Mapping[type, Handler] = {
+    CreateTask: create,
+    UpdateTask: update,
+    DeleteTask: delete,
+}

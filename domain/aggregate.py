@@ -1,0 +1,115 @@
+"""The bases of every aggregate and every domain event.
+
+An aggregate is a dataclass of plain state. A verb checks the rules and calls
+:meth:`Aggregate.record`, which makes the event, applies it, and keeps it pending; nothing else
+changes state. Replaying the same events therefore gives the same state, and a state can be taken
+and put back as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Self, TypeVar
+
+from eventsourcing.domain import CanMutateAggregate, MetaDomainEvent
+from pydantic import TypeAdapter
+
+Json = dict[str, Any]
+
+BASE_FIELDS = ("originator_id", "originator_version", "timestamp")
+
+
+class Event(CanMutateAggregate[str], metaclass=MetaDomainEvent):
+    """Something that happened to one aggregate. Immutable; its payload is JSON.
+
+    ``event_type`` is the product's stable name of the event, which the store keeps; the Python
+    class may be renamed or moved freely. ``class_version`` rises when the payload's shape changes,
+    with an ``upcast_v1_v2(state)`` static method for each step.
+    """
+
+    originator_id: str
+    originator_version: int
+    timestamp: datetime
+
+    event_type: ClassVar[str]
+    class_version: ClassVar[int] = 1
+    # Beats arrive by the thousand per second: what a reader can derive is not stored with them.
+    compact: ClassVar[bool] = False
+
+
+Payload = TypeVar("Payload", bound=Event)
+
+
+@dataclass(slots=True, kw_only=True)
+class Aggregate:
+    """A consistency boundary: its id is its stream, its version the stream's last number."""
+
+    category: ClassVar[str]
+    # Raised when the state's shape changes: older snapshots are then ignored.
+    state_version: ClassVar[int] = 1
+
+    id: str
+    version: int = 0
+    pending: list[Event] = field(default_factory=list, repr=False, compare=False)
+
+    def record(self, event_class: type[Payload], at: datetime, **payload: Any) -> Payload:
+        """Make the event, apply it, keep it until it is collected."""
+        payload["originator_id"] = self.id
+        payload["originator_version"] = self.version + 1
+        payload["timestamp"] = at
+        event = event_class(**payload)
+        self.mutate(event)
+        self.pending.append(event)
+        return event
+
+    def mutate(self, event: Event) -> None:
+        """Apply one event, which must be the stream's next."""
+        if event.originator_version != self.version + 1:
+            raise ValueError(f"{self.id}: {event.originator_version} after {self.version}")
+        event.apply(self)
+        self.version = event.originator_version
+
+    def collect_events(self) -> Sequence[Event]:
+        """The events recorded since the last collection, oldest first."""
+        pending, self.pending = self.pending, []
+        return pending
+
+    def state(self) -> Json:
+        """The whole state as JSON, for snapshots, replay and diff."""
+        state: Json = _adapter(type(self)).dump_python(self, mode="json", exclude={"pending"})
+        return state
+
+    @classmethod
+    def from_state(cls, state: Json) -> Self:
+        """The aggregate whose :meth:`state` this was."""
+        restored: Self = _adapter(cls).validate_python(state)
+        return restored
+
+    @classmethod
+    def stream_id(cls, name: str) -> str:
+        """The stream of the aggregate of this name: ``session-<uuid>``."""
+        return f"{cls.category}-{name}"
+
+    @property
+    def key(self) -> str:
+        """The part of the stream's id after its category: what users know the thing by."""
+        return self.id[len(self.category) + 1 :]
+
+
+_adapters: dict[type[Aggregate], TypeAdapter[Any]] = {}
+
+
+def _adapter(cls: type[Aggregate]) -> TypeAdapter[Any]:
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
+
+
+def merged(metadata: Json, patch: Json | None) -> Json:
+    """``metadata`` with the patch's keys over it; a null removes its key. Neither is changed."""
+    if not patch:
+        return metadata
+    both = {**metadata, **patch}
+    return {key: value for key, value in both.items() if value is not None}

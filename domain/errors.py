@@ -1,0 +1,184 @@
+"""What can go wrong, named once.
+
+The tree::
+
+    HoldfastError
+    ├── InvalidInput            the request itself is wrong
+    │   ├── UnknownSession · UnknownSlot · NotRecoverable
+    ├── NotFound                there is no such thing (any more)
+    │   ├── SessionNotFound · TaskNotFound · MachineNotFound · StreamNotFound
+    ├── Conflict                right in itself, refused by the present state
+    │   ├── SessionExists · SlotTaken · SessionEnded · Superseded · InvalidTransition
+    │   ├── MachineUnavailable · AlreadyRecovered · NotArchivable · WriteConflict
+    ├── IdempotencyMismatch     one idempotency key, two different requests
+    └── Unavailable             nothing is wrong with the request; try again
+        └── TimedOut
+
+Errors know codes, not protocols: a face maps the code to its own status. The docstring of a class
+is its default message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, TypedDict
+
+
+class FieldError(TypedDict):
+    """One field that was refused: its dotted path and why."""
+
+    field: str
+    message: str
+
+
+class HoldfastError(Exception):
+    """The request could not be carried out."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        details: Mapping[str, object] | None = None,
+        errors: Sequence[FieldError] = (),
+    ) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.details = dict(details or {})
+        self.errors = list(errors)
+        super().__init__(self.message)
+
+
+class InvalidInput(HoldfastError):
+    """The request is not valid."""
+
+    code = "validation_error"
+
+    @classmethod
+    def of(cls, field: str, message: str) -> InvalidInput:
+        """The error for a single field, named in the message as well as in ``errors``."""
+        return cls(f"{field}: {message}", errors=[{"field": field, "message": message}])
+
+
+class UnknownSession(InvalidInput):
+    """No such session."""
+
+    code = "unknown_session"
+
+
+class UnknownSlot(InvalidInput):
+    """The machine has no such docker slot."""
+
+    code = "unknown_slot"
+
+
+class NotRecoverable(InvalidInput):
+    """Only a failed or stalled session can be recovered."""
+
+    code = "not_recoverable"
+
+
+class NotFound(HoldfastError):
+    """Not found."""
+
+    code = "not_found"
+
+
+class SessionNotFound(NotFound):
+    """No such session."""
+
+    code = "session_not_found"
+
+
+class TaskNotFound(NotFound):
+    """No such task."""
+
+    code = "task_not_found"
+
+
+class MachineNotFound(NotFound):
+    """No such machine."""
+
+    code = "machine_not_found"
+
+
+class StreamNotFound(NotFound):
+    """No such stream."""
+
+    code = "stream_not_found"
+
+
+class Conflict(HoldfastError):
+    """The request conflicts with the present state."""
+
+    code = "conflict"
+
+
+class WriteConflict(Conflict):
+    """Others kept writing to the same thing first; try again."""
+
+
+class SessionExists(Conflict):
+    """A session is already active in this place."""
+
+    code = "session_exists"
+
+
+class SlotTaken(Conflict):
+    """The docker slot holds another session."""
+
+    code = "slot_taken"
+
+
+class SessionEnded(Conflict):
+    """The session has ended."""
+
+    code = "session_ended"
+
+
+class Superseded(Conflict):
+    """Another session took this session's place while it was stalled."""
+
+    code = "superseded"
+
+
+class InvalidTransition(Conflict):
+    """The status cannot change that way."""
+
+    code = "invalid_transition"
+
+
+class MachineUnavailable(Conflict):
+    """The machine is offline or in maintenance."""
+
+    code = "machine_unavailable"
+
+
+class AlreadyRecovered(Conflict):
+    """The session was already recovered onto another machine."""
+
+    code = "already_recovered"
+
+
+class NotArchivable(Conflict):
+    """Only a completed or failed session can be archived."""
+
+    code = "not_archivable"
+
+
+class IdempotencyMismatch(HoldfastError):
+    """This Idempotency-Key was used for a different request."""
+
+    code = "idempotency_mismatch"
+
+
+class Unavailable(HoldfastError):
+    """The database cannot be reached; nothing that was acknowledged is lost. Try again."""
+
+    code = "database_unavailable"
+
+
+class TimedOut(Unavailable):
+    """The request took too long."""
+
+    code = "timeout"

@@ -1,0 +1,98 @@
+"""The composition root: the only place that constructs; start and stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+
+from application import idempotency, machines, sessions, tasks
+from application.engine import Context, Engine, Handler, Outcome, Policy
+from application.eventstore.mapper import Mapper
+from application.eventstore.store import EventStore
+from domain import claim, machine, session
+from domain.aggregate import Event
+from interfaces import telemetry
+from interfaces.auth import ApiKeys
+from interfaces.http.app import App
+from interfaces.jobs import Jobs
+from interfaces.settings import Settings
+from projections import READ_MODELS
+from projections.progress import Progress
+from projections.projector import Projector
+from projections.reads import Reads
+
+HANDLERS: Mapping[type, Handler] = {
+    **sessions.HANDLERS,
+    **tasks.HANDLERS,
+    **machines.HANDLERS,
+    **idempotency.HANDLERS,
+}
+EVENTS: Iterable[type[Event]] = (*session.EVENTS, *machine.EVENTS, *claim.EVENTS)
+
+READ_CONNECTIONS = 8
+# How long a thread may keep the interpreter while another waits for it. The default, 5 ms, is as
+# long as an append: the writer would stand still as long as it works.
+SWITCH_SECONDS = 0.0005
+
+
+class Service:
+    """A process of the service, on a database whose schema is up to date."""
+
+    def __init__(self, settings: Settings, url: str, keys: ApiKeys) -> None:
+        self.keys = keys
+        self.stall_threshold_ms = settings.stall_threshold_ms
+        self._store = EventStore.at(url)
+        self._engine = Engine(
+            self._store, Mapper(EVENTS), HANDLERS, Policy(settings.stall_threshold_ms)
+        )
+        progress = Progress()
+        self._projector = Projector(url, READ_MODELS, progress)
+        self.reads = Reads(
+            url,
+            progress,
+            stall_threshold_ms=settings.stall_threshold_ms,
+            size=READ_CONNECTIONS,
+        )
+        self.sweeps = Jobs(
+            self._engine,
+            self.reads,
+            self._store,
+            sweep_seconds=settings.sweep_seconds,
+            retention=timedelta(days=settings.retention_days),
+        )
+
+    async def submit(self, command: object, context: Context) -> Outcome:
+        """Carry out a command (:meth:`application.engine.Engine.submit`)."""
+        return await self._engine.submit(command, context)
+
+    async def start(self) -> None:
+        """Be ready: the writer, the projector, reads, the schedule."""
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self._engine.start()
+        self._projector.start()
+        await self.reads.open()
+        self.sweeps.start()
+
+    async def stop(self) -> None:
+        """Finish the commands that were accepted, then end everything else."""
+        await self.sweeps.stop()
+        await asyncio.to_thread(self._engine.stop)
+        await asyncio.to_thread(self._projector.stop)
+        await self.reads.close()
+        self._store.close()
+
+
+def application(settings: Settings) -> App:
+    """The application for settings that name a database and keys."""
+    assert settings.database_url is not None
+    assert settings.api_keys is not None
+    return App(Service(settings, settings.database_url, settings.api_keys))
+
+
+def worker() -> App:
+    """The application of one worker process of several; its environment tells all."""
+    settings = Settings.load()
+    telemetry.configure(settings.log_level)
+    return application(settings)

@@ -1,0 +1,110 @@
+"""One table: what an error's code is in each face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from pydantic import ValidationError
+
+from domain.aggregate import Json
+from domain.errors import (
+    Conflict,
+    FieldError,
+    HoldfastError,
+    IdempotencyMismatch,
+    InvalidInput,
+    NotFound,
+    TimedOut,
+    Unavailable,
+)
+from interfaces.auth import Unauthorized
+
+
+class PayloadTooLarge(HoldfastError):
+    """The body is larger than 256 KiB."""
+
+    code = "payload_too_large"
+
+
+class MethodNotAllowed(HoldfastError):
+    """This path does not take that method."""
+
+    code = "method_not_allowed"
+
+
+class NoSuchPath(NotFound):
+    """There is nothing at this path."""
+
+    code = "no_such_path"
+
+
+class Internal(HoldfastError):
+    """Something went wrong inside the service. The request id leads to the log."""
+
+    code = "internal_error"
+
+
+# The first class that an error belongs to tells its status.
+STATUS: Mapping[type[HoldfastError], int] = {
+    InvalidInput: 400,
+    Unauthorized: 401,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    Conflict: 409,
+    PayloadTooLarge: 413,
+    IdempotencyMismatch: 422,
+    TimedOut: 504,
+    Unavailable: 503,
+    HoldfastError: 500,
+}
+
+
+def status_of(error: HoldfastError) -> int:
+    """The HTTP status of an error."""
+    return next(status for cls, status in STATUS.items() if isinstance(error, cls))
+
+
+def body_of(error: HoldfastError, path: str, request_id: str) -> Json:
+    """The body of every error reply (S4 5.2, spec 9)."""
+    status = status_of(error)
+    body: Json = {
+        "statusCode": status,
+        "error": HTTPStatus(status).phrase,
+        "code": error.code,
+        "message": error.message,
+        "timestamp": datetime.now(UTC),
+        "path": path,
+        "request_id": request_id,
+    }
+    if error.errors:
+        body["errors"] = error.errors
+    if error.details:
+        body["details"] = error.details
+    return body
+
+
+def invalid(error: ValidationError) -> InvalidInput:
+    """Pydantic's findings as the product's error: each field, and why."""
+    fields: list[FieldError] = []
+    for found in error.errors(include_url=False, include_context=False, include_input=False):
+        field = ".".join(str(part) for part in found["loc"]) or "body"
+        fields.append({"field": field, "message": _in_words(found["type"], found["msg"])})
+    return of_fields(fields)
+
+
+def of_fields(fields: Sequence[FieldError]) -> InvalidInput:
+    """The error for these fields, its message naming each."""
+    message = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
+    return InvalidInput(message, errors=fields)
+
+
+def _in_words(kind: str, message: str) -> str:
+    match kind:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "is not a field of this request"
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,161 @@
+"""The ASGI application: routes from the operations table, one catch for every error."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Protocol
+from uuid import uuid4
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from domain.errors import HoldfastError
+from interfaces import telemetry
+from interfaces.auth import ApiKeys
+from interfaces.errors import Internal, MethodNotAllowed, NoSuchPath, body_of, status_of
+from interfaces.http.endpoint import Endpoint, respond
+from interfaces.http.openapi import document
+from interfaces.operations import OPERATIONS, Services
+
+log = logging.getLogger("holdfast.http")
+
+
+class Running(Services, Protocol):
+    """What the application starts, serves with, and stops."""
+
+    @property
+    def keys(self) -> ApiKeys: ...
+    async def start(self) -> None:
+        """Be ready to serve."""
+
+    async def stop(self) -> None:
+        """Finish what was accepted."""
+
+
+class App:
+    """Gives every request its id, and turns every error into the one error reply."""
+
+    def __init__(self, service: Running) -> None:
+        self._router = Router(routes=_routes(service), lifespan=_lifespan(service))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        request_id = str(uuid4())
+        telemetry.request_id.set(request_id)
+        # The router reports unknown paths and methods as exceptions only if there is an app.
+        scope["app"] = self
+        scope.setdefault("state", {})["request_id"] = request_id
+        header = (b"x-request-id", request_id.encode())
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"].append(header)
+            await send(message)
+
+        try:
+            await self._router(scope, receive, send_with_id)
+        except Exception as e:
+            if started:
+                raise
+            error = _known(e)
+            if isinstance(error, Internal):
+                log.exception("request_failed", extra={"path": scope["path"]})
+            content = orjson.dumps(
+                body_of(error, scope["path"], request_id),
+                option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS,
+                default=str,
+            )
+            await respond(send_with_id, status_of(error), content, _headers(error, e))
+
+
+def _known(error: Exception) -> HoldfastError:
+    match error:
+        case HoldfastError():
+            return error
+        case HTTPException(status_code=HTTPStatus.NOT_FOUND):
+            return NoSuchPath()
+        case HTTPException(status_code=HTTPStatus.METHOD_NOT_ALLOWED):
+            return MethodNotAllowed()
+        case _:
+            return Internal()
+
+
+def _headers(error: HoldfastError, cause: Exception) -> list[tuple[bytes, bytes]]:
+    status = status_of(error)
+    if status == HTTPStatus.UNAUTHORIZED:
+        return [(b"www-authenticate", b'ApiKey realm="holdfast"')]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return [(b"retry-after", b"1")]
+    if isinstance(cause, HTTPException) and cause.headers:
+        return [(k.lower().encode(), v.encode()) for k, v in cause.headers.items()]
+    return []
+
+
+def _routes(service: Running) -> list[Route]:
+    routes = [
+        Route(
+            operation.path,
+            endpoint=Endpoint(operation, service, service.keys),
+            methods=[operation.verb],
+            name=operation.name,
+        )
+        for operation in OPERATIONS
+    ]
+    routes.append(Route("/health", _health(time.monotonic()), methods=["GET"]))
+    routes.append(Route("/api/docs", _docs(), methods=["GET"]))
+    return routes
+
+
+def _health(started: float) -> Callable[[Request], Awaitable[Response]]:
+    async def health(request: Request) -> Response:
+        """Open to all: whether the process serves (S4 5.3.a)."""
+        return _json(
+            {
+                "status": "ok",
+                "timestamp": datetime.now(UTC),
+                "uptime": round(time.monotonic() - started, 3),
+            }
+        )
+
+    return health
+
+
+def _docs() -> Callable[[Request], Awaitable[Response]]:
+    described = orjson.dumps(document())
+
+    async def docs(request: Request) -> Response:
+        """Open to all: the OpenAPI document (S4 1.2.f)."""
+        return Response(described, media_type="application/json")
+
+    return docs
+
+
+def _json(value: object) -> Response:
+    content = orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    return Response(content, media_type="application/json")
+
+
+def _lifespan(service: Running) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    return lifespan

@@ -1,0 +1,82 @@
+"""The door for request bodies: what could not be stored faithfully does not get in (spec 13)."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+from starlette.types import Receive, Scope
+
+from domain.aggregate import Json
+from domain.errors import InvalidInput
+from interfaces.errors import PayloadTooLarge
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 64
+MAX_INTEGER = 2**53
+
+_LONG_NUMBER = re.compile(rb"\d{16}")
+
+
+async def read(scope: Scope, receive: Receive) -> bytes:
+    """The whole body. Raises :class:`PayloadTooLarge` as soon as it is known to be."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > MAX_BYTES:
+            raise PayloadTooLarge
+    chunks = []
+    size = 0
+    while True:
+        message = await receive()
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > MAX_BYTES:
+            raise PayloadTooLarge
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return b"".join(chunks) if len(chunks) > 1 else chunk
+
+
+def parse(raw: bytes) -> Json:
+    """The body as a JSON object; an empty body is an empty object.
+
+    Raises :class:`InvalidInput` for anything else, and for what JSON can say and the store cannot
+    keep: NaN, infinities, ``\\u0000``, lone surrogates, integers beyond 2^53, depth over 64.
+    """
+    if not raw.strip():
+        return {}
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as e:
+        raise InvalidInput.of("body", f"is not valid JSON ({e})") from None
+    if not isinstance(value, dict):
+        raise InvalidInput.of("body", "must be a JSON object")
+    # Nearly every body is plain: one look at the bytes tells that there is nothing to find.
+    brackets = raw.count(b"{") + raw.count(b"[")
+    if brackets > MAX_DEPTH or b"\\u" in raw or _LONG_NUMBER.search(raw):
+        _inspect(value)
+    return value
+
+
+def _inspect(root: Json) -> None:
+    waiting: list[tuple[str, object, int]] = [("", root, 1)]
+    while waiting:
+        path, value, depth = waiting.pop()
+        field = path.lstrip(".") or "body"
+        if depth > MAX_DEPTH + 1:
+            raise InvalidInput.of(field[:100], f"is nested deeper than {MAX_DEPTH} levels")
+        match value:
+            case dict():
+                for key, item in value.items():
+                    if "\x00" in key:
+                        raise InvalidInput.of(field, "has a key with the character \\u0000")
+                    waiting.append((f"{path}.{key}", item, depth + 1))
+            case list():
+                waiting.extend((f"{path}.{i}", item, depth + 1) for i, item in enumerate(value))
+            case str() if "\x00" in value:
+                raise InvalidInput.of(field, "has the character \\u0000, which cannot be stored")
+            case bool():
+                pass
+            case int() | float() if abs(value) > MAX_INTEGER and value == int(value):
+                raise InvalidInput.of(field, "is an integer beyond 2^53, which loses digits")
+            case _:
+                pass

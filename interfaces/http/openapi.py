@@ -1,0 +1,164 @@
+"""The OpenAPI 3.1 document, assembled from the operations table."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from importlib.metadata import version
+
+from pydantic.json_schema import models_json_schema
+
+from domain.aggregate import Json
+from interfaces.errors import STATUS
+from interfaces.http.endpoint import body_fields, path_parameters
+from interfaces.operations import OPERATIONS, Operation
+
+_REF = "#/components/schemas/{model}"
+
+
+def document() -> Json:
+    """Every path with its parameters, body and replies."""
+    models = {op.model for op in OPERATIONS}
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in sorted(models, key=lambda m: m.__name__)],
+        ref_template=_REF,
+    )
+    components: Json = schemas.get("$defs", {})
+    paths: Json = {}
+    for operation in OPERATIONS:
+        path = re.sub(r":\w+\}", "}", operation.path)
+        paths.setdefault(path, {})[operation.verb.lower()] = _operation(operation, components)
+    paths["/health"] = {"get": _open("health", "Whether the process serves.")}
+    paths["/api/docs"] = {"get": _open("docs", "This document.")}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "holdfast",
+            "version": version("holdfast-server"),
+            "description": "The record that survives AI coding agents.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {**_used(components), "Error": _error_schema()},
+            "securitySchemes": {
+                "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+                "Bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+        "security": [{"ApiKey": []}, {"Bearer": []}],
+    }
+
+
+def _operation(operation: Operation, components: Json) -> Json:
+    properties: Json = components[operation.model.__name__].get("properties", {})
+    required = set(components[operation.model.__name__].get("required", []))
+    fields = body_fields(operation)
+    in_path = path_parameters(operation)
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in in_path
+    ]
+    described: Json = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "tags": [operation.path.split("/")[2]],
+        "parameters": parameters,
+        "responses": _responses(operation),
+    }
+    if operation.command:
+        parameters.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": False,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            }
+        )
+        if fields:
+            described["requestBody"] = {
+                "required": bool(required & set(fields)),
+                "content": {"application/json": {"schema": _body(properties, fields, required)}},
+            }
+    else:
+        parameters += [
+            {"name": name, "in": "query", "required": False, "schema": properties[name]}
+            for name in fields
+        ]
+    return described
+
+
+def _body(properties: Json, fields: list[str], required: set[str]) -> Json:
+    schema: Json = {
+        "type": "object",
+        "properties": {name: properties[name] for name in fields},
+        "additionalProperties": False,
+    }
+    if needed := [name for name in fields if name in required]:
+        schema["required"] = needed
+    return schema
+
+
+def _responses(operation: Operation) -> Json:
+    responses: Json = {
+        str(operation.status): {
+            "description": HTTPStatus(operation.status).phrase,
+            **({} if operation.status == 204 else {"content": _any_object()}),
+        }
+    }
+    if operation.status == 201:
+        responses["200"] = {"description": "Already so", "content": _any_object()}
+    for status in sorted({*STATUS.values()} - {405}):
+        responses[str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}},
+        }
+    return responses
+
+
+def _any_object() -> Json:
+    return {"application/json": {"schema": {"type": "object"}}}
+
+
+def _open(name: str, summary: str) -> Json:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "security": [],
+        "responses": {"200": {"description": "OK", "content": _any_object()}},
+    }
+
+
+def _used(components: Json) -> Json:
+    """What bodies and parameters refer to: the models themselves are taken apart."""
+    models = {op.model.__name__ for op in OPERATIONS}
+    return {name: schema for name, schema in components.items() if name not in models}
+
+
+def _error_schema() -> Json:
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "required": [
+            "statusCode",
+            "error",
+            "code",
+            "message",
+            "timestamp",
+            "path",
+            "request_id",
+        ],
+        "properties": {
+            "statusCode": {"type": "integer"},
+            "error": text,
+            "code": text,
+            "message": text,
+            "timestamp": {"type": "string", "format": "date-time"},
+            "path": text,
+            "request_id": {"type": "string", "format": "uuid"},
+            "errors": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"field": text, "message": text}},
+            },
+            "details": {"type": "object"},
+        },
+    }

@@ -1,0 +1,186 @@
+"""The ``holdfast-server`` command."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import NoReturn
+
+import psycopg
+import typer
+import uvicorn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from application.eventstore.migrate import MigrationError, migrate
+from interfaces import bootstrap, telemetry
+from interfaces.auth import ApiKeys, development_key
+from interfaces.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from interfaces.settings import ConfigurationError, Settings
+from projections import schema
+
+CONFIGURATION_EXIT = 2
+UNAVAILABLE_EXIT = 6
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The holdfast service: the record that survives AI coding agents.",
+)
+console = Console()
+complaints = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def serve() -> None:
+    """Serve HTTP. All settings come from the environment; none is needed to begin."""
+    settings = _settings()
+    telemetry.configure(settings.log_level)
+    with _database(settings) as url, _listening(settings) as listener:
+        settings, key = _with_keys(settings.model_copy(update={"database_url": url}))
+        _prepare(settings.migration_database_url or url)
+        _announce(settings, listener, key)
+        config = uvicorn.Config(
+            "interfaces.bootstrap:worker"
+            if settings.workers > 1
+            else bootstrap.application(settings),
+            factory=settings.workers > 1,
+            workers=settings.workers,
+            loop="auto",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=30,
+        )
+        if settings.workers > 1:
+            _for_workers(url, key)
+            from uvicorn.supervisors import Multiprocess
+
+            Multiprocess(config, sockets=[listener]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+@app.command("migrate")
+def migrate_command() -> None:
+    """Bring the database's schema up to date; ``serve`` does this by itself."""
+    settings = _settings()
+    with _database(settings) as url:
+        applied = _prepare(settings.migration_database_url or url)
+        console.print(f"applied: {', '.join(applied)}" if applied else "up to date")
+
+
+@app.command()
+def rebuild() -> None:
+    """Build all read models anew from the events, beside the live ones, and swap them in."""
+    settings = _settings()
+    with _database(settings) as url, _bar("rebuilding read models") as watch:
+        folded = schema.rebuild(settings.migration_database_url or url, watch)
+    console.print(f"rebuilt from {folded} events")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.load()
+    except ConfigurationError as e:
+        complaints.print(str(e), markup=False)
+        raise typer.Exit(CONFIGURATION_EXIT) from None
+
+
+def _fail(message: str) -> NoReturn:
+    complaints.print(f"holdfast-server: {message}", markup=False)
+    raise typer.Exit(UNAVAILABLE_EXIT)
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[str]:
+    """The database's URL; the embedded one is started, and stopped afterwards."""
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    postgres = EmbeddedPostgres(settings.data_dir)
+    try:
+        url = postgres.start()
+    except EmbeddedPostgresError as e:
+        _fail(str(e))
+    try:
+        yield url
+    finally:
+        postgres.stop()
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The socket, bound before anything is said about it."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as e:
+            _fail(f"cannot listen on {settings.host}:{settings.port}: {e.strerror}")
+        listener.set_inheritable(True)
+        yield listener
+
+
+def _with_keys(settings: Settings) -> tuple[Settings, str | None]:
+    """Settings that have keys; and the development key if one had to be made."""
+    if settings.api_keys is not None:
+        return settings, None
+    data_dir: Path = settings.data_dir
+    data_dir.mkdir(parents=True, exist_ok=True)
+    key = development_key(data_dir)
+    return settings.model_copy(update={"api_keys": ApiKeys.parse(key)}), key
+
+
+def _prepare(owner_url: str) -> list[str]:
+    try:
+        applied = migrate(owner_url)
+        with nullcontext() if applied else _bar("building read models") as watch:
+            schema.install(owner_url, watch)
+    except MigrationError as e:
+        _fail(str(e))
+    except psycopg.OperationalError as e:
+        _fail(f"cannot reach the database: {str(e).strip()}")
+    return applied
+
+
+def _announce(settings: Settings, listener: socket.socket, key: str | None) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    console.print(f"holdfast serves on http://{host}:{listener.getsockname()[1]}", highlight=False)
+    if key is not None:
+        console.print(f"API key  {key}", highlight=False, soft_wrap=True)
+
+
+def _for_workers(url: str, key: str | None) -> None:
+    """What worker processes read for themselves."""
+    os.environ["DATABASE_URL"] = url
+    if key is not None:
+        os.environ["API_KEYS"] = key
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[schema.Watcher]:
+    """A progress bar that shows itself once there is something to count."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, visible=False)
+
+        def watch(done: int, of: int) -> None:
+            progress.update(task, completed=done, total=of, visible=True)
+
+        yield watch
+
+
+if __name__ == "__main__":
+    main()

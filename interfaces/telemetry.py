@@ -1,0 +1,70 @@
+"""Logs: one JSON object a line on standard output, or something to read in a terminal (S4 5.1)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import ContextVar
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+# The id of the request that is being served, for every line that is logged meanwhile.
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+def configure(level: str) -> None:
+    """Send everything that is logged to standard output, in one form."""
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _add_request_id,
+    ]
+    terminal = sys.stdout.isatty()
+    last: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [_shape, structlog.processors.JSONRenderer(serializer=_serialize)]
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # What it says when all is well, the service says better itself.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Its own lines about connections that come back by themselves tell an operator nothing.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
+
+def _add_request_id(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    current = request_id.get()
+    if current is not None:
+        event.setdefault("request_id", current)
+    return event
+
+
+def _shape(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """S4's form: what every line has at the top, the rest under ``context``."""
+    top: EventDict = {
+        "timestamp": event.pop("timestamp", None),
+        "level": str(event.pop("level", "")).upper(),
+        "message": event.pop("event", ""),
+    }
+    exception = event.pop("exception", None)
+    top["context"] = dict(event)
+    if exception:
+        top["exception"] = exception
+    return top
+
+
+def _serialize(event: EventDict, **_: object) -> str:
+    return orjson.dumps(event, default=str).decode()

@@ -1,0 +1,54 @@
+"""How far this process's projector has come, for readers that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+
+
+class Progress:
+    """Positions by namespace; set by the projector's thread, awaited in event loops."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._positions: dict[str, int] = defaultdict(int)
+        self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = defaultdict(list)
+
+    def advance(self, namespace: str, position: int) -> None:
+        """The read models include everything up to ``position``."""
+        with self._lock:
+            self._positions[namespace] = position
+            waiting = self._waiting[namespace]
+            ready = [future for target, future in waiting if target <= position]
+            if ready:
+                self._waiting[namespace] = [w for w in waiting if w[0] > position]
+        for future in ready:
+            _wake(future)
+
+    async def wait(self, namespace: str, position: int, seconds: float) -> None:
+        """Return once ``position`` is reached, or after ``seconds``."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (position, future)
+        with self._lock:
+            if self._positions[namespace] >= position:
+                return
+            self._waiting[namespace].append(entry)
+        try:
+            await asyncio.wait_for(future, seconds)
+        except TimeoutError:
+            with self._lock:
+                waiting = self._waiting[namespace]
+                if entry in waiting:
+                    waiting.remove(entry)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    try:
+        future.get_loop().call_soon_threadsafe(wake)
+    except RuntimeError:
+        return  # the loop has been closed, nobody waits

@@ -1,0 +1,209 @@
+"""Keeps the read models up to date: one batch, its rows and its position in one transaction.
+
+Every process runs one; the position's row lock lets one of them work on a namespace at a time, so
+a crash repeats nothing and two that both believe to be in charge do no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from application.eventstore import connect, sql
+from application.eventstore.mapper import Recorded
+from application.eventstore.subscription import LogListener
+from projections.progress import Progress
+from projections.readmodel import Failure, ReadModel
+from projections.reads import LIVE_SCHEMA
+
+log = logging.getLogger("holdfast.projector")
+
+BATCH = 5_000
+RETRY_SECONDS = 0.5
+
+_SQL = sql.load("projections", "schema.sql")
+
+
+class BatchFailure(Exception):
+    """The database refused a batch's rows; which event is to blame shows in smaller batches."""
+
+    def __init__(self, read_model: str, error: psycopg.Error) -> None:
+        super().__init__(f"{read_model}: {error}")
+        self.read_model = read_model
+        self.error = error
+
+
+class Folder:
+    """Folds batches of the log into the read models of one schema, over one connection."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        read_models: Sequence[ReadModel],
+        batch: int = BATCH,
+    ) -> None:
+        self._connection = connection
+        self._read_models = read_models
+        self._batch = batch
+        self._aside: set[tuple[str, int, str]] = set()
+
+    @classmethod
+    def connect(cls, info: str, read_models: Sequence[ReadModel]) -> Folder:
+        """A folder on a connection of its own."""
+        connection = psycopg.connect(info, autocommit=True)
+        connect.configure(connection)
+        return cls(connection, read_models)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def behind(self) -> list[tuple[str, int, int]]:
+        """Namespaces that are not at their head: name, position, head."""
+        return self._connection.execute(_SQL["behind"], prepare=True).fetchall()
+
+    def fold(self, namespace: str) -> int | None:
+        """Fold the next batch; the new position, or None if another projector has the namespace."""
+        limit = self._batch
+        while True:
+            try:
+                return self._fold(namespace, limit)
+            except Failure as failure:
+                self._set_aside(namespace, failure.event, failure.read_model, failure.error)
+            except BatchFailure as failure:
+                if limit > 1:
+                    limit //= 2
+                else:
+                    self._set_aside_next(namespace, failure)
+
+    def _fold(self, namespace: str, limit: int) -> int | None:
+        with self._connection.transaction():
+            position = self._lock(namespace)
+            if position is None:
+                return None
+            events = self._events(namespace, position, limit)
+            if not events:
+                return position
+            for model in self._read_models:
+                try:
+                    model.project(
+                        self._connection, namespace, self._without_aside(namespace, model, events)
+                    )
+                except (psycopg.DataError, psycopg.IntegrityError) as e:
+                    raise BatchFailure(model.name, e) from e
+            self._connection.execute(
+                _SQL["advance"],
+                {"namespace": namespace, "position": events[-1].position},
+                prepare=True,
+            )
+        return events[-1].position
+
+    def _lock(self, namespace: str) -> int | None:
+        parameters = {"namespace": namespace}
+        row = self._connection.execute(_SQL["lock"], parameters, prepare=True).fetchone()
+        if row is None:
+            self._connection.execute(_SQL["begin"], parameters)
+            row = self._connection.execute(_SQL["lock"], parameters).fetchone()
+        return None if row is None else int(row[0])
+
+    def _events(self, namespace: str, after: int, limit: int) -> list[Recorded]:
+        cursor = self._connection.cursor(row_factory=tuple_row, binary=True)
+        rows = cursor.execute(
+            _SQL["events"],
+            {"namespace": namespace, "after": after, "limit": limit},
+            prepare=True,
+        ).fetchall()
+        return [Recorded._make(row) for row in rows]
+
+    def _without_aside(
+        self, namespace: str, model: ReadModel, events: list[Recorded]
+    ) -> list[Recorded]:
+        if not self._aside:
+            return events
+        return [e for e in events if (namespace, e.position, model.name) not in self._aside]
+
+    def _set_aside_next(self, namespace: str, failure: BatchFailure) -> None:
+        after = self._connection.execute(_SQL["lock"], {"namespace": namespace}).fetchone()
+        assert after is not None
+        event = self._events(namespace, after[0], 1)[0]
+        self._set_aside(namespace, event, failure.read_model, failure.error)
+
+    def _set_aside(
+        self, namespace: str, event: Recorded, read_model: str, error: Exception
+    ) -> None:
+        log.error(
+            "event_set_aside",
+            extra={
+                "namespace": namespace,
+                "position": event.position,
+                "read_model": read_model,
+                "error": repr(error),
+            },
+        )
+        self._connection.execute(
+            _SQL["set_aside"],
+            {
+                "namespace": namespace,
+                "position": event.position,
+                "read_model": read_model,
+                "error": repr(error),
+            },
+        )
+        self._aside.add((namespace, event.position, read_model))
+
+
+class Projector:
+    """The thread that keeps the live schema up to date. It outlasts the database's absences."""
+
+    def __init__(self, url: str, read_models: Sequence[ReadModel], progress: Progress) -> None:
+        self._info = connect.conninfo(url, search_path=f"{LIVE_SCHEMA},public")
+        self._read_models = read_models
+        self._progress = progress
+        self._listener = LogListener(url)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="holdfast-projector", daemon=True)
+
+    def start(self) -> None:
+        """Start projecting."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the batch at hand, then end."""
+        self._stopping.set()
+        self._listener.wake()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._listener.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._project()
+            except connect.LOST as e:
+                log.warning("projector_waits_for_database", extra={"error": str(e).strip()})
+            except Exception:
+                # It must not end: without it every read would be old for ever.
+                log.exception("projector_failed")
+            self._stopping.wait(RETRY_SECONDS)
+
+    def _project(self) -> None:
+        folder = Folder.connect(self._info, self._read_models)
+        try:
+            while not self._stopping.is_set():
+                if not self._catch_up(folder):
+                    self._listener.wait()
+        finally:
+            folder.close()
+
+    def _catch_up(self, folder: Folder) -> bool:
+        progressed = False
+        for namespace, projected, _head in folder.behind():
+            position = folder.fold(namespace)
+            if position is not None and position > projected:
+                progressed = True
+                self._progress.advance(namespace, position)
+        return progressed

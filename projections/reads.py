@@ -1,0 +1,160 @@
+"""Reading the read models: a client reads what it, or anyone, wrote before (spec 9)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeVar
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from application.eventstore import connect
+from application.eventstore import sql as sql_files
+from domain.aggregate import Json
+from projections.progress import Progress
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+LIVE_SCHEMA = "read_models"
+WAIT_SECONDS = 1.0  # spec 9
+# Between two looks at a position that another process may be moving.
+LOOK_SECONDS = 0.02
+
+_SQL = sql_files.load("projections", "schema.sql")
+
+
+class Page(NamedTuple):
+    """Which part of a list is asked for."""
+
+    limit: int
+    offset: int
+
+    def answer(self, plural: str, items: Sequence[Json], total: int) -> Json:
+        """The reply of every list (spec 9)."""
+        return {
+            plural: items,
+            "total_count": total,
+            "limit": self.limit,
+            "offset": self.offset,
+            "has_more": self.offset + len(items) < total,
+        }
+
+
+class Freshness:
+    """How current one request's reads are to be, and how current they were."""
+
+    def __init__(self, min_position: int | None = None) -> None:
+        self.min_position = min_position
+        self.lag = 0
+
+
+# Set by the face that serves the request.
+freshness: ContextVar[Freshness] = ContextVar("freshness")
+
+
+class Reads:
+    """Queries over the live read models, each after the wait for the log's head."""
+
+    def __init__(self, url: str, progress: Progress, *, stall_threshold_ms: int, size: int) -> None:
+        self._pool = AsyncConnectionPool(
+            connect.conninfo(
+                url,
+                search_path=f"{LIVE_SCHEMA},public",
+                settings={"holdfast.stall_threshold_ms": str(stall_threshold_ms)},
+            ),
+            min_size=0,
+            max_size=size,
+            kwargs={"autocommit": True},
+            configure=_configure,
+            timeout=connect.WAIT_SECONDS,
+            reconnect_timeout=connect.RECONNECT_SECONDS,
+            max_waiting=connect.MAX_WAITING,
+            open=False,
+        )
+        self._progress = progress
+
+    async def open(self) -> None:
+        """Be ready for queries; connections are made when they are needed."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.close()
+
+    async def one(self, query: str, namespace: str, **parameters: object) -> Row | None:
+        """The only row of a query, or None."""
+        rows = await self.all(query, namespace, **parameters)
+        return rows[0] if rows else None
+
+    async def all(self, query: str, namespace: str, **parameters: object) -> list[Row]:
+        """All rows of a query over one namespace.
+
+        Raises ``Unavailable`` when the database is away, ``TimedOut`` when it takes too long.
+        """
+        await self._caught_up(namespace)
+        return await self._fetch(query, {"namespace": namespace, **parameters})
+
+    async def page(
+        self, query: str, count: str, namespace: str, page: Page, **filters: object
+    ) -> tuple[list[Row], int]:
+        """A page of a list and the number of all; ``query`` tells it in each row."""
+        rows = await self.all(query, namespace, limit=page.limit, offset=page.offset, **filters)
+        if rows:
+            return rows, int(rows[0]["total_count"])
+        if page.offset == 0:
+            return [], 0
+        counted = await self._fetch(count, {"namespace": namespace, **filters})
+        return [], int(counted[0]["total_count"])
+
+    async def namespaces(self) -> list[str]:
+        """Every namespace that has events."""
+        return [row["namespace"] for row in await self._fetch(_SQL["namespaces"], {})]
+
+    async def _caught_up(self, namespace: str) -> None:
+        fresh = freshness.get(None) or Freshness()
+        deadline = time.monotonic() + WAIT_SECONDS
+        target = fresh.min_position
+        while True:
+            head, projected = await self._positions(namespace)
+            if target is None:
+                target = head
+            if projected >= target or time.monotonic() >= deadline:
+                fresh.lag = max(0, target - projected)
+                return
+            await self._progress.wait(namespace, target, LOOK_SECONDS)
+
+    async def _positions(self, namespace: str) -> tuple[int, int]:
+        row = (await self._fetch(_SQL["positions"], {"namespace": namespace}))[0]
+        return row["head"], row["projected"]
+
+    async def _fetch(self, query: str, parameters: Mapping[str, object]) -> list[Row]:
+        async def fetch(connection: psycopg.AsyncConnection) -> list[Row]:
+            cursor = connection.cursor(row_factory=dict_row, binary=True)
+            return await (await cursor.execute(query, parameters, prepare=True)).fetchall()
+
+        with connect.told_apart():
+            try:
+                return await self._with_connection(fetch)
+            except psycopg.OperationalError as e:
+                if isinstance(e, psycopg.errors.QueryCanceled):
+                    raise
+                # Connections that were idle when the database went away are all broken: mend
+                # the pool, then try once more. A query changes nothing.
+                await self._pool.check()
+                return await self._with_connection(fetch)
+
+    async def _with_connection(self, use: Callable[[psycopg.AsyncConnection], Awaitable[T]]) -> T:
+        async with self._pool.connection() as connection:
+            return await use(connection)
+
+
+async def _configure(connection: psycopg.AsyncConnection) -> None:
+    connect.configure(connection)
+    # A statement is prepared at its first use: every query here is used again and again.
+    connection.prepare_threshold = 0
+    await asyncio.sleep(0)

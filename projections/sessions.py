@@ -1,0 +1,347 @@
+"""Which sessions there are, and how they are (S3 FR-5, S4 2.1, 2.4)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from application.eventstore.mapper import Recorded
+from domain.aggregate import Json, merged
+from domain.claim import is_work_item
+from domain.errors import SessionNotFound
+from projections.readmodel import Fold, Row, Table, there
+from projections.reads import Page, Reads
+
+COLUMNS = (
+    "namespace",
+    "session_id",
+    "project_id",
+    "machine_id",
+    "docker_slot",
+    "status",
+    "last_heartbeat",
+    "current_task_id",
+    "started_at",
+    "completed_at",
+    "metadata",
+    "instance_id",
+    "hostname",
+    "tty",
+    "codebase",
+    "stall_threshold_ms",
+    "outcome",
+    "recovered_from",
+    "recovered_to",
+    "superseded_by",
+    "archived_at",
+    "created_at",
+    "updated_at",
+    "held",
+    "held_since",
+    "status_num",
+    "heartbeat_num",
+    "sequence_num",
+    "position",
+)
+
+
+class Sessions(Table):
+    """One row a session; a deleted one has none."""
+
+    name = "sessions"
+    public_views = ("v_active_sessions", "stalled_sessions")
+    key = "session_id"
+    columns = COLUMNS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folds = {name: _touching(change) for name, change in CHANGES.items()}
+
+
+def _touching(change: Fold) -> Fold:
+    """Every event refreshes ``updated_at``; the row keeps which events its answers rest on."""
+
+    def fold(row: Row | None, event: Recorded) -> Row | None:
+        before = (row["status"], row["last_heartbeat"]) if row else (None, None)
+        row = change(row, event)
+        if row is not None:
+            if row["status"] != before[0]:
+                row["status_num"] = event.sequence_num
+            if row["last_heartbeat"] != before[1]:
+                row["heartbeat_num"] = event.sequence_num
+            row["updated_at"] = event.timestamp
+            row["sequence_num"] = event.sequence_num
+            row["position"] = event.position
+        return row
+
+    return fold
+
+
+def _created(row: Row | None, event: Recorded) -> Row:
+    data = event.event_data
+    fresh: Row = dict.fromkeys(COLUMNS)
+    fresh |= {name: data[name] for name in COLUMNS if name in data}
+    fresh |= {
+        "status": "active",
+        "metadata": merged({}, data.get("metadata")),
+        "held": {},
+        "started_at": event.timestamp,
+        "created_at": event.timestamp,
+        "last_heartbeat": event.timestamp,
+    }
+    return fresh
+
+
+def _heartbeat(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    row["last_heartbeat"] = event.timestamp
+    if data := event.event_data:
+        row["current_task_id"] = data.get("current_task_id", row["current_task_id"])
+        row["metadata"] = merged(row["metadata"], data.get("metadata"))
+    return row
+
+
+def _updated(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    if "current_task_id" in event.event_data:
+        row["current_task_id"] = event.event_data["current_task_id"] or None
+    row["metadata"] = merged(row["metadata"], event.event_data.get("metadata"))
+    return row
+
+
+def _activated(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"status": "active", "last_heartbeat": event.timestamp}
+
+
+def _paused(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"status": "paused"}
+
+
+def _stalled(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"status": "stalled"}
+
+
+def _completed(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {
+        "status": "completed",
+        "outcome": "completed",
+        "completed_at": event.timestamp,
+    }
+
+
+def _failed(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    data = event.event_data
+    context: Json = {**data.get("metadata", {}), "error_message": data["error_message"]}
+    return row | {
+        "status": "failed",
+        "outcome": "failed",
+        "completed_at": event.timestamp,
+        "metadata": merged(row["metadata"], context),
+    }
+
+
+def _recovery_prepared(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    if event.event_data.get("machine_cleared"):
+        row["machine_id"] = None
+    row["metadata"] = {**row["metadata"], "recovery_prepared_at": _iso(event)}
+    return row
+
+
+def _recovered(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    successor = event.event_data["recovered_to"]
+    return row | {
+        "status": "completed",
+        "outcome": "recovered",
+        "recovered_to": successor,
+        "completed_at": row["completed_at"] or event.timestamp,
+        "metadata": {
+            **row["metadata"],
+            "recovery": {"outcome": "recovered", "recovered_to": successor},
+        },
+    }
+
+
+def _archived(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    marks = {"archived": True, "archived_at": _iso(event)}
+    return row | {"archived_at": event.timestamp, "metadata": {**row["metadata"], **marks}}
+
+
+def _deleted(row: Row | None, event: Recorded) -> None:
+    return None
+
+
+def _claim_acquired(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    resource = event.event_data["resource"]
+    row["held"] = {**row["held"], resource: event.event_data["fence"]}
+    if is_work_item(resource):
+        row["held_since"] = row["held_since"] or event.timestamp
+    return row
+
+
+def _claim_given_up(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    row["held"] = {k: v for k, v in row["held"].items() if k != event.event_data["resource"]}
+    if not any(map(is_work_item, row["held"])):
+        row["held_since"] = None
+    return row
+
+
+def _claim_lost(row: Row | None, event: Recorded) -> Row:
+    row = _claim_given_up(row, event)
+    if not is_work_item(event.event_data["resource"]) and not row["recovered_to"]:
+        row["superseded_by"] = event.event_data["taken_by"]
+    return row
+
+
+def _task_started(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"current_task_id": event.event_data["task_id"]}
+
+
+def _task_over(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    if row["current_task_id"] == event.event_data["task_id"]:
+        row["current_task_id"] = None
+    return row
+
+
+def _task_changed(row: Row | None, event: Recorded) -> Row:
+    return there(row)
+
+
+def _iso(event: Recorded) -> str:
+    return event.timestamp.isoformat().replace("+00:00", "Z")
+
+
+CHANGES: dict[str, Fold] = {
+    "session_created": _created,
+    "session_heartbeat": _heartbeat,
+    "session_updated": _updated,
+    "session_activated": _activated,
+    "session_paused": _paused,
+    "session_stalled": _stalled,
+    "session_completed": _completed,
+    "session_failed": _failed,
+    "session_recovery_prepared": _recovery_prepared,
+    "session_recovered": _recovered,
+    "session_archived": _archived,
+    "session_deleted": _deleted,
+    "claim_acquired": _claim_acquired,
+    "claim_given_up": _claim_given_up,
+    "claim_lost": _claim_lost,
+    "task_created": _task_changed,
+    "task_started": _task_started,
+    "task_completed": _task_over,
+    "task_failed": _task_over,
+    "task_blocked": _task_changed,
+    "task_updated": _task_changed,
+    "task_deleted": _task_over,
+}
+
+
+SQL = Sessions.sql()
+# What the table has beyond what clients see of a session.
+INTERNAL = frozenset(
+    {
+        "namespace",
+        "held",
+        "held_since",
+        "status_num",
+        "heartbeat_num",
+        "sequence_num",
+        "position",
+    }
+)
+PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)
+
+
+def present(row: Row) -> Json:
+    """A session as clients see it: with the status of the moment."""
+    view: Json = {name: row[name] for name in PUBLIC}
+    view["status"] = row["status_now"]
+    view["archived"] = row["archived_at"] is not None
+    return view
+
+
+async def get(reads: Reads, namespace: str, session_id: str) -> Json:
+    """One session. Raises :class:`SessionNotFound`."""
+    return present(await row_of(reads, namespace, session_id))
+
+
+async def row_of(reads: Reads, namespace: str, session_id: str) -> Row:
+    """One session's row with the moment's status and age. Raises :class:`SessionNotFound`."""
+    row = await reads.one(SQL["get"], namespace, session_id=session_id)
+    if row is None:
+        raise SessionNotFound
+    return row
+
+
+async def listed(
+    reads: Reads,
+    namespace: str,
+    page: Page,
+    *,
+    project_id: str | None = None,
+    machine_id: str | None = None,
+    status: str | None = None,
+    archived: bool = False,
+) -> Json:
+    """Sessions, newest first (S4 2.1.e). ``status`` is that of the moment."""
+    filters: dict[str, Any] = {
+        "project_id": project_id,
+        "machine_id": machine_id,
+        "status": status,
+        "archived": archived,
+    }
+    rows, total = await reads.page(SQL["list"], SQL["count"], namespace, page, **filters)
+    return page.answer("sessions", [present(row) for row in rows], total)
+
+
+async def active(reads: Reads, namespace: str, page: Page) -> Json:
+    """S3's enhanced view: one row for each live session, the latest heartbeat first."""
+    rows, total = await reads.page(SQL["active"], SQL["active_count"], namespace, page)
+    for row in rows:
+        del row["namespace"], row["total_count"]
+    return page.answer("sessions", rows, total)
+
+
+async def health(reads: Reads, namespace: str) -> Json:
+    """How many sessions there are of each status at this moment; they add up (S4 2.4.a)."""
+    row = await reads.one(SQL["health"], namespace)
+    assert row is not None
+    return row
+
+
+async def health_of(reads: Reads, namespace: str, session_id: str) -> Json:
+    """One session's health (S4 2.4.d)."""
+    row = await row_of(reads, namespace, session_id)
+    status = row["status_now"]
+    return {
+        "session_id": session_id,
+        "is_healthy": status == "active",
+        "status": status,
+        "last_heartbeat": row["last_heartbeat"],
+        "time_since_heartbeat_ms": int(row["heartbeat_age_seconds"] * 1000),
+        "is_stalled": status == "stalled",
+        "stall_threshold_ms": row["effective_threshold_ms"],
+    }
+
+
+async def stalled(reads: Reads, namespace: str) -> list[Row]:
+    """Every stalled session, the longest silent first (S4 2.4.b)."""
+    return await reads.all(SQL["stalled"], namespace)
+
+
+async def overdue(reads: Reads, namespace: str) -> list[str]:
+    """Candidates for recording a stall."""
+    return [row["session_id"] for row in await reads.all(SQL["overdue"], namespace)]
+
+
+async def expired(reads: Reads, namespace: str, ended_before: datetime) -> list[str]:
+    """Candidates for clean-up."""
+    rows = await reads.all(SQL["expired"], namespace, ended_before=ended_before)
+    return [row["session_id"] for row in rows]

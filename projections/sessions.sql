@@ -1,0 +1,159 @@
+-- name: create
+-- One row for each session that was not deleted. Ages and stalls depend on the time of the read
+-- and are computed by the queries, so a row changes with events only.
+CREATE TABLE sessions (
+    namespace          text        NOT NULL,
+    session_id         text        NOT NULL,
+    project_id         text        NOT NULL,
+    machine_id         text,
+    docker_slot        int,
+    status             text        NOT NULL,
+    last_heartbeat     timestamptz NOT NULL,
+    current_task_id    text,
+    started_at         timestamptz NOT NULL,
+    completed_at       timestamptz,
+    metadata           jsonb       NOT NULL,
+    instance_id        text,
+    hostname           text,
+    tty                text,
+    codebase           text,
+    stall_threshold_ms int,
+    outcome            text,
+    recovered_from     text,
+    recovered_to       text,
+    superseded_by      text,
+    archived_at        timestamptz,
+    created_at         timestamptz NOT NULL,
+    updated_at         timestamptz NOT NULL,
+    held               jsonb       NOT NULL,
+    held_since         timestamptz,
+    status_num         bigint      NOT NULL,
+    heartbeat_num      bigint      NOT NULL,
+    sequence_num       bigint      NOT NULL,
+    position           bigint      NOT NULL,
+    PRIMARY KEY (namespace, session_id)
+) WITH (fillfactor = 70);
+-- Serves: lists, newest first, whatever the filter.
+CREATE INDEX sessions_by_creation ON sessions (namespace, created_at DESC, session_id);
+CREATE INDEX sessions_by_project ON sessions (namespace, project_id, status);
+-- Serves: a machine's active sessions.
+CREATE INDEX sessions_by_machine ON sessions (namespace, machine_id, status);
+-- Serves: counts, and whatever asks for one status.
+CREATE INDEX sessions_by_status ON sessions (namespace, status, created_at DESC);
+-- Serves: the stalled list and the sweep.
+CREATE INDEX sessions_by_heartbeat ON sessions (namespace, last_heartbeat)
+    WHERE status IN ('active', 'stalled');
+-- Serves: clean-up and the archived list.
+CREATE INDEX sessions_by_end ON sessions (namespace, completed_at) WHERE completed_at IS NOT NULL;
+
+-- A moment's view of every session: past its threshold an active one is stalled.
+-- The service's own threshold is a setting of its process: it passes it on as a session setting.
+CREATE VIEW sessions_now AS
+SELECT s.*,
+       CASE WHEN s.status = 'active'
+                 AND s.last_heartbeat < t.now - t.threshold_ms * interval '1 millisecond'
+            THEN 'stalled' ELSE s.status END AS status_now,
+       greatest(extract(epoch FROM t.now - s.last_heartbeat)::float8, 0) AS heartbeat_age_seconds,
+       t.threshold_ms AS effective_threshold_ms,
+       t.now AS read_at
+FROM sessions s
+CROSS JOIN LATERAL (
+    SELECT statement_timestamp() AS now,
+           coalesce(s.stall_threshold_ms,
+                    nullif(current_setting('holdfast.stall_threshold_ms', true), '')::int,
+                    180000) AS threshold_ms) AS t;
+
+-- S3's enhanced view: one row for each live session (S3 FR-5).
+CREATE VIEW v_active_sessions AS
+SELECT namespace, session_id, project_id, machine_id, docker_slot, status_now AS status,
+       last_heartbeat, current_task_id, started_at, metadata, instance_id, hostname, tty, codebase,
+       held_items, heartbeat_age_seconds,
+       heartbeat_age_seconds / 60 AS heartbeat_age_minutes,
+       human_age(heartbeat_age_seconds) AS heartbeat_age_human,
+       greatest(300 - heartbeat_age_seconds, 0) AS seconds_until_stale,
+       CASE WHEN heartbeat_age_seconds > 300 THEN 'stale'
+            WHEN jsonb_array_length(held_items) = 0 THEN 'idle'
+            ELSE 'active' END AS computed_status,
+       CASE WHEN jsonb_array_length(held_items) > 0
+            THEN extract(epoch FROM read_at - held_since)::float8 / 60
+       END AS claim_duration_minutes
+FROM sessions_now
+CROSS JOIN LATERAL (
+    SELECT coalesce(jsonb_agg(item ORDER BY item) FILTER (WHERE item NOT LIKE '@%'), '[]')
+           AS held_items
+    FROM jsonb_object_keys(held) AS item) AS h
+WHERE sessions_now.status IN ('active', 'paused', 'stalled');
+
+-- Every stalled session, recorded or not yet (S4 2.4.b).
+CREATE VIEW stalled_sessions AS
+SELECT namespace, session_id, project_id, machine_id, last_heartbeat,
+       (heartbeat_age_seconds * 1000)::bigint AS time_since_heartbeat_ms,
+       effective_threshold_ms AS stall_threshold_ms
+FROM sessions_now
+WHERE status IN ('active', 'stalled') AND status_now = 'stalled';
+
+-- name: list
+SELECT *, count(*) OVER () AS total_count
+FROM sessions_now
+WHERE namespace = %(namespace)s
+  AND (%(project_id)s::text IS NULL OR project_id = %(project_id)s)
+  AND (%(machine_id)s::text IS NULL OR machine_id = %(machine_id)s)
+  AND (%(status)s::text IS NULL
+       OR (status_now = %(status)s
+           -- An active session may count as stalled; no other status is ever computed.
+           AND status = ANY (CASE %(status)s WHEN 'stalled' THEN '{active,stalled}'::text[]
+                                            ELSE ARRAY[%(status)s::text] END)))
+  AND (NOT %(archived)s OR archived_at IS NOT NULL)
+ORDER BY created_at DESC, session_id
+LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count
+SELECT count(*) AS total_count
+FROM sessions_now
+WHERE namespace = %(namespace)s
+  AND (%(project_id)s::text IS NULL OR project_id = %(project_id)s)
+  AND (%(machine_id)s::text IS NULL OR machine_id = %(machine_id)s)
+  AND (%(status)s::text IS NULL OR status_now = %(status)s)
+  AND (NOT %(archived)s OR archived_at IS NOT NULL)
+
+-- name: get
+SELECT * FROM sessions_now WHERE namespace = %(namespace)s AND session_id = %(session_id)s
+
+-- name: active
+SELECT *, count(*) OVER () AS total_count
+FROM v_active_sessions
+WHERE namespace = %(namespace)s
+ORDER BY last_heartbeat DESC, session_id
+LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: active_count
+SELECT count(*) AS total_count FROM sessions
+WHERE namespace = %(namespace)s AND status IN ('active', 'paused', 'stalled')
+
+-- name: health
+SELECT count(*) AS total_sessions,
+       count(*) FILTER (WHERE status_now = 'active') AS active_sessions,
+       count(*) FILTER (WHERE status_now = 'paused') AS paused_sessions,
+       count(*) FILTER (WHERE status_now = 'stalled') AS stalled_sessions,
+       count(*) FILTER (WHERE status_now = 'failed') AS failed_sessions,
+       count(*) FILTER (WHERE status_now = 'completed') AS completed_sessions,
+       statement_timestamp() AS last_updated
+FROM sessions_now WHERE namespace = %(namespace)s
+
+-- name: stalled
+SELECT session_id, project_id, machine_id, last_heartbeat, time_since_heartbeat_ms
+FROM stalled_sessions WHERE namespace = %(namespace)s
+ORDER BY last_heartbeat, session_id
+
+-- name: overdue
+-- Candidates of the sweep: active and silent for longer than the shortest threshold allowed.
+SELECT session_id FROM sessions_now
+WHERE namespace = %(namespace)s AND status = 'active' AND status_now = 'stalled'
+ORDER BY last_heartbeat
+
+-- name: expired
+-- Candidates of clean-up.
+SELECT session_id FROM sessions
+WHERE namespace = %(namespace)s AND status IN ('completed', 'failed')
+  AND archived_at IS NULL AND completed_at < %(ended_before)s
+ORDER BY completed_at
