@@ -42,7 +42,10 @@ BATCH_LIMIT = 1_000
 INBOX_LIMIT = 20_000
 OPTIMISTIC_ATTEMPTS = 3
 ATTEMPTS = 5
-SNAPSHOT_EVERY = 500
+SNAPSHOT_EVERY = 100
+# A large state is worth a snapshot less often, or snapshots would outgrow the events.
+LARGE_STATE_BYTES = 4_096
+SNAPSHOT_LARGE_EVERY = 1_000
 CACHE_LIMIT = 200_000
 CLOCK_TRUSTED_SECONDS = 5.0
 
@@ -306,6 +309,7 @@ class Engine:
             # Optimism first; a writer that keeps losing holds the log while it decides.
             exclusive = attempt > OPTIMISTIC_ATTEMPTS
             batch: Batch | None = None
+            later: list[Job] = []
             try:
                 with (
                     self._store.exclusive(namespace)
@@ -318,19 +322,21 @@ class Engine:
                     head = self._append(store, namespace, batch)
             except VersionConflict as conflict:
                 _evict(cache, batch, conflict.streams)
+                jobs = [*jobs, *later]
                 if attempt >= ATTEMPTS:
                     _refuse(jobs, WriteConflict())
                     return
             except ReceiptConflict:
                 _evict(cache, batch, ())
+                jobs = [*jobs, *later]
             except Tainted as tainted:
                 _evict(cache, batch, ())
                 tainted.job.error = tainted.error
-                jobs = [job for job in jobs if job is not tainted.job]
+                jobs = [job for job in (*jobs, *later) if job is not tainted.job]
                 attempt -= 1
             except Unavailable as e:
                 cache.clear()
-                _refuse(jobs, e)
+                _refuse([*jobs, *later], e)
                 return
             else:
                 _acknowledge(batch, head)
@@ -464,16 +470,24 @@ class Engine:
         return appended.head - len(batch.rows)
 
     def _keep_snapshots(self, namespace: str, batch: Batch) -> None:
-        due = [
-            {
-                "stream_id": stream_id,
-                "sequence_num": aggregate.version,
-                "state_version": aggregate.state_version,
-                "state": aggregate.state(),
-            }
-            for stream_id, aggregate in batch.written.items()
-            if aggregate.version // SNAPSHOT_EVERY > batch.versions[stream_id] // SNAPSHOT_EVERY
-        ]
+        due: list[Json] = []
+        for stream_id, aggregate in batch.written.items():
+            before = batch.versions[stream_id]
+            if not _crossed(before, aggregate.version, SNAPSHOT_EVERY):
+                continue
+            state = orjson.dumps(aggregate.state())
+            if len(state) > LARGE_STATE_BYTES and not _crossed(
+                before, aggregate.version, SNAPSHOT_LARGE_EVERY
+            ):
+                continue
+            due.append(
+                {
+                    "stream_id": stream_id,
+                    "sequence_num": aggregate.version,
+                    "state_version": aggregate.state_version,
+                    "state": orjson.Fragment(state),
+                }
+            )
         if not due:
             return
         try:
@@ -514,6 +528,11 @@ def _evict(cache: dict[str, Aggregate], batch: Batch | None, streams: Sequence[s
         return
     for stream_id in (*batch.versions, *batch.work.seen):
         cache.pop(stream_id, None)
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of ``every`` lies between the versions, the later one included."""
+    return after // every > before // every
 
 
 def _limit(cache: dict[str, Aggregate]) -> None:

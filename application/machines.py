@@ -46,7 +46,10 @@ class BeatMachine(Command):
 
 def register(work: Work, command: RegisterMachine) -> Reply:
     """201 for a new machine, 200 for a known one."""
-    machine = work.load(Machine, command.machine_id or str(uuid4()))
+    if command.machine_id is None:
+        machine = work.create(Machine, str(uuid4()))
+    else:
+        machine = work.load(Machine, command.machine_id)
     status = 200 if machine.is_known else 201
     machine.register(work.now, command.hostname, _distinct(command.docker_slots), command.metadata)
     return Reply(view(machine, command.active_sessions), status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -38,6 +39,9 @@ complaints = Console(stderr=True, soft_wrap=True, highlight=False)
 @app.command()
 def serve() -> None:
     """Serve HTTP. All settings come from the environment; none is needed to begin."""
+    # After its own shutdown uvicorn raises the signal again: that must not skip the embedded
+    # Postgres's.
+    signal.signal(signal.SIGTERM, _end)
     settings = _settings()
     telemetry.configure(settings.log_level)
     with _database(settings) as url, _listening(settings) as listener:
@@ -95,6 +99,10 @@ def _settings() -> Settings:
     except ConfigurationError as e:
         complaints.print(str(e), markup=False)
         raise typer.Exit(CONFIGURATION_EXIT) from None
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _fail(message: str) -> NoReturn:

@@ -13,6 +13,8 @@ class Progress:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._positions: dict[str, int] = defaultdict(int)
+        # Set while a reader waits that came after the projector's last look at the log.
+        self.wanted = threading.Event()
         self._waiting: dict[str, list[tuple[int, asyncio.Future[None]]]] = defaultdict(list)
 
     def advance(self, namespace: str, position: int) -> None:
@@ -34,6 +36,7 @@ class Progress:
             if self._positions[namespace] >= position:
                 return
             self._waiting[namespace].append(entry)
+        self.wanted.set()
         try:
             await asyncio.wait_for(future, seconds)
         except TimeoutError:

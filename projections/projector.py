@@ -24,6 +24,7 @@ log = logging.getLogger("holdfast.projector")
 
 BATCH = 5_000
 RETRY_SECONDS = 0.5
+PAUSE_SECONDS = 0.02
 
 _SQL = sql.load("projections", "schema.sql")
 
@@ -49,7 +50,6 @@ class Folder:
         self._connection = connection
         self._read_models = read_models
         self._batch = batch
-        self._aside: set[tuple[str, int, str]] = set()
 
     @classmethod
     def connect(cls, info: str, read_models: Sequence[ReadModel]) -> Folder:
@@ -72,13 +72,11 @@ class Folder:
         while True:
             try:
                 return self._fold(namespace, limit)
-            except Failure as failure:
-                self._set_aside(namespace, failure.event, failure.read_model, failure.error)
             except BatchFailure as failure:
                 if limit > 1:
                     limit //= 2
                 else:
-                    self._set_aside_next(namespace, failure)
+                    self._pass_over(namespace, failure)
 
     def _fold(self, namespace: str, limit: int) -> int | None:
         with self._connection.transaction():
@@ -90,17 +88,23 @@ class Folder:
                 return position
             for model in self._read_models:
                 try:
-                    model.project(
-                        self._connection, namespace, self._without_aside(namespace, model, events)
-                    )
+                    failures = model.project(self._connection, namespace, events)
                 except (psycopg.DataError, psycopg.IntegrityError) as e:
                     raise BatchFailure(model.name, e) from e
-            self._connection.execute(
-                _SQL["advance"],
-                {"namespace": namespace, "position": events[-1].position},
-                prepare=True,
-            )
+                for failure in failures:
+                    self._set_aside(namespace, failure)
+            self._advance(namespace, events[-1].position)
         return events[-1].position
+
+    def _pass_over(self, namespace: str, failure: BatchFailure) -> None:
+        """Set the next event aside whose rows the database refuses, in every read model."""
+        with self._connection.transaction():
+            position = self._lock(namespace)
+            if position is None:
+                return
+            event = self._events(namespace, position, 1)[0]
+            self._set_aside(namespace, Failure(event, failure.read_model, repr(failure.error)))
+            self._advance(namespace, event.position)
 
     def _lock(self, namespace: str) -> int | None:
         parameters = {"namespace": namespace}
@@ -119,41 +123,19 @@ class Folder:
         ).fetchall()
         return [Recorded._make(row) for row in rows]
 
-    def _without_aside(
-        self, namespace: str, model: ReadModel, events: list[Recorded]
-    ) -> list[Recorded]:
-        if not self._aside:
-            return events
-        return [e for e in events if (namespace, e.position, model.name) not in self._aside]
+    def _advance(self, namespace: str, position: int) -> None:
+        parameters = {"namespace": namespace, "position": position}
+        self._connection.execute(_SQL["advance"], parameters, prepare=True)
 
-    def _set_aside_next(self, namespace: str, failure: BatchFailure) -> None:
-        after = self._connection.execute(_SQL["lock"], {"namespace": namespace}).fetchone()
-        assert after is not None
-        event = self._events(namespace, after[0], 1)[0]
-        self._set_aside(namespace, event, failure.read_model, failure.error)
-
-    def _set_aside(
-        self, namespace: str, event: Recorded, read_model: str, error: Exception
-    ) -> None:
-        log.error(
-            "event_set_aside",
-            extra={
-                "namespace": namespace,
-                "position": event.position,
-                "read_model": read_model,
-                "error": repr(error),
-            },
-        )
-        self._connection.execute(
-            _SQL["set_aside"],
-            {
-                "namespace": namespace,
-                "position": event.position,
-                "read_model": read_model,
-                "error": repr(error),
-            },
-        )
-        self._aside.add((namespace, event.position, read_model))
+    def _set_aside(self, namespace: str, failure: Failure) -> None:
+        about: dict[str, object] = {
+            "namespace": namespace,
+            "position": failure.event.position,
+            "read_model": failure.read_model,
+            "error": failure.error,
+        }
+        log.error("event_set_aside", extra=about)
+        self._connection.execute(_SQL["set_aside"], about)
 
 
 class Projector:
@@ -194,13 +176,17 @@ class Projector:
         folder = Folder.connect(self._info, self._read_models)
         try:
             while not self._stopping.is_set():
-                if not self._catch_up(folder):
+                if self._catch_up(folder):
+                    # A stream of small appends is folded a little at a time, unless someone waits.
+                    self._progress.wanted.wait(PAUSE_SECONDS)
+                else:
                     self._listener.wait()
         finally:
             folder.close()
 
     def _catch_up(self, folder: Folder) -> bool:
         progressed = False
+        self._progress.wanted.clear()
         for namespace, projected, _head in folder.behind():
             position = folder.fold(namespace)
             if position is not None and position > projected:

@@ -40,8 +40,7 @@ COLUMNS = (
     "held_since",
     "status_num",
     "heartbeat_num",
-    "sequence_num",
-    "position",
+    "heartbeat_minute",
 )
 
 
@@ -52,10 +51,22 @@ class Sessions(Table):
     public_views = ("v_active_sessions", "stalled_sessions")
     key = "session_id"
     columns = COLUMNS
+    patch_columns = ("last_heartbeat", "heartbeat_num", "heartbeat_minute", "updated_at")
 
     def __init__(self) -> None:
         super().__init__()
         self.folds = {name: _touching(change) for name, change in CHANGES.items()}
+        self.patches = {"session_heartbeat": _beaten}
+
+
+def _beaten(event: Recorded) -> Row:
+    """What a sign of life changes, whatever the row."""
+    return {
+        "last_heartbeat": event.timestamp,
+        "heartbeat_num": event.sequence_num,
+        "heartbeat_minute": int(event.timestamp.timestamp()) // 60,
+        "updated_at": event.timestamp,
+    }
 
 
 def _touching(change: Fold) -> Fold:
@@ -68,10 +79,8 @@ def _touching(change: Fold) -> Fold:
             if row["status"] != before[0]:
                 row["status_num"] = event.sequence_num
             if row["last_heartbeat"] != before[1]:
-                row["heartbeat_num"] = event.sequence_num
+                row |= _beaten(event)
             row["updated_at"] = event.timestamp
-            row["sequence_num"] = event.sequence_num
-            row["position"] = event.position
         return row
 
     return fold
@@ -252,8 +261,7 @@ INTERNAL = frozenset(
         "held_since",
         "status_num",
         "heartbeat_num",
-        "sequence_num",
-        "position",
+        "heartbeat_minute",
     }
 )
 PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)

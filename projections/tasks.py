@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import psycopg
 
 from application.eventstore.mapper import Recorded
 from domain.aggregate import Json, merged
 from domain.errors import TaskNotFound
-from projections.readmodel import Fold, Row, Table, there
+from projections.readmodel import Failure, Fold, Row, Table, there
 from projections.reads import Page, Reads
 
 COLUMNS = (
@@ -41,6 +43,25 @@ class Tasks(Table):
         super().__init__()
         self.folds = FOLDS
 
+    def project(
+        self, connection: psycopg.Connection, namespace: str, events: Sequence[Recorded]
+    ) -> list[Failure]:
+        """Fold a batch. A task's project is its session's, which its own events do not repeat."""
+        created = [event for event in events if event.event_type == "task_created"]
+        if created:
+            ids = list({_session_id(event) for event in created})
+            found = connection.execute(SQL["projects"], [namespace, ids], prepare=True)
+            projects: dict[str, str] = dict(found.fetchall())
+            events = [
+                event._replace(
+                    event_data={**event.event_data, "project_id": projects.get(_session_id(event))}
+                )
+                if event.event_type == "task_created"
+                else event
+                for event in events
+            ]
+        return super().project(connection, namespace, events)
+
     def keys(self, event: Recorded) -> Iterable[str]:
         """The event's task; all tasks of a session that is deleted."""
         if event.event_type == "session_deleted":
@@ -49,12 +70,16 @@ class Tasks(Table):
         return (event.event_data["task_id"],)
 
 
+def _session_id(event: Recorded) -> str:
+    return event.stream_id.partition("-")[2]
+
+
 def _created(row: Row | None, event: Recorded) -> Row:
     data = event.event_data
     fresh: Row = dict.fromkeys(COLUMNS)
     fresh |= {name: data[name] for name in COLUMNS if name in data}
     fresh |= {
-        "session_id": event.stream_id.partition("-")[2],
+        "session_id": _session_id(event),
         "status": data.get("status", "pending"),
         "metadata": merged({}, data.get("metadata")),
         "created_at": event.timestamp,

@@ -71,28 +71,25 @@ class Mapper:
         A heartbeat is stored compactly: its id is the request's, so that neither the request's id
         nor the command's name need be stored with it (:meth:`Recorded.full_metadata`).
         """
-        metadata: Json = {**(origin.tags or {})}
-        metadata["request_id"] = origin.request_id
-        metadata["actor"] = origin.actor
-        metadata["command"] = origin.command
+        own: Json = {**origin.tags} if origin.tags else {}
+        own["actor"] = origin.actor
         if origin.command_id is not None:
-            metadata["command_id"] = origin.command_id
+            own["command_id"] = origin.command_id
+        full = {**own, "request_id": origin.request_id, "command": origin.command}
         rows: list[NewRow] = []
         compacted = False
         for event in events:
             cls = type(event)
-            own = metadata
-            event_id = None
-            if cls.compact and not compacted and origin.command == cls.event_type:
-                compacted, event_id = True, origin.request_id
-                own = {k: v for k, v in metadata.items() if k not in ("request_id", "command")}
+            compact = cls.compact and not compacted and origin.command == cls.event_type
+            compacted = compacted or compact
+            metadata = own if compact else full
             if cls.class_version > 1:
-                own = {**own, VERSION_KEY: cls.class_version}
+                metadata = {**metadata, VERSION_KEY: cls.class_version}
             rows.append(
                 {
                     "stream_id": event.originator_id,
                     "sequence_num": event.originator_version,
-                    "event_id": event_id or str(uuid4()),
+                    "event_id": origin.request_id if compact else str(uuid4()),
                     "event_type": cls.event_type,
                     "timestamp": event.timestamp,
                     "event_data": {
@@ -100,7 +97,7 @@ class Mapper:
                         for name in self._payload[cls]
                         if (value := getattr(event, name)) is not None
                     },
-                    "metadata": own,
+                    "metadata": metadata,
                 }
             )
         return rows

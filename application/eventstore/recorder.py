@@ -53,7 +53,7 @@ class PostgresRecorder(ApplicationRecorder):
             )
         except VersionConflict as e:
             raise IntegrityError(str(e)) from e
-        return range(appended.head - len(stored_events) + 1, appended.head + 1)
+        return list(range(appended.head - len(stored_events) + 1, appended.head + 1))
 
     def select_events(
         self,

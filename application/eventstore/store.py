@@ -9,7 +9,7 @@ from typing import NamedTuple, TypedDict
 
 import orjson
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
 from psycopg_pool import ConnectionPool
 
 from application.eventstore import connect, sql
@@ -178,8 +178,8 @@ class EventStore:
     def load(self, namespace: str, state_versions: Mapping[str, int]) -> list[Loaded]:
         """What it takes to bring these streams' aggregates back, in one query, in order."""
         with connect.told_apart(), self._connection() as connection:
-            cursor = connection.cursor(row_factory=class_row(Loaded), binary=True)
-            return cursor.execute(
+            cursor = connection.cursor(row_factory=tuple_row, binary=True)
+            rows = cursor.execute(
                 _SQL["load"],
                 {
                     "namespace": namespace,
@@ -187,6 +187,7 @@ class EventStore:
                     "state_versions": list(state_versions.values()),
                 },
             ).fetchall()
+        return [Loaded._make(row) for row in rows]
 
     def receipts(self, namespace: str, keys: Sequence[str]) -> list[Receipt]:
         """The replies kept under these idempotency keys."""
@@ -265,8 +266,9 @@ class EventStore:
 
     def _read(self, query: str, **parameters: object) -> list[Recorded]:
         with connect.told_apart(), self._connection() as connection:
-            cursor = connection.cursor(row_factory=class_row(Recorded), binary=True)
-            return cursor.execute(_SQL[query], parameters).fetchall()
+            cursor = connection.cursor(row_factory=tuple_row, binary=True)
+            rows = cursor.execute(_SQL[query], parameters).fetchall()
+        return [Recorded._make(row) for row in rows]
 
     def begin_job(self, job: str, period: timedelta) -> bool:
         """Whether this process is the one to run a job that is due once a period."""

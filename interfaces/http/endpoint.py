@@ -56,6 +56,7 @@ class Endpoint:
         self._services = services
         self._keys = keys
         self._allowed = frozenset(body_fields(operation))
+        self._fields = frozenset(operation.model.model_fields)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -130,15 +131,16 @@ class Endpoint:
 
     def _validated(self, values: Mapping[str, object], given: Mapping[str, object]) -> BaseModel:
         """The model of these values, of which a client gave ``given``."""
-        unknown: list[FieldError] = [
-            {"field": name, "message": "is not a field of this request"}
-            for name in given
-            if name not in self._allowed
-        ]
+        unknown: list[FieldError] = []
+        if not self._allowed.issuperset(given):
+            unknown = [
+                {"field": name, "message": "is not a field of this request"}
+                for name in given
+                if name not in self._allowed
+            ]
+            values = {name: value for name, value in values.items() if name in self._fields}
         try:
-            model = self._operation.model.model_validate(
-                {k: v for k, v in values.items() if k in self._operation.model.model_fields}
-            )
+            model = self._operation.model.model_validate(values)
         except ValidationError as e:
             raise errors.of_fields([*errors.invalid(e).errors, *unknown]) from None
         if unknown:
