@@ -13,6 +13,7 @@ moved is loaded again and the commands are decided again.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import threading
 import time
@@ -35,6 +36,7 @@ from application.eventstore.store import (
 )
 from domain.aggregate import Aggregate, Json
 from domain.errors import HoldfastError, IdempotencyMismatch, Unavailable, WriteConflict
+from domain.identity import DEFAULT_TYPES
 
 log = logging.getLogger("holdfast.engine")
 
@@ -56,6 +58,8 @@ class Policy(NamedTuple):
     """The thresholds that decisions depend on (spec 5)."""
 
     stall_threshold_ms: int = 180_000
+    instance_stale_seconds: float = 120
+    instance_types: tuple[str, ...] = DEFAULT_TYPES
 
 
 class IdempotencyKey(NamedTuple):
@@ -74,11 +78,20 @@ class Context(NamedTuple):
     request_id: str
     command: str
     idempotency: IdempotencyKey | None = None
+    # Which part of the request the command is, where a request has several of one kind.
+    offset: int = 0
 
-    def origin(self) -> Origin:
+    def origin(self, tags: Json | None) -> Origin:
         """What is stored with every event of the command."""
         key = self.idempotency
-        return Origin(self.request_id, self.actor, self.command, key.given if key else None)
+        return Origin(
+            self.request_id,
+            self.actor,
+            self.command,
+            key.given if key else None,
+            tags,
+            self.offset,
+        )
 
 
 class Reply(NamedTuple):
@@ -117,6 +130,9 @@ class Work:
     def __init__(self, policy: Policy, cache: dict[str, Aggregate], now: datetime) -> None:
         self.policy = policy
         self.now = now
+        self.request_id = ""
+        # What the caller wants kept with the command's events.
+        self.tags: Json | None = None
         self._cache = cache
         self._seen: dict[str, Aggregate] = {}
 
@@ -143,9 +159,15 @@ class Work:
         self._cache[aggregate.id] = self._seen[aggregate.id] = aggregate
         return aggregate
 
-    def begin(self) -> None:
+    def begin(self, request_id: str) -> None:
         """Start on the next command."""
         self._seen = {}
+        self.request_id = request_id
+        self.tags = None
+
+    def entropy(self, draw: int) -> bytes:
+        """Sixteen random bytes, the same whenever this command starts anew."""
+        return hashlib.sha256(f"{self.request_id}/{draw}".encode()).digest()[:16]
 
     @property
     def seen(self) -> Mapping[str, Aggregate]:
@@ -258,15 +280,26 @@ class Engine:
         Raises the :class:`~domain.errors.HoldfastError` that refused it. ``Unavailable`` leaves
         open whether it was carried out: send it again with an idempotency key.
         """
+        return await self._accept([(command, context)])[0]
+
+    async def submit_all(
+        self, commands: Sequence[tuple[object, Context]]
+    ) -> list[Outcome | BaseException]:
+        """Carry out many commands; the outcome of each, or the error that refused it."""
+        futures = self._accept(commands)
+        await asyncio.wait(futures)
+        return [future.exception() or future.result() for future in futures]
+
+    def _accept(self, commands: Sequence[tuple[object, Context]]) -> list[asyncio.Future[Outcome]]:
         if self._stopping or len(self._inbox) >= INBOX_LIMIT:
             raise Unavailable("The service is stopping or overloaded. Try again.")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outcome] = loop.create_future()
-        self._inbox.append(Job(command, context, future, loop))
+        jobs = [Job(c, context, loop.create_future(), loop) for c, context in commands]
+        self._inbox.extend(jobs)
         if self._idle:
             with self._arrived:
                 self._arrived.notify()
-        return await future
+        return [job.future for job in jobs]
 
     # The writer's thread
 
@@ -394,7 +427,7 @@ class Engine:
 
     def _decide_one(self, batch: Batch, job: Job) -> None:
         work = batch.work
-        work.begin()
+        work.begin(job.context.request_id)
         job.error = None
         try:
             reply = self._handlers[type(job.command)](work, job.command)
@@ -417,7 +450,7 @@ class Engine:
             batch.versions.setdefault(stream_id, aggregate.version - len(events))
             if events:
                 batch.written[stream_id] = aggregate
-                origin = origin or job.context.origin()
+                origin = origin or job.context.origin(work.tags)
                 batch.rows += self._mapper.rows(events, origin)
         body = orjson.dumps(reply.value, option=orjson.OPT_UTC_Z)
         batch.replies.append((job, reply, body, len(batch.rows)))

@@ -27,7 +27,7 @@ def _not_blank(value: str) -> str:
 def _not_boolean_nor_text(value: object) -> object:
     # pydantic takes true for 1 and "7" for 7; what is meant is anyone's guess.
     if isinstance(value, bool | str):
-        raise ValueError("must be an integer")
+        raise ValueError("must be a number")
     return value
 
 
@@ -35,6 +35,7 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidato
 Name = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_not_blank)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH), AfterValidator(_not_blank)]
 Integer = Annotated[int, BeforeValidator(_not_boolean_nor_text)]
+Number = Annotated[int | float, BeforeValidator(_not_boolean_nor_text)]
 Slot = Annotated[Integer, Field(ge=0, le=2**31 - 1)]
 StallThreshold = Annotated[Integer, Field(ge=MIN_STALL_THRESHOLD_MS, le=MAX_STALL_THRESHOLD_MS)]
 Metadata = dict[str, JsonValue]

@@ -129,6 +129,8 @@ def update(work: Work, command: UpdateSession) -> Reply:
     prepare_holdings(work, session)
     session.require_known()
     if command.status is not None:
+        # Past its threshold the session reads stalled: that is what it changes from.
+        session.note_overdue(work.now, work.policy.stall_threshold_ms)
         session.change_status(work.now, command.status)
     task = command.current_task_id
     if task is None and "current_task_id" in command.model_fields_set:

@@ -35,8 +35,20 @@ class Event(CanMutateAggregate[str], metaclass=MetaDomainEvent):
 
     event_type: ClassVar[str]
     class_version: ClassVar[int] = 1
+    # The payload is one mapping, the field ``data``, stored as it is.
+    open_payload: ClassVar[bool] = False
+    # The command's request gives the event its id, so that the reply can name it.
+    takes_request_id: ClassVar[bool] = False
     # Beats arrive by the thousand per second: what a reader can derive is not stored with them.
     compact: ClassVar[bool] = False
+
+    def apply(self, aggregate: Any) -> None:
+        """Change the aggregate: what every event changes, then what this one does."""
+        aggregate.touched(self)
+        self.change(aggregate)
+
+    def change(self, aggregate: Any) -> None:
+        """What this event changes. Most say more than this."""
 
 
 Payload = TypeVar("Payload", bound=Event)
@@ -70,6 +82,9 @@ class Aggregate:
             raise ValueError(f"{self.id}: {event.originator_version} after {self.version}")
         event.apply(self)
         self.version = event.originator_version
+
+    def touched(self, event: Event) -> None:
+        """What every event of the stream changes."""
 
     def collect_events(self) -> Sequence[Event]:
         """The events recorded since the last collection, oldest first."""

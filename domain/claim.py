@@ -14,6 +14,9 @@ from domain.aggregate import Aggregate, Event
 
 HolderKind = Literal["session", "instance"]
 
+# Being the one live global instance (spec 4).
+GLOBAL = "@global"
+
 
 def place(project_id: str, machine_id: str, docker_slot: int | None) -> str:
     """The resource that one active session of a project holds on a machine (spec 7)."""
@@ -46,7 +49,7 @@ class ClaimGranted(ClaimEvent):
     holder_kind: HolderKind
     holder_id: str
 
-    def apply(self, claim: Claim) -> None:
+    def change(self, claim: Claim) -> None:
         claim.holder_kind, claim.holder_id = self.holder_kind, self.holder_id
         claim.fence, claim.claimed_at = self.originator_version, self.timestamp
 
@@ -64,7 +67,7 @@ class ClaimReleased(ClaimEvent):
     event_type = "claim_released"
     holder_id: str
 
-    def apply(self, claim: Claim) -> None:
+    def change(self, claim: Claim) -> None:
         claim.holder_kind = claim.holder_id = claim.claimed_at = None
 
 

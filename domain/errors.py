@@ -4,12 +4,13 @@ The tree::
 
     HoldfastError
     ├── InvalidInput            the request itself is wrong
-    │   ├── UnknownSession · UnknownSlot · NotRecoverable
+    │   ├── UnknownSession · UnknownSlot · NotRecoverable · UnknownParent · UnknownEventType
     ├── NotFound                there is no such thing (any more)
-    │   ├── SessionNotFound · TaskNotFound · MachineNotFound · StreamNotFound
+    │   ├── SessionNotFound · TaskNotFound · MachineNotFound · InstanceNotFound · StreamNotFound
     ├── Conflict                right in itself, refused by the present state
     │   ├── SessionExists · SlotTaken · SessionEnded · Superseded · InvalidTransition
     │   ├── MachineUnavailable · AlreadyRecovered · NotArchivable · WriteConflict
+    │   ├── InstanceEnded · HasLiveChildren · GlobalExists
     ├── IdempotencyMismatch     one idempotency key, two different requests
     └── Unavailable             nothing is wrong with the request; try again
         └── TimedOut
@@ -78,6 +79,18 @@ class NotRecoverable(InvalidInput):
     code = "not_recoverable"
 
 
+class UnknownParent(InvalidInput):
+    """There is no such instance to be the parent."""
+
+    code = "unknown_parent"
+
+
+class UnknownEventType(InvalidInput):
+    """The event type is not in the catalogue."""
+
+    code = "unknown_event_type"
+
+
 class NotFound(HoldfastError):
     """Not found."""
 
@@ -100,6 +113,12 @@ class MachineNotFound(NotFound):
     """No such machine."""
 
     code = "machine_not_found"
+
+
+class InstanceNotFound(NotFound):
+    """No such instance."""
+
+    code = "instance_not_found"
 
 
 class StreamNotFound(NotFound):
@@ -158,6 +177,24 @@ class AlreadyRecovered(Conflict):
     """The session was already recovered onto another machine."""
 
     code = "already_recovered"
+
+
+class InstanceEnded(Conflict):
+    """The instance has been closed."""
+
+    code = "instance_closed"
+
+
+class HasLiveChildren(Conflict):
+    """The instance has active children; close them too with cascade."""
+
+    code = "has_live_children"
+
+
+class GlobalExists(Conflict):
+    """There is a live global instance already."""
+
+    code = "global_exists"
 
 
 class NotArchivable(Conflict):

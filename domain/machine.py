@@ -26,7 +26,7 @@ class MachineRegistered(MachineEvent):
     docker_slots: list[int] | None = None
     metadata: Json | None = None
 
-    def apply(self, machine: Machine) -> None:
+    def change(self, machine: Machine) -> None:
         machine.hostname = self.hostname
         machine.docker_slots = self.docker_slots
         machine.metadata = merged({}, self.metadata)
@@ -40,7 +40,7 @@ class MachineHeartbeat(MachineEvent):
     compact = True
     metadata: Json | None = None
 
-    def apply(self, machine: Machine) -> None:
+    def change(self, machine: Machine) -> None:
         machine.last_heartbeat = machine.updated_at = self.timestamp
         machine.metadata = merged(machine.metadata, self.metadata)
         if machine.status == "offline":
@@ -56,7 +56,7 @@ class MachineUpdated(MachineEvent):
     status: MachineStatus | None = None
     metadata: Json | None = None
 
-    def apply(self, machine: Machine) -> None:
+    def change(self, machine: Machine) -> None:
         machine.hostname = self.hostname or machine.hostname
         machine.status = self.status or machine.status
         if self.docker_slots is not None:

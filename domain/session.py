@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import ClassVar, Literal, get_args
 
 from domain import liveness
-from domain.aggregate import Aggregate, Event, Json, merged
+from domain.aggregate import Event, Json, merged
 from domain.claim import is_work_item
 from domain.errors import (
     AlreadyRecovered,
@@ -20,6 +20,7 @@ from domain.errors import (
     Superseded,
     TaskNotFound,
 )
+from domain.holder import Holder
 from domain.task import Task, TaskStatus
 
 SessionStatus = Literal["active", "paused", "completed", "failed", "stalled"]
@@ -33,14 +34,7 @@ SERVICE_METADATA = frozenset(
 
 
 class SessionEvent(Event):
-    """A session's event. Everything that touches the session refreshes ``updated_at``."""
-
-    def apply(self, session: Session) -> None:
-        session.updated_at = self.timestamp
-        self.change(session)
-
-    def change(self, session: Session) -> None:
-        """What this event changes beyond ``updated_at``."""
+    """A session's event."""
 
 
 class SessionCreated(SessionEvent):
@@ -209,40 +203,6 @@ class SessionDeleted(SessionEvent):
         session.tasks = {}
 
 
-class ClaimAcquired(SessionEvent):
-    """The session holds a resource; the claim's own stream has the grant."""
-
-    event_type = "claim_acquired"
-    resource: str
-    fence: int
-
-    def change(self, session: Session) -> None:
-        session.held[self.resource] = self.fence
-
-
-class ClaimLost(SessionEvent):
-    """Another holder took the resource over. Losing one's place is being superseded."""
-
-    event_type = "claim_lost"
-    resource: str
-    taken_by: str
-
-    def change(self, session: Session) -> None:
-        session.held.pop(self.resource, None)
-        if not is_work_item(self.resource) and not session.recovered_to:
-            session.superseded_by = self.taken_by
-
-
-class ClaimGivenUp(SessionEvent):
-    """The session let go of a resource."""
-
-    event_type = "claim_given_up"
-    resource: str
-
-    def change(self, session: Session) -> None:
-        session.held.pop(self.resource, None)
-
-
 class TaskEvent(SessionEvent):
     """An event of one of the session's tasks."""
 
@@ -253,6 +213,8 @@ class TaskCreated(TaskEvent):
     """A task was added; a carried-over one keeps its status and names its origin."""
 
     event_type = "task_created"
+    # The session's: whoever reads the task's events alone knows whose it is.
+    project_id: str
     task_name: str
     github_issue_id: str | None = None
     metadata: Json | None = None
@@ -358,9 +320,6 @@ EVENTS: tuple[type[SessionEvent], ...] = (
     SessionRecovered,
     SessionArchived,
     SessionDeleted,
-    ClaimAcquired,
-    ClaimLost,
-    ClaimGivenUp,
     TaskCreated,
     TaskStarted,
     TaskCompleted,
@@ -372,7 +331,7 @@ EVENTS: tuple[type[SessionEvent], ...] = (
 
 
 @dataclass(slots=True, kw_only=True)
-class Session(Aggregate):
+class Session(Holder):
     """A session's rules. Every verb names the field or the state that stands in its way."""
 
     category: ClassVar[str] = "session"
@@ -401,7 +360,6 @@ class Session(Aggregate):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
-    held: dict[str, int] = field(default_factory=dict)
 
     # What is so
 
@@ -562,20 +520,6 @@ class Session(Aggregate):
         self.require_known()
         self.record(SessionDeleted, at, task_ids=list(self.tasks))
 
-    # What it holds
-
-    def acquire(self, at: datetime, resource: str, fence: int) -> None:
-        """Note a grant on this stream too."""
-        self.record(ClaimAcquired, at, resource=resource, fence=fence)
-
-    def lose(self, at: datetime, resource: str, taken_by: str) -> None:
-        """Note that another holder has the resource now."""
-        self.record(ClaimLost, at, resource=resource, taken_by=taken_by)
-
-    def give_up(self, at: datetime, resource: str) -> None:
-        """Note a release."""
-        self.record(ClaimGivenUp, at, resource=resource)
-
     # Recovery
 
     def prepare_recovery(self, at: datetime, clear_machine: bool, default_ms: int) -> None:
@@ -625,6 +569,7 @@ class Session(Aggregate):
             TaskCreated,
             at,
             task_id=task_id,
+            project_id=self.project_id,
             task_name=task_name,
             github_issue_id=github_issue_id,
             metadata=metadata or None,
@@ -636,6 +581,7 @@ class Session(Aggregate):
             TaskCreated,
             at,
             task_id=task_id,
+            project_id=self.project_id,
             task_name=task.task_name,
             github_issue_id=task.github_issue_id,
             metadata=task.metadata or None,
@@ -682,7 +628,16 @@ class Session(Aggregate):
         """The tasks in any of these statuses, oldest first."""
         return [task for task in self.tasks.values() if task.status in statuses]
 
-    # Used by the events above
+    # Used by the events
+
+    def touched(self, event: Event) -> None:
+        """Everything that happens to the session refreshes ``updated_at``."""
+        self.updated_at = event.timestamp
+
+    def displaced(self, resource: str, taken_by: str) -> None:
+        """Losing one's place is being superseded, unless by one's own successor."""
+        if not is_work_item(resource) and not self.recovered_to:
+            self.superseded_by = taken_by
 
     def change_task(
         self,

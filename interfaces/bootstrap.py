@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from datetime import timedelta
 
-from application import idempotency, machines, sessions, tasks
-from application.engine import Context, Engine, Handler, Outcome, Policy
+from application.engine import Context, Engine, Outcome, Policy
 from application.eventstore.mapper import Mapper
 from application.eventstore.store import EventStore
-from domain import claim, machine, session
-from domain.aggregate import Event
+from application.history import History
+from application.registry import EVENTS, HANDLERS
 from interfaces import telemetry
 from interfaces.auth import ApiKeys
 from interfaces.http.app import App
@@ -22,14 +21,6 @@ from projections import READ_MODELS
 from projections.progress import Progress
 from projections.projector import Projector
 from projections.reads import Reads
-
-HANDLERS: Mapping[type, Handler] = {
-    **sessions.HANDLERS,
-    **tasks.HANDLERS,
-    **machines.HANDLERS,
-    **idempotency.HANDLERS,
-}
-EVENTS: Iterable[type[Event]] = (*session.EVENTS, *machine.EVENTS, *claim.EVENTS)
 
 READ_CONNECTIONS = 8
 # How long a thread may keep the interpreter while another waits for it. The default, 5 ms, is as
@@ -44,15 +35,21 @@ class Service:
         self.keys = keys
         self.stall_threshold_ms = settings.stall_threshold_ms
         self._store = EventStore.at(url)
-        self._engine = Engine(
-            self._store, Mapper(EVENTS), HANDLERS, Policy(settings.stall_threshold_ms)
+        mapper = Mapper(EVENTS)
+        policy = Policy(
+            stall_threshold_ms=settings.stall_threshold_ms,
+            instance_stale_seconds=settings.instance_stale_seconds,
+            instance_types=settings.instance_types,
         )
-        progress = Progress()
-        self._projector = Projector(url, READ_MODELS, progress)
+        self._engine = Engine(self._store, mapper, HANDLERS, policy)
+        self.history = History(self._store, mapper)
+        self.progress = Progress()
+        self._projector = Projector(url, READ_MODELS, self.progress)
         self.reads = Reads(
             url,
-            progress,
+            self.progress,
             stall_threshold_ms=settings.stall_threshold_ms,
+            instance_stale_seconds=settings.instance_stale_seconds,
             size=READ_CONNECTIONS,
         )
         self.sweeps = Jobs(
@@ -66,6 +63,12 @@ class Service:
     async def submit(self, command: object, context: Context) -> Outcome:
         """Carry out a command (:meth:`application.engine.Engine.submit`)."""
         return await self._engine.submit(command, context)
+
+    async def submit_all(
+        self, commands: Sequence[tuple[object, Context]]
+    ) -> list[Outcome | BaseException]:
+        """Carry out many commands (:meth:`application.engine.Engine.submit_all`)."""
+        return await self._engine.submit_all(commands)
 
     async def start(self) -> None:
         """Be ready: the writer, the projector, reads, the schedule."""

@@ -18,11 +18,12 @@ import orjson
 
 from application.engine import Context, Engine
 from application.eventstore.store import EventStore
+from application.instances import NoteStale
 from application.sessions import CleanUpSession, NoteOverdue
 from domain.aggregate import Json
 from domain.errors import HoldfastError, Unavailable
 from interfaces.operations import ActionResult
-from projections import sessions
+from projections import instances, sessions
 from projections.reads import Reads
 
 log = logging.getLogger("holdfast.jobs")
@@ -62,7 +63,7 @@ class Jobs:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def detect_failures(self, context: Context) -> ActionResult:
-        """Record every stall of the context's namespace (S4 3.2.c)."""
+        """Record every stall of the context's namespace (S0 AC7, S4 3.2.c)."""
         started = time.perf_counter()
         overdue = await sessions.overdue(self._reads, context.namespace)
         noted, position = await self._each([NoteOverdue(session_id=s) for s in overdue], context)
@@ -72,9 +73,17 @@ class Jobs:
                 "session_stalled",
                 extra={k: v for k, v in session.items() if k != "stalled"},
             )
+        silent = await instances.silent(self._reads, context.namespace)
+        found, stale_position = await self._each(
+            [NoteStale(instance_id=i) for i in silent], context
+        )
+        stale = [instance for instance in found if instance["stale"]]
+        for instance in stale:
+            log.warning("instance_stale", extra={k: v for k, v in instance.items() if k != "stale"})
+        position = max(position, stale_position)
         value: Json = {
             "stalled": len(stalled),
-            "instances_stale": 0,
+            "instances_stale": len(stale),
             "duration_ms": round((time.perf_counter() - started) * 1000, 3),
         }
         return await self._result(context, value, position)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from domain.identity import DEFAULT_TYPES
 from interfaces.auth import ApiKeys
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -43,12 +44,24 @@ class Settings(BaseModel):
     instance_stale_seconds: Seconds = 120
     claim_stale_seconds: Seconds = 300
     sweep_seconds: Seconds = 30
+    instance_types: tuple[str, ...] = DEFAULT_TYPES
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 30
 
     @field_validator("api_keys", mode="before")
     @classmethod
     def _parse_keys(cls, value: object) -> object:
         return ApiKeys.parse(value) if isinstance(value, str) else value
+
+    @field_validator("instance_types", mode="before")
+    @classmethod
+    def _parse_types(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        types = tuple(part.strip() for part in value.split(",") if part.strip())
+        for name in types:
+            if not re.fullmatch(r"[A-Z0-9]{1,16}", name):
+                raise ValueError("must be capital letters and digits, separated by commas: PS,MS")
+        return types
 
     @field_validator("environment", "log_level", mode="before")
     @classmethod

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from projections.instances import Instances
 from projections.machines import Machines
 from projections.readmodel import ReadModel
 from projections.recovery import Recovery
 from projections.sessions import Sessions
 from projections.tasks import Tasks
 
-READ_MODELS: Sequence[ReadModel] = (Sessions(), Tasks(), Machines(), Recovery())
+READ_MODELS: Sequence[ReadModel] = (Sessions(), Tasks(), Machines(), Instances(), Recovery())

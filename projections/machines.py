@@ -25,6 +25,7 @@ class Machines(Table):
     """One row a machine."""
 
     name = "machines"
+    category = "machine"
     key = "machine_id"
     columns = COLUMNS
 

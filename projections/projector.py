@@ -32,10 +32,11 @@ _SQL = sql.load("projections", "schema.sql")
 class BatchFailure(Exception):
     """The database refused a batch's rows; which event is to blame shows in smaller batches."""
 
-    def __init__(self, read_model: str, error: psycopg.Error) -> None:
+    def __init__(self, read_model: str, error: psycopg.Error, events: Sequence[Recorded]) -> None:
         super().__init__(f"{read_model}: {error}")
         self.read_model = read_model
         self.error = error
+        self.events = events
 
 
 class Folder:
@@ -73,8 +74,8 @@ class Folder:
             try:
                 return self._fold(namespace, limit)
             except BatchFailure as failure:
-                if limit > 1:
-                    limit //= 2
+                if len(failure.events) > 1:
+                    limit = len(failure.events) // 2
                 else:
                     self._pass_over(namespace, failure)
 
@@ -90,19 +91,19 @@ class Folder:
                 try:
                     failures = model.project(self._connection, namespace, events)
                 except (psycopg.DataError, psycopg.IntegrityError) as e:
-                    raise BatchFailure(model.name, e) from e
+                    raise BatchFailure(model.name, e, events) from e
                 for failure in failures:
                     self._set_aside(namespace, failure)
             self._advance(namespace, events[-1].position)
         return events[-1].position
 
     def _pass_over(self, namespace: str, failure: BatchFailure) -> None:
-        """Set the next event aside whose rows the database refuses, in every read model."""
+        """Set the event aside whose rows the database refuses, in every read model."""
+        [event] = failure.events
         with self._connection.transaction():
             position = self._lock(namespace)
-            if position is None:
-                return
-            event = self._events(namespace, position, 1)[0]
+            if position is None or position >= event.position:
+                return  # another projector met it too, and was faster
             self._set_aside(namespace, Failure(event, failure.read_model, repr(failure.error)))
             self._advance(namespace, event.position)
 

@@ -57,6 +57,8 @@ class Table(ReadModel):
     The table bears the read model's name.
     """
 
+    # The streams whose events are folded: holders of two kinds have events of the same name.
+    category: ClassVar[str]
     key: ClassVar[str]
     # In the order of the table.
     columns: ClassVar[Sequence[str]]
@@ -74,10 +76,10 @@ class Table(ReadModel):
         self, connection: psycopg.Connection, namespace: str, events: Sequence[Recorded]
     ) -> list[Failure]:
         """Patch the rows that need no more; load, change and write back the others."""
-        touched, patched = self._sort(events)
+        failures: list[Failure] = []
+        touched, patched = self._sort(events, failures)
         if patched:
             self._patch_rows(connection, namespace, touched, patched)
-        failures: list[Failure] = []
         if touched:
             before = self._load(connection, namespace, list(touched))
             changed: list[Row] = []
@@ -97,15 +99,21 @@ class Table(ReadModel):
         return failures
 
     def _sort(
-        self, events: Sequence[Recorded]
+        self, events: Sequence[Recorded], failures: list[Failure]
     ) -> tuple[dict[str, list[Recorded]], dict[str, list[Recorded]]]:
         """The events by row: of rows that have to be loaded, and of those that patches suffice."""
+        streams = f"{self.category}-"
         touched: dict[str, list[Recorded]] = {}
         patched: dict[str, list[Recorded]] = {}
         for event in events:
-            if event.event_type not in self.folds:
+            if event.event_type not in self.folds or not event.stream_id.startswith(streams):
                 continue
-            for key in self.keys(event):
+            try:
+                keys = tuple(self.keys(event))
+            except Exception as e:
+                failures.append(Failure(event, self.name, repr(e)))
+                continue
+            for key in keys:
                 if key in touched:
                     touched[key].append(event)
                 elif event.event_type in self.patches and not event.event_data:

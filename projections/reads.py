@@ -60,12 +60,23 @@ freshness: ContextVar[Freshness] = ContextVar("freshness")
 class Reads:
     """Queries over the live read models, each after the wait for the log's head."""
 
-    def __init__(self, url: str, progress: Progress, *, stall_threshold_ms: int, size: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        progress: Progress,
+        *,
+        stall_threshold_ms: int,
+        instance_stale_seconds: float = 120,
+        size: int,
+    ) -> None:
         self._pool = AsyncConnectionPool(
             connect.conninfo(
                 url,
                 search_path=f"{LIVE_SCHEMA},public",
-                settings={"holdfast.stall_threshold_ms": str(stall_threshold_ms)},
+                settings={
+                    "holdfast.stall_threshold_ms": str(stall_threshold_ms),
+                    "holdfast.instance_stale_seconds": str(instance_stale_seconds),
+                },
             ),
             min_size=0,
             max_size=size,

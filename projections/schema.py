@@ -17,6 +17,7 @@ from projections.projector import Folder
 from projections.reads import LIVE_SCHEMA
 
 SPARE_SCHEMA = "read_models_next"
+CATCHING_UP = 3
 
 # Told with (events folded, events to fold).
 Watcher = Callable[[int, int], None]
@@ -74,8 +75,11 @@ def _rebuild(owner_url: str, connection: psycopg.Connection, watch: Watcher | No
     _create_spare(connection)
     info = connect.conninfo(owner_url, role=None, search_path=f"{SPARE_SCHEMA},public")
     folder = Folder.connect(info, READ_MODELS)
+    folded = 0
     try:
-        folded = _fold_all(folder, 0, watch)
+        # Each pass takes up what was appended during the one before, which is less and less.
+        for _ in range(CATCHING_UP):
+            folded = _fold_all(folder, folded, watch)
     finally:
         folder.close()
     with connection.transaction():
@@ -91,13 +95,18 @@ def _rebuild(owner_url: str, connection: psycopg.Connection, watch: Watcher | No
 
 
 def _fold_all(folder: Folder, folded: int, watch: Watcher | None) -> int:
-    """Fold until nothing is left; the number of events folded so far."""
-    while behind := folder.behind():
-        to_do = sum(head - projected for _, projected, head in behind)
-        for namespace, projected, _ in behind:
+    """Fold up to the heads of this moment; the number of events folded so far.
+
+    What is appended meanwhile is left: waiting for a moment without appends might take for ever.
+    """
+    behind = folder.behind()
+    to_do = sum(head - projected for _, projected, head in behind)
+    for namespace, projected, head in behind:
+        while projected < head:
             position = folder.fold(namespace)
-            done = (position or projected) - projected
-            folded, to_do = folded + done, to_do - done
+            assert position is not None, "nobody else folds into the spare schema"
+            done = position - projected
+            projected, folded, to_do = position, folded + done, max(0, to_do - done)
             if watch is not None:
                 watch(folded, folded + to_do)
     return folded

@@ -44,10 +44,14 @@ COLUMNS = (
 )
 
 
+SIGNS_OF_LIFE = frozenset({"session_created", "session_heartbeat", "session_activated"})
+
+
 class Sessions(Table):
     """One row a session; a deleted one has none."""
 
     name = "sessions"
+    category = "session"
     public_views = ("v_active_sessions", "stalled_sessions")
     key = "session_id"
     columns = COLUMNS
@@ -73,12 +77,13 @@ def _touching(change: Fold) -> Fold:
     """Every event refreshes ``updated_at``; the row keeps which events its answers rest on."""
 
     def fold(row: Row | None, event: Recorded) -> Row | None:
-        before = (row["status"], row["last_heartbeat"]) if row else (None, None)
+        before = row["status"] if row else None
         row = change(row, event)
         if row is not None:
-            if row["status"] != before[0]:
+            if row["status"] != before:
                 row["status_num"] = event.sequence_num
-            if row["last_heartbeat"] != before[1]:
+            # Not by the time: two events of one batch have the same.
+            if event.event_type in SIGNS_OF_LIFE:
                 row |= _beaten(event)
             row["updated_at"] = event.timestamp
         return row

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-import psycopg
+from collections.abc import Iterable
 
 from application.eventstore.mapper import Recorded
 from domain.aggregate import Json, merged
 from domain.errors import TaskNotFound
-from projections.readmodel import Failure, Fold, Row, Table, there
+from projections.readmodel import Fold, Row, Table, there
 from projections.reads import Page, Reads
 
 COLUMNS = (
@@ -36,31 +34,13 @@ class Tasks(Table):
     """One row a task, written by its session's events."""
 
     name = "tasks"
+    category = "session"
     key = "task_id"
     columns = COLUMNS
 
     def __init__(self) -> None:
         super().__init__()
         self.folds = FOLDS
-
-    def project(
-        self, connection: psycopg.Connection, namespace: str, events: Sequence[Recorded]
-    ) -> list[Failure]:
-        """Fold a batch. A task's project is its session's, which its own events do not repeat."""
-        created = [event for event in events if event.event_type == "task_created"]
-        if created:
-            ids = list({_session_id(event) for event in created})
-            found = connection.execute(SQL["projects"], [namespace, ids], prepare=True)
-            projects: dict[str, str] = dict(found.fetchall())
-            events = [
-                event._replace(
-                    event_data={**event.event_data, "project_id": projects.get(_session_id(event))}
-                )
-                if event.event_type == "task_created"
-                else event
-                for event in events
-            ]
-        return super().project(connection, namespace, events)
 
     def keys(self, event: Recorded) -> Iterable[str]:
         """The event's task; all tasks of a session that is deleted."""

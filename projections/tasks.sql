@@ -49,7 +49,3 @@ SELECT * FROM tasks WHERE namespace = %(namespace)s AND task_id = %(task_id)s
 -- name: of_session
 SELECT * FROM tasks WHERE namespace = %(namespace)s AND session_id = %(session_id)s
 ORDER BY created_num
-
--- name: projects
--- The projects of sessions, whose rows a batch has brought up to date before those of its tasks.
-SELECT session_id, project_id FROM sessions WHERE namespace = %s AND session_id = ANY (%s)

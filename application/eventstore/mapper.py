@@ -12,6 +12,8 @@ from domain.aggregate import BASE_FIELDS, Event, Json
 
 # Kept beside the payload when it is not 1: an event's shape, for upcasting.
 VERSION_KEY = "class_version"
+# In a compact event's metadata: by how much its id exceeds the request's, which made several.
+OFFSET_KEY = "n"
 
 
 class NewRow(TypedDict):
@@ -42,7 +44,9 @@ class Recorded(NamedTuple):
         """The metadata with what a compact event leaves out: its id and type say it already."""
         if "request_id" in self.metadata:
             return self.metadata
-        return {"request_id": str(self.event_id), "command": self.event_type, **self.metadata}
+        rest = dict(self.metadata)
+        request_id = UUID(int=self.event_id.int - rest.pop(OFFSET_KEY, 0))
+        return {"request_id": str(request_id), "command": self.event_type, **rest}
 
 
 class Origin(NamedTuple):
@@ -53,6 +57,14 @@ class Origin(NamedTuple):
     command: str
     command_id: str | None = None
     tags: Json | None = None
+    # Which part of its request the command is, from 0.
+    offset: int = 0
+
+    def event_id(self) -> str:
+        """The id for the event that takes the request's: that of its first part, and so on."""
+        if self.offset == 0:
+            return self.request_id
+        return str(UUID(int=UUID(self.request_id).int + self.offset))
 
 
 class Mapper:
@@ -77,30 +89,39 @@ class Mapper:
             own["command_id"] = origin.command_id
         full = {**own, "request_id": origin.request_id, "command": origin.command}
         rows: list[NewRow] = []
-        compacted = False
+        id_is_free = True
         for event in events:
             cls = type(event)
-            compact = cls.compact and not compacted and origin.command == cls.event_type
-            compacted = compacted or compact
+            takes_id = id_is_free and (cls.compact or cls.takes_request_id)
+            id_is_free = id_is_free and not takes_id
+            compact = cls.compact and takes_id and origin.command == cls.event_type
             metadata = own if compact else full
+            if compact and origin.offset:
+                metadata = {**own, OFFSET_KEY: origin.offset}
             if cls.class_version > 1:
                 metadata = {**metadata, VERSION_KEY: cls.class_version}
             rows.append(
                 {
                     "stream_id": event.originator_id,
                     "sequence_num": event.originator_version,
-                    "event_id": origin.request_id if compact else str(uuid4()),
+                    "event_id": origin.event_id() if takes_id else str(uuid4()),
                     "event_type": cls.event_type,
                     "timestamp": event.timestamp,
-                    "event_data": {
-                        name: value
-                        for name in self._payload[cls]
-                        if (value := getattr(event, name)) is not None
-                    },
+                    "event_data": self._payload_of(event),
                     "metadata": metadata,
                 }
             )
         return rows
+
+    def _payload_of(self, event: Event) -> Json:
+        if event.open_payload:
+            data: Json = getattr(event, "data")  # noqa: B009 - only such events have it
+            return data
+        return {
+            name: value
+            for name in self._payload[type(event)]
+            if (value := getattr(event, name)) is not None
+        }
 
     def event(
         self,
@@ -119,7 +140,7 @@ class Mapper:
             getattr(cls, f"upcast_v{version}_v{version + 1}")(data)
             version += 1
         payload: Json = {
-            **data,
+            **({"data": data} if cls.open_payload else data),
             "originator_id": stream_id,
             "originator_version": sequence_num,
             "timestamp": timestamp,

@@ -94,3 +94,37 @@ WHERE j.started_at < clock_timestamp() - %(period)s::interval
 
 -- name: end_job
 UPDATE job_runs SET finished_at = clock_timestamp() WHERE job = %(job)s
+
+-- name: version
+SELECT stream_version(%(namespace)s, %(stream_id)s) AS version
+
+-- name: find_in_stream
+-- A stream's events that meet every criterion given, oldest first.
+SELECT position, event_id, stream_id, sequence_num, event_type, "timestamp", event_data, metadata
+FROM event_store
+WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
+  AND (%(types)s::text[] IS NULL OR event_type = ANY (%(types)s))
+  AND (%(start)s::timestamptz IS NULL OR "timestamp" >= %(start)s)
+  AND (%(end)s::timestamptz IS NULL OR "timestamp" <= %(end)s)
+  AND (%(keyword)s::text IS NULL OR strpos(lower(event_data::text), lower(%(keyword)s)) > 0)
+ORDER BY sequence_num LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: find_in_stream_backwards
+-- The same, newest first.
+SELECT position, event_id, stream_id, sequence_num, event_type, "timestamp", event_data, metadata
+FROM event_store
+WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
+  AND (%(types)s::text[] IS NULL OR event_type = ANY (%(types)s))
+  AND (%(start)s::timestamptz IS NULL OR "timestamp" >= %(start)s)
+  AND (%(end)s::timestamptz IS NULL OR "timestamp" <= %(end)s)
+  AND (%(keyword)s::text IS NULL OR strpos(lower(event_data::text), lower(%(keyword)s)) > 0)
+ORDER BY sequence_num DESC LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count_in_stream
+SELECT count(*) AS total
+FROM event_store
+WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
+  AND (%(types)s::text[] IS NULL OR event_type = ANY (%(types)s))
+  AND (%(start)s::timestamptz IS NULL OR "timestamp" >= %(start)s)
+  AND (%(end)s::timestamptz IS NULL OR "timestamp" <= %(end)s)
+  AND (%(keyword)s::text IS NULL OR strpos(lower(event_data::text), lower(%(keyword)s)) > 0)

@@ -71,6 +71,31 @@ class Loaded(NamedTuple):
     metadata: Json | None
 
 
+class Criteria(NamedTuple):
+    """Which events of a stream are looked for. Dates include their bounds (spec 17)."""
+
+    types: Sequence[str] = ()
+    start: datetime | None = None
+    end: datetime | None = None
+    # A literal part of the payload's JSON text, whatever the case.
+    keyword: str | None = None
+    newest_first: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every event meets them."""
+        return not self.types and self.start is None and self.end is None and self.keyword is None
+
+    def parameters(self) -> Json:
+        """As the queries take them."""
+        return {
+            "types": list(self.types) or None,
+            "start": self.start,
+            "end": self.end,
+            "keyword": self.keyword,
+        }
+
+
 class EventStore:
     """The store behind one pool of connections. Safe for threads.
 
@@ -263,6 +288,37 @@ class EventStore:
             limit=limit,
             types=list(types) if types else None,
         )
+
+    def version(self, namespace: str, stream_id: str) -> int:
+        """The sequence number of a stream's newest event; 0 for a stream that is not there."""
+        with connect.told_apart(), self._connection() as connection:
+            parameters = {"namespace": namespace, "stream_id": stream_id}
+            row = connection.execute(_SQL["version"], parameters).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def find_in_stream(
+        self, namespace: str, stream_id: str, criteria: Criteria, limit: int, offset: int
+    ) -> list[Recorded]:
+        """A page of a stream's events that meet the criteria."""
+        return self._read(
+            "find_in_stream_backwards" if criteria.newest_first else "find_in_stream",
+            namespace=namespace,
+            stream_id=stream_id,
+            limit=limit,
+            offset=offset,
+            **criteria.parameters(),
+        )
+
+    def count_in_stream(self, namespace: str, stream_id: str, criteria: Criteria) -> int:
+        """How many of a stream's events meet the criteria."""
+        if criteria.is_empty:
+            return self.version(namespace, stream_id)  # sequence numbers have no gaps
+        parameters = {"namespace": namespace, "stream_id": stream_id, **criteria.parameters()}
+        with connect.told_apart(), self._connection() as connection:
+            row = connection.execute(_SQL["count_in_stream"], parameters).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def _read(self, query: str, **parameters: object) -> list[Recorded]:
         with connect.told_apart(), self._connection() as connection:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, get_origin
 from urllib.parse import parse_qsl
 
 import orjson
@@ -57,6 +57,11 @@ class Endpoint:
         self._keys = keys
         self._allowed = frozenset(body_fields(operation))
         self._fields = frozenset(operation.model.model_fields)
+        self._repeatable = frozenset(
+            name
+            for name, field in operation.model.model_fields.items()
+            if get_origin(field.annotation) is list
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -98,7 +103,7 @@ class Endpoint:
         return _answered(await self._services.submit(command, context))
 
     async def _query(self, scope: Scope, principal: Principal, path: Mapping[str, str]) -> Reply:
-        given = _parameters(scope)
+        given = _parameters(scope, self._repeatable)
         params: Any = self._validated({**given, **path}, given)
         fresh = Freshness(params.min_position)
         freshness.set(fresh)
@@ -126,7 +131,8 @@ class Endpoint:
         assert self._operation.action is not None
         result = await self._operation.action(self._services, context, params)
         if context.idempotency is not None:
-            await self._services.submit(KeepReply(value=result.value), context)
+            # Of several at once with one key, all are told what the first one kept.
+            return _answered(await self._services.submit(KeepReply(value=result.value), context))
         return 200, _dumped(result.value), [_position(result.position)]
 
     def _validated(self, values: Mapping[str, object], given: Mapping[str, object]) -> BaseModel:
@@ -190,12 +196,15 @@ def _checked_path(parameters: Mapping[str, str]) -> Mapping[str, str]:
     return parameters
 
 
-def _parameters(scope: Scope) -> Json:
+def _parameters(scope: Scope, repeatable: Collection[str] = ()) -> Json:
     given: Json = {}
     query: bytes = scope["query_string"]
     if not query:
         return given
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name in repeatable:
+            given.setdefault(name, []).append(value)
+            continue
         if name in given:
             raise InvalidInput.of(name, "is given twice")
         if "\x00" in value:

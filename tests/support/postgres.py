@@ -97,5 +97,3 @@ def assert_contiguous(url: str, namespace: str = "default") -> None:
         )
     ]
     assert positions == list(range(1, len(positions) + 1))
-
-

@@ -55,7 +55,7 @@ class Wire:
             end.close()
 
     def _spawn(self, run: object, *args: object) -> None:
-        thread = threading.Thread(target=run, args=args)  # type: ignore[arg-type]
+        thread = threading.Thread(target=run, args=args, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)
         thread.start()
 

@@ -10,16 +10,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import orjson
 
-from application import machines, sessions, tasks
+from application import machines, sessions
 from application.engine import Context, Engine, Handler, IdempotencyKey, Outcome, Policy
 from application.eventstore.mapper import Mapper, NewRow, Origin
 from application.eventstore.store import EventStore
-from domain import claim, machine, session
-from domain.aggregate import Aggregate, Event, Json
+from application.registry import EVENTS, HANDLERS
+from domain.aggregate import Aggregate, Json
 from domain.session import Session
 from projections import READ_MODELS
 from projections.progress import Progress
@@ -31,12 +31,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 A = TypeVar("A", bound=Aggregate)
 
-EVENTS: tuple[type[Event], ...] = (*session.EVENTS, *machine.EVENTS, *claim.EVENTS)
-HANDLERS: Mapping[type, Handler] = {
-    **sessions.HANDLERS,
-    **tasks.HANDLERS,
-    **machines.HANDLERS,
-}
 NAMES: Mapping[type, str] = {
     sessions.BeatSession: "session_heartbeat",
     machines.BeatMachine: "machine_heartbeat",
@@ -44,7 +38,8 @@ NAMES: Mapping[type, str] = {
 PATIENCE_SECONDS = 30.0
 
 
-class Done(NamedTuple):
+@dataclass(frozen=True)
+class Done:
     """A command that was carried out."""
 
     value: Json
@@ -52,7 +47,8 @@ class Done(NamedTuple):
     position: int
     body: bytes
 
-    def __getitem__(self, name: Any) -> Any:
+    def __getitem__(self, name: str) -> Any:
+        """A field of the reply."""
         return self.value[name]
 
 
@@ -61,7 +57,9 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="test-loop")
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="test-loop", daemon=True
+        )
         self._thread.start()
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -100,9 +98,7 @@ class Service:
         """Hand a command to the engine and go on."""
         return self.loop.start(self._submit(command, key, namespace or self.namespace))
 
-    def do(
-        self, command: object, *, key: str | None = None, namespace: str | None = None
-    ) -> Done:
+    def do(self, command: object, *, key: str | None = None, namespace: str | None = None) -> Done:
         """Carry out a command. Raises what refused it."""
         return self.begin(command, key=key, namespace=namespace).result(PATIENCE_SECONDS)
 

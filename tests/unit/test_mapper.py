@@ -8,13 +8,12 @@ import pytest
 from eventsourcing.domain import CanMutateAggregate
 
 from application.eventstore.mapper import Mapper, NewRow, Origin, Recorded
-from domain import claim, machine, session
+from application.registry import EVENTS
 from domain.aggregate import Event, Json
 from domain.session import SessionHeartbeat, SessionUpdated
 from tests.support.given import at, new_session, session_that_is
 from tests.unit.test_event_contract import sample
 
-EVENTS: tuple[type[Event], ...] = (*session.EVENTS, *machine.EVENTS, *claim.EVENTS)
 REQUEST = str(uuid.UUID(int=1))
 
 
@@ -36,6 +35,16 @@ def stored(row: NewRow, position: int = 1) -> Recorded:
     )
 
 
+def made(event_class: type[Event], **payload: object) -> Event:
+    """The third event of ``stream-1``."""
+    base: Json = {
+        "originator_id": "stream-1",
+        "originator_version": 3,
+        "timestamp": at(7.125),
+    }
+    return event_class(**base, **payload)
+
+
 def restored(mapper: Mapper, row: Recorded) -> Event:
     return mapper.event(*row[2:])
 
@@ -46,12 +55,7 @@ def test_every_event_comes_back_as_it_was_stored(
     event_class: type[Event], filled: Literal["fully", "barely"]
 ) -> None:
     mapper = Mapper(EVENTS)
-    event = event_class(
-        originator_id="stream-1",
-        originator_version=3,
-        timestamp=at(7.125),
-        **sample(event_class, optional=filled == "fully"),
-    )
+    event = made(event_class, **sample(event_class, optional=filled == "fully"))
 
     [row] = mapper.rows([event], origin())
 
@@ -186,9 +190,7 @@ def test_an_old_shape_is_brought_up_to_date_on_reading(data: Json, metadata: Jso
 
 
 def test_a_new_shape_says_which_one_it_is() -> None:
-    measured = Measured(
-        originator_id="s-1", originator_version=1, timestamp=at(0), metres=1.5
-    )
+    measured = made(Measured, metres=1.5)
 
     [row] = Mapper([Measured]).rows([measured], origin())
 
@@ -219,4 +221,4 @@ def test_a_name_that_nobody_knows_is_an_error() -> None:
 def test_compact_events_are_heartbeats() -> None:
     compact = {cls.event_type for cls in EVENTS if cls.compact}
 
-    assert compact == {"session_heartbeat", "machine_heartbeat"}
+    assert compact == {"session_heartbeat", "machine_heartbeat", "instance_heartbeat"}

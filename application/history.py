@@ -1,0 +1,153 @@
+"""Reading what happened: a stream's events, its state at any point, what changed between two (S2).
+
+A state is folded by the very code that live aggregates use, from the nearest snapshot below: the
+same events give the same state, and a point in a long stream is as near as one in a short one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from application.eventstore.mapper import Mapper, Recorded
+from application.eventstore.store import Criteria, EventStore
+from domain.aggregate import Aggregate, Json
+from domain.claim import Claim
+from domain.errors import InvalidInput, StreamNotFound
+from domain.instance import Instance
+from domain.machine import Machine
+from domain.session import Session
+
+CATEGORIES: Mapping[str, type[Aggregate]] = {
+    cls.category: cls for cls in (Session, Instance, Claim, Machine)
+}
+
+
+class Found(NamedTuple):
+    """A page of events, and how many there are in all."""
+
+    events: list[Recorded]
+    total_count: int
+
+
+class History:
+    """One namespace's past. Raises :class:`StreamNotFound` for a stream that is not there."""
+
+    def __init__(self, store: EventStore, mapper: Mapper) -> None:
+        self._store = store
+        self._mapper = mapper
+
+    def find(
+        self, namespace: str, stream_id: str, criteria: Criteria, limit: int, offset: int
+    ) -> Found:
+        """A stream's events that meet the criteria."""
+        if self._store.version(namespace, stream_id) == 0:
+            raise StreamNotFound
+        if criteria.start and criteria.end and criteria.start > criteria.end:
+            raise InvalidInput.of("start_date", "lies after end_date")
+        events = self._store.find_in_stream(namespace, stream_id, criteria, limit, offset)
+        return Found(events, self._store.count_in_stream(namespace, stream_id, criteria))
+
+    def after(
+        self, namespace: str, position: int, limit: int, types: Sequence[str] = ()
+    ) -> list[Recorded]:
+        """The namespace's events after a position, in commit order."""
+        return self._store.read_log(namespace, after=position, limit=limit, types=types)
+
+    def state_at(self, namespace: str, stream_id: str, sequence_num: int) -> Aggregate:
+        """The aggregate as it was after that event, which must be there."""
+        cls = _class_of(stream_id)
+        snapshot = self._store.snapshot_before(
+            namespace, stream_id, cls.state_version, sequence_num
+        )
+        aggregate = cls.from_state(snapshot[1]) if snapshot else cls(id=stream_id)
+        for row in self._store.read_stream(
+            namespace, stream_id, after=aggregate.version, upto=sequence_num
+        ):
+            aggregate.mutate(
+                self._mapper.event(
+                    row.stream_id,
+                    row.sequence_num,
+                    row.event_type,
+                    row.timestamp,
+                    row.event_data,
+                    row.metadata,
+                )
+            )
+        return aggregate
+
+    def replay(
+        self,
+        namespace: str,
+        stream_id: str,
+        to_sequence_num: int | None = None,
+        diff_from: int | None = None,
+    ) -> Json:
+        """The state at a point (the end if none is given), as S2's replay tool answers it.
+
+        With ``diff_from``, also what changed between that point and this one.
+        """
+        started = time.perf_counter()
+        version = self._store.version(namespace, stream_id)
+        if version == 0:
+            raise StreamNotFound
+        to = _within(
+            "to_sequence_num", version if to_sequence_num is None else to_sequence_num, version
+        )
+        final = self.state_at(namespace, stream_id, to)
+        last = self._store.read_stream(namespace, stream_id, after=to - 1, upto=to)[0]
+        state = final.state()
+        answer: Json = {
+            "success": True,
+            "stream_id": stream_id,
+            "final_state": {
+                "last_epic": None,
+                "checkpoint_state": None,
+                **state,
+                "last_event_type": last.event_type,
+                "latest_timestamp": last.timestamp,
+                "total_events_replayed": to,
+            },
+            "events_replayed": to,
+        }
+        if diff_from is not None:
+            start = _within("diff_from", diff_from, version)
+            before = self.state_at(namespace, stream_id, start).state()
+            answer["diff"] = {"from": start, "to": to, "changed": changed(before, state)}
+        answer["duration_ms"] = round((time.perf_counter() - started) * 1000, 3)
+        return answer
+
+
+def changed(old: Json, new: Json) -> Json:
+    """What differs between two states: dotted path to the old and the new value."""
+    before, after = _flat(old), _flat(new)
+    return {
+        path: [before.get(path), after.get(path)]
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    }
+
+
+def _flat(state: Json, prefix: str = "") -> Json:
+    flat: Json = {}
+    for name, value in state.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def _class_of(stream_id: str) -> type[Aggregate]:
+    cls = CATEGORIES.get(stream_id.partition("-")[0])
+    if cls is None:
+        raise StreamNotFound
+    return cls
+
+
+def _within(field: str, sequence_num: int, version: int) -> int:
+    if not 1 <= sequence_num <= version:
+        raise InvalidInput.of(field, f"must lie between 1 and {version}, the stream's last")
+    return sequence_num

@@ -1,0 +1,53 @@
+"""Instances as clients see them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from domain import liveness
+from domain.aggregate import Json
+from domain.instance import Instance
+
+
+def view(instance: Instance, now: datetime, stale_seconds: float) -> Json:
+    """An instance at a moment: past the threshold it is ``stale``, recorded or not."""
+    health, reasons = instance.health_at(now, stale_seconds)
+    ended = instance.closed_at or now
+    value: Json = {
+        "instance_id": instance.key,
+        "project": instance.project,
+        "project_name": instance.project_name,
+        "type": instance.instance_type,
+        "instance_type": instance.instance_type,
+        "name": instance.name,
+        "scope": instance.scope,
+        "parent_id": instance.parent_id,
+        "tags": instance.tags,
+        "hostname": instance.hostname,
+        "tty": instance.tty,
+        "codebase": instance.codebase,
+        "status": instance.status_at(now, stale_seconds),
+        "health": health,
+        "context_percent": instance.context_percent,
+        "current_epic": instance.current_epic,
+        "last_epic": instance.last_epic,
+        "last_heartbeat": instance.last_heartbeat,
+        "age_seconds": instance.gap_seconds(now),
+        "uptime_seconds": liveness.age_seconds(instance.created_at or now, ended),
+        "metrics": instance.metrics,
+        "activity": instance.activity,
+        "activity_reason": instance.activity_reason,
+        "git": instance.git,
+        "native_session_id": instance.native_session_id,
+        "restart_policy": instance.restart_policy,
+        "restarts": instance.restarts,
+        "crash_looping": instance.crash_looping,
+        "predecessor": instance.predecessor,
+        "successor": instance.successor,
+        "created_at": instance.created_at,
+        "updated_at": instance.updated_at,
+        "closed_at": instance.closed_at,
+    }
+    if reasons:
+        value["health_reasons"] = reasons
+    return value

@@ -1,0 +1,415 @@
+"""Instances: register, beat, record work, hang together, close (S0, S1, S2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
+
+from application.engine import Handler, Reply, Work
+from application.fields import Command, Id, Integer, Metadata, Name, Number, Text
+from application.instance_view import view
+from domain import identity
+from domain import work as catalogue
+from domain.aggregate import Json
+from domain.claim import GLOBAL, Claim
+from domain.errors import (
+    FieldError,
+    GlobalExists,
+    InvalidInput,
+    UnknownEventType,
+    UnknownParent,
+    WriteConflict,
+)
+from domain.hierarchy import Scope, require_pair
+from domain.instance import WORK_EVENTS, Activity, Instance, RestartRule
+
+log = logging.getLogger("holdfast.instances")
+
+# With 16^6 ids a project and type, a thousand draws in a row are taken only in a full project.
+MAX_DRAWS = 1_000
+# What the service itself says of an event; a caller's metadata may not (spec 17).
+RESERVED_METADATA = frozenset(
+    {"request_id", "actor", "command", "command_id", "class_version", "submitted_type"}
+)
+
+Percent = Annotated[Number, Field(ge=0, le=100)]
+Count = Annotated[Integer, Field(ge=0, le=2**53)]
+Amount = Annotated[Number, Field(ge=0)]
+Tag = Annotated[Name, Field(max_length=100)]
+
+
+class Part(BaseModel):
+    """An object within a command."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InitialContext(Part):
+    """What an instance is at when it registers."""
+
+    context_percent: Percent | None = None
+    current_epic: Name | None = None
+
+
+class RestartPolicy(Part):
+    """Whether and how often a silent instance is to be started again."""
+
+    policy: RestartRule = "never"
+    max_restarts: Count = 3
+    backoff_seconds: Amount = 5
+
+
+class Metrics(Part):
+    """How an instance is doing (S1)."""
+
+    active_tasks: Count | None = None
+    queue_depth: Count | None = None
+    response_time_ms: Amount | None = None
+    error_rate: Annotated[Number, Field(ge=0, le=1)] | None = None
+
+
+class GitState(Part):
+    """Where the instance's working copy stands."""
+
+    branch: Name | None = None
+    head: Name | None = None
+    dirty_files: Count | None = None
+    unpushed_commits: Count | None = None
+
+
+class RegisterInstance(Command):
+    """Register an agent process."""
+
+    project: Name
+    instance_type: Id
+    initial_context: InitialContext | None = None
+    name: Name | None = None
+    scope: Scope = "project"
+    parent_id: Id | None = None
+    tags: Annotated[list[Tag], Field(max_length=50)] = Field(default_factory=list)
+    hostname: Name | None = None
+    tty: Name | None = None
+    codebase: Name | None = None
+    restart_policy: RestartPolicy | None = None
+
+    @field_validator("initial_context", mode="before")
+    @classmethod
+    def _object_or_percent(cls, value: object) -> object:
+        """A number alone is the percentage (S0 AC3)."""
+        if value is None or isinstance(value, dict | InitialContext):
+            return value
+        return {"context_percent": value}
+
+
+class BeatInstance(Command):
+    """Note a sign of life, and what the instance says of itself."""
+
+    instance_id: str
+    context_percent: Percent | None = None
+    current_epic: Name | None = None
+    metrics: Metrics | None = None
+    activity: Activity | None = None
+    activity_reason: Text | None = None
+    git: GitState | None = None
+    native_session_id: Id | None = None
+
+
+class EmitEvent(Command):
+    """Record an event of the catalogue."""
+
+    instance_id: str
+    event_type: Id
+    event_data: Metadata
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class CreateCheckpoint(Command):
+    """Keep a state to come back to."""
+
+    instance_id: str
+    label: Name
+    state: Metadata
+
+
+class SetParent(Command):
+    """Give an instance another parent, or none (null)."""
+
+    instance_id: str
+    parent_id: Id | None
+
+
+class CloseInstance(Command):
+    """End an instance; with ``cascade`` everything below it too."""
+
+    instance_id: str
+    cascade: StrictBool = False
+
+
+class NoteStale(Command):
+    """Record that an instance fell silent, if it did."""
+
+    instance_id: str
+
+
+def register(work: Work, command: RegisterInstance) -> Reply:
+    """201 with the instance."""
+    if command.instance_type not in work.policy.instance_types:
+        known = ", ".join(work.policy.instance_types)
+        raise InvalidInput.of("instance_type", f"must be one of {known}")
+    project = identity.slug(command.project)
+    if project is None:
+        raise InvalidInput.of("project", "has no letter or digit that an id could be made of")
+    parent = _parent(work, command.parent_id)
+    require_pair(command.scope, parent.scope if parent else None)
+    only = _only_global(work) if command.scope == "global" else None
+    instance, draws = _unregistered(work, project, command.instance_type)
+    context = command.initial_context or InitialContext()
+    policy = command.restart_policy
+    instance.register(
+        work.now,
+        project=project,
+        project_name=command.project,
+        instance_type=command.instance_type,
+        scope=command.scope,
+        name=command.name,
+        parent_id=command.parent_id,
+        tags=list(command.tags) or None,
+        hostname=command.hostname,
+        tty=command.tty,
+        codebase=command.codebase,
+        restart_policy=policy.model_dump() if policy else None,
+        context_percent=context.context_percent,
+        current_epic=context.current_epic,
+        draws=draws if draws > 1 else None,
+    )
+    if parent is not None:
+        parent.add_child(work.now, instance.key)
+    if only is not None:
+        instance.acquire(work.now, GLOBAL, only.grant(work.now, "instance", instance.key))
+    return _reply(work, instance, 201)
+
+
+def beat(work: Work, command: BeatInstance) -> Reply:
+    """The gap before this beat, and the status after it."""
+    if command.activity_reason is not None and command.activity is None:
+        raise InvalidInput.of("activity_reason", "goes with activity")
+    instance = work.load(Instance, command.instance_id)
+    gap = instance.gap_seconds(work.now)
+    said = command.model_dump(exclude={"instance_id"}, exclude_none=True)
+    instance.beat(work.now, **said)
+    return Reply(
+        {
+            "instance_id": instance.key,
+            "status": instance.status,
+            "last_heartbeat": instance.last_heartbeat,
+            "age_seconds": gap,
+            "stale": gap > work.policy.instance_stale_seconds,
+            "context_percent": instance.context_percent,
+            "current_epic": instance.current_epic,
+        }
+    )
+
+
+def emit(work: Work, command: EmitEvent) -> Reply:
+    """201 with the event's id and sequence number."""
+    event_type = _catalogued(command.event_type)
+    reserved = RESERVED_METADATA & command.metadata.keys()
+    if reserved:
+        raise _invalid(
+            [{"field": f"metadata.{name}", "message": "is reserved"} for name in sorted(reserved)]
+        )
+    data = _validated(event_type, command.event_data)
+    instance = work.load(Instance, command.instance_id)
+    work.tags = dict(command.metadata)
+    if event_type != command.event_type:
+        work.tags["submitted_type"] = command.event_type
+    event = instance.record_work(work.now, event_type, data)
+    return Reply(
+        {
+            "success": True,
+            "event_id": work.request_id,
+            "sequence_num": event.originator_version,
+            "timestamp": event.timestamp,
+        },
+        201,
+    )
+
+
+def create_checkpoint(work: Work, command: CreateCheckpoint) -> Reply:
+    """201 with the checkpoint's id."""
+    instance = work.load(Instance, command.instance_id)
+    checkpoint_id = str(uuid4())
+    event = instance.record_work(
+        work.now,
+        "checkpoint_created",
+        {"checkpoint_id": checkpoint_id, "label": command.label, "state": command.state},
+    )
+    return Reply(
+        {
+            "checkpoint_id": checkpoint_id,
+            "instance_id": instance.key,
+            "label": command.label,
+            "sequence_num": event.originator_version,
+            "created_at": event.timestamp,
+        },
+        201,
+    )
+
+
+def set_parent(work: Work, command: SetParent) -> Reply:
+    """The instance; both parents and the child record it in one append."""
+    instance = work.load(Instance, command.instance_id)
+    instance.require_open()
+    parent = _parent(work, command.parent_id)
+    previous = work.load(Instance, instance.parent_id) if instance.parent_id else None
+    require_pair(instance.scope, parent.scope if parent else None)
+    if instance.parent_id != command.parent_id:
+        if previous is not None:
+            previous.remove_child(work.now, instance.key)
+        if parent is not None:
+            parent.add_child(work.now, instance.key)
+        instance.change_parent(work.now, command.parent_id)
+    return _reply(work, instance)
+
+
+def close(work: Work, command: CloseInstance) -> Reply:
+    """The closed instance, with what was closed below it."""
+    instance = work.load(Instance, command.instance_id)
+    instance.require_open()
+    below = _open_descendants(work, instance)
+    for held in (r for i in (instance, *below) for r in i.held):
+        work.prepare((Claim, held))
+    if not command.cascade:
+        stale_seconds = work.policy.instance_stale_seconds
+        instance.require_childless(
+            [
+                child.key
+                for child in below
+                if child.parent_id == instance.key
+                and child.status_at(work.now, stale_seconds) == "active"
+            ]
+        )
+        below = []
+    for descendant in reversed(below):
+        _end(work, descendant, cascade_from=instance.key)
+    _end(work, instance)
+    value = _reply(work, instance).value
+    value["cascaded"] = [descendant.key for descendant in below]
+    return Reply(value)
+
+
+def note_stale(work: Work, command: NoteStale) -> Reply:
+    """Whether it was recorded."""
+    instance = work.load(Instance, command.instance_id)
+    gap = instance.gap_seconds(work.now)
+    stale = instance.note_stale(work.now, work.policy.instance_stale_seconds)
+    return Reply(
+        {"stale": stale, "instance_id": instance.key, "time_since_heartbeat_ms": int(gap * 1000)}
+    )
+
+
+def _reply(work: Work, instance: Instance, status: int = 200) -> Reply:
+    return Reply(view(instance, work.now, work.policy.instance_stale_seconds), status)
+
+
+def _unregistered(work: Work, project: str, instance_type: str) -> tuple[Instance, int]:
+    """An instance under an id that is free, and how many ids were drawn (spec 4)."""
+    for draw in range(1, MAX_DRAWS + 1):
+        drawn = identity.generate(project, instance_type, work.now, work.entropy(draw))
+        instance = work.load(Instance, str(drawn))
+        if not instance.is_known:
+            return instance, draw
+        log.info("instance_id_clash", extra={"instance_id": str(drawn), "draw": draw})
+    raise WriteConflict(f"No free id for {project}-{instance_type} in {MAX_DRAWS} draws.")
+
+
+def _parent(work: Work, parent_id: str | None) -> Instance | None:
+    if parent_id is None:
+        return None
+    parent = work.load(Instance, parent_id)
+    if not parent.is_known or parent.status == "closed":
+        message = "is closed" if parent.is_known else "there is no such instance"
+        raise UnknownParent(
+            f"parent_id: {message}", errors=[{"field": "parent_id", "message": message}]
+        )
+    return parent
+
+
+def _only_global(work: Work) -> Claim:
+    """The claim on being the global instance. Raises :class:`GlobalExists`."""
+    claim = work.load(Claim, GLOBAL)
+    if claim.holder_id is not None:
+        raise GlobalExists(details={"instance_id": claim.holder_id})
+    return claim
+
+
+def _open_descendants(work: Work, instance: Instance) -> list[Instance]:
+    """Everything below that has not been closed, parents before children."""
+    found: list[Instance] = []
+    level: Sequence[Instance] = [instance]
+    while level:
+        work.prepare(*((Instance, child) for parent in level for child in parent.children))
+        level = [
+            child
+            for parent in level
+            for child in (work.load(Instance, child_id) for child_id in parent.children)
+            if child.status != "closed"
+        ]
+        found += level
+    return found
+
+
+def _end(work: Work, instance: Instance, cascade_from: str | None = None) -> None:
+    instance.close(work.now, cascade_from)
+    for resource in list(instance.held):
+        work.load(Claim, resource).release(work.now, instance.key)
+        instance.give_up(work.now, resource)
+
+
+def _catalogued(submitted: str) -> str:
+    event_type = catalogue.ALIASES.get(submitted, submitted)
+    if event_type not in WORK_EVENTS:
+        message = "is not in the catalogue of event types"
+        raise UnknownEventType(
+            f"event_type: {message}", errors=[{"field": "event_type", "message": message}]
+        )
+    return event_type
+
+
+def _validated(event_type: str, data: Json) -> Json:
+    """The data with the spellings that are stored; raises naming each wrong field."""
+    try:
+        payload = catalogue.CATALOGUE[event_type].model_validate(data)
+    except ValidationError as e:
+        raise _invalid(
+            [
+                {
+                    "field": ".".join(("event_data", *(str(part) for part in found["loc"]))),
+                    "message": "is required"
+                    if found["type"] == "missing"
+                    else found["msg"].removeprefix("Value error, "),
+                }
+                for found in e.errors(include_url=False, include_context=False)
+            ]
+        ) from None
+    stored: Json = payload.model_dump(exclude_unset=True)
+    return stored
+
+
+def _invalid(fields: list[FieldError]) -> InvalidInput:
+    return InvalidInput("; ".join(f"{f['field']}: {f['message']}" for f in fields), errors=fields)
+
+
+HANDLERS: Mapping[type, Handler] = {
+    RegisterInstance: register,
+    BeatInstance: beat,
+    EmitEvent: emit,
+    CreateCheckpoint: create_checkpoint,
+    SetParent: set_parent,
+    CloseInstance: close,
+    NoteStale: note_stale,
+}

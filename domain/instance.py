@@ -1,0 +1,408 @@
+"""A registered agent process: its place, its heartbeat, and the work that it records (S0-S2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import new_class
+from typing import Any, ClassVar, Literal, cast, get_args
+
+from domain import liveness, work
+from domain.aggregate import Event, Json
+from domain.errors import HasLiveChildren, InstanceEnded, InstanceNotFound, UnknownEventType
+from domain.hierarchy import Scope
+from domain.holder import Holder
+
+Activity = Literal["working", "waiting_for_human", "idle"]
+InstanceStatus = Literal["active", "stale", "closed"]
+INSTANCE_STATUSES: tuple[InstanceStatus, ...] = get_args(InstanceStatus)
+Health = Literal["healthy", "degraded", "stale", "closed"]
+RestartRule = Literal["never", "on_failure", "always"]
+
+# From where on a live instance is degraded (spec 17).
+DEGRADED_ERROR_RATE = 0.25
+DEGRADED_CONTEXT_PERCENT = 90
+DEGRADED_RESPONSE_MS = 5_000
+# A restarted instance that beats for so long has left its crash loop (spec 17).
+CRASH_LOOP_RESET_SECONDS = 600
+
+
+class InstanceEvent(Event):
+    """An instance's event."""
+
+
+class InstanceRegistered(InstanceEvent):
+    """An agent process registered."""
+
+    event_type = "instance_registered"
+    project: str
+    project_name: str
+    instance_type: str
+    scope: Scope
+    name: str | None = None
+    parent_id: str | None = None
+    tags: list[str] | None = None
+    hostname: str | None = None
+    tty: str | None = None
+    codebase: str | None = None
+    restart_policy: Json | None = None
+    context_percent: float | None = None
+    current_epic: str | None = None
+    predecessor: str | None = None
+    # How many ids were drawn until one was free; left out when the first one was.
+    draws: int | None = None
+
+    def change(self, instance: Instance) -> None:
+        for name in (
+            "project",
+            "project_name",
+            "instance_type",
+            "scope",
+            "name",
+            "parent_id",
+            "hostname",
+            "tty",
+            "codebase",
+            "restart_policy",
+            "context_percent",
+            "current_epic",
+            "predecessor",
+        ):
+            setattr(instance, name, getattr(self, name))
+        instance.tags = self.tags or []
+        instance.created_at = instance.last_heartbeat = instance.alive_since = self.timestamp
+
+
+class InstanceHeartbeat(InstanceEvent):
+    """The instance is alive; what it says of itself replaces what it said before."""
+
+    event_type = "instance_heartbeat"
+    compact = True
+    context_percent: float | None = None
+    current_epic: str | None = None
+    metrics: Json | None = None
+    activity: Activity | None = None
+    activity_reason: str | None = None
+    git: Json | None = None
+    native_session_id: str | None = None
+
+    def change(self, instance: Instance) -> None:
+        if instance.status == "stale":
+            instance.status, instance.alive_since = "active", self.timestamp
+        instance.last_heartbeat = self.timestamp
+        for name in ("context_percent", "current_epic", "metrics", "git", "native_session_id"):
+            if (value := getattr(self, name)) is not None:
+                setattr(instance, name, value)
+        if self.activity is not None:
+            instance.activity, instance.activity_reason = self.activity, self.activity_reason
+        since = liveness.age_seconds(instance.alive_since or self.timestamp, self.timestamp)
+        if instance.restarts and since >= CRASH_LOOP_RESET_SECONDS:
+            instance.restarts, instance.crash_looping = 0, False
+
+
+class InstanceStale(InstanceEvent):
+    """No heartbeat for longer than the threshold; once for each time that it falls silent."""
+
+    event_type = "instance_stale"
+    age_ms: int
+    crash_looping: bool | None = None
+
+    def change(self, instance: Instance) -> None:
+        instance.status = "stale"
+        instance.crash_looping = instance.crash_looping or bool(self.crash_looping)
+
+
+class InstanceClosed(InstanceEvent):
+    """The instance ended."""
+
+    event_type = "instance_closed"
+    cascade_from: str | None = None
+
+    def change(self, instance: Instance) -> None:
+        instance.status, instance.closed_at = "closed", self.timestamp
+
+
+class InstanceResumed(InstanceEvent):
+    """A successor carries the instance's work on."""
+
+    event_type = "instance_resumed"
+    successor: str
+
+    def change(self, instance: Instance) -> None:
+        instance.successor = self.successor
+
+
+class ChildAdded(InstanceEvent):
+    """Another instance became a child of this one."""
+
+    event_type = "child_added"
+    child_id: str
+
+    def change(self, instance: Instance) -> None:
+        instance.children[self.child_id] = True
+
+
+class ChildRemoved(InstanceEvent):
+    """A child left for another parent."""
+
+    event_type = "child_removed"
+    child_id: str
+
+    def change(self, instance: Instance) -> None:
+        instance.children.pop(self.child_id, None)
+
+
+class ParentChanged(InstanceEvent):
+    """The instance has another parent, or none."""
+
+    event_type = "parent_changed"
+    parent_id: str | None = None
+    previous_parent_id: str | None = None
+
+    def change(self, instance: Instance) -> None:
+        instance.parent_id = self.parent_id
+
+
+class RestartRequested(InstanceEvent):
+    """Whoever supervises the process should start it again (spec 4)."""
+
+    event_type = "restart_requested"
+    attempt: int
+    max_restarts: int
+    backoff_seconds: float
+
+    def change(self, instance: Instance) -> None:
+        instance.restarts = self.attempt
+
+
+class WorkRecorded(InstanceEvent):
+    """An event of the work-event catalogue; its payload is the event's data."""
+
+    open_payload = True
+    takes_request_id = True
+    data: Json
+
+    def change(self, instance: Instance) -> None:
+        instance.latest[self.event_type] = {
+            "sequence_num": self.originator_version,
+            "timestamp": self.timestamp.isoformat(),
+            "data": self.data,
+        }
+        epic = self.data.get("epic_id")
+        match self.event_type:
+            case "epic_started":
+                instance.last_epic = instance.current_epic = epic
+            case "epic_completed" | "epic_failed":
+                instance.last_epic = epic
+                if instance.current_epic == epic:
+                    instance.current_epic = None
+            case "context_window_updated":
+                instance.context_percent = self.data["context_percent"]
+            case "checkpoint_created" | "checkpoint_loaded":
+                instance.checkpoint_state = self.data.get("state", instance.checkpoint_state)
+
+
+def _event_class(name: str, catalogued: type[work.WorkEvent]) -> type[WorkRecorded]:
+    members = {"__module__": __name__, "__doc__": catalogued.__doc__, "event_type": name}
+    made = new_class(catalogued.__name__, (WorkRecorded,), exec_body=lambda ns: ns.update(members))
+    return cast(type[WorkRecorded], made)
+
+
+WORK_EVENTS: Mapping[str, type[WorkRecorded]] = {
+    name: _event_class(name, catalogued) for name, catalogued in work.CATALOGUE.items()
+}
+
+# Those that the service records of itself; emitting them is not for callers.
+INSTANCE_EVENTS: tuple[type[InstanceEvent], ...] = (
+    InstanceRegistered,
+    InstanceHeartbeat,
+    InstanceStale,
+    InstanceClosed,
+    InstanceResumed,
+    ChildAdded,
+    ChildRemoved,
+    ParentChanged,
+    RestartRequested,
+)
+EVENTS: tuple[type[InstanceEvent], ...] = (*INSTANCE_EVENTS, *WORK_EVENTS.values())
+
+
+@dataclass(slots=True, kw_only=True)
+class Instance(Holder):
+    """An instance's rules."""
+
+    category: ClassVar[str] = "instance"
+
+    project: str = ""
+    project_name: str = ""
+    instance_type: str = ""
+    scope: Scope = "project"
+    name: str | None = None
+    parent_id: str | None = None
+    tags: list[str] = field(default_factory=list)
+    hostname: str | None = None
+    tty: str | None = None
+    codebase: str | None = None
+    restart_policy: Json | None = None
+    status: InstanceStatus = "active"
+    context_percent: float | None = None
+    current_epic: str | None = None
+    last_epic: str | None = None
+    last_event_type: str | None = None
+    metrics: Json | None = None
+    activity: Activity | None = None
+    activity_reason: str | None = None
+    git: Json | None = None
+    native_session_id: str | None = None
+    last_heartbeat: datetime | None = None
+    alive_since: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    closed_at: datetime | None = None
+    restarts: int = 0
+    crash_looping: bool = False
+    predecessor: str | None = None
+    successor: str | None = None
+    checkpoint_state: Json | None = None
+    # The newest event of each type of the catalogue, with its sequence number as evidence.
+    latest: dict[str, Json] = field(default_factory=dict)
+    # In the order in which they came.
+    children: dict[str, bool] = field(default_factory=dict)
+
+    # What is so
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was registered."""
+        return self.version > 0
+
+    def gap_seconds(self, at: datetime) -> float:
+        """Seconds since the last sign of life."""
+        return liveness.age_seconds(self.last_heartbeat or at, at)
+
+    def status_at(self, at: datetime, stale_seconds: float) -> InstanceStatus:
+        """The status that every reader sees: past the threshold it is ``stale``."""
+        overdue = self.status == "active" and self.gap_seconds(at) > stale_seconds
+        return "stale" if overdue else self.status
+
+    def health_at(self, at: datetime, stale_seconds: float) -> tuple[Health, list[str]]:
+        """The health that every reader sees, and the reasons unless it is healthy (spec 17)."""
+        return health(
+            self.status_at(at, stale_seconds),
+            self.gap_seconds(at),
+            self.metrics,
+            self.context_percent,
+            self.crash_looping,
+        )
+
+    # What must be so
+
+    def require_known(self) -> None:
+        """Raise :class:`InstanceNotFound` unless it was registered."""
+        if not self.is_known:
+            raise InstanceNotFound
+
+    def require_open(self) -> None:
+        """Raise unless it was registered and has not been closed."""
+        self.require_known()
+        if self.status == "closed":
+            raise InstanceEnded(details={"closed_at": self.closed_at})
+
+    # Life
+
+    def register(self, at: datetime, **fields: Any) -> None:
+        """The instance's first event, with the fields of InstanceRegistered."""
+        self.record(InstanceRegistered, at, **fields)
+
+    def beat(self, at: datetime, **said: Any) -> None:
+        """Note a sign of life, and what the instance says of itself."""
+        self.require_open()
+        self.record(InstanceHeartbeat, at, **said)
+
+    def note_stale(self, at: datetime, stale_seconds: float) -> bool:
+        """Record that it fell silent, if it did; ask for a restart if its policy says so."""
+        if not self.is_known or self.status != "active":
+            return False
+        if self.status_at(at, stale_seconds) != "stale":
+            return False
+        policy = self.restart_policy or {"policy": "never"}
+        wants_restart = policy["policy"] != "never"
+        exhausted = wants_restart and self.restarts >= policy["max_restarts"]
+        age_ms = int(self.gap_seconds(at) * 1000)
+        self.record(InstanceStale, at, age_ms=age_ms, crash_looping=exhausted or None)
+        if wants_restart and not exhausted:
+            self.record(
+                RestartRequested,
+                at,
+                attempt=self.restarts + 1,
+                max_restarts=policy["max_restarts"],
+                backoff_seconds=policy["backoff_seconds"],
+            )
+        return True
+
+    def close(self, at: datetime, cascade_from: str | None = None) -> None:
+        """End."""
+        self.require_open()
+        self.record(InstanceClosed, at, cascade_from=cascade_from)
+
+    def require_childless(self, live_children: list[str]) -> None:
+        """Raise :class:`HasLiveChildren` if any child is active."""
+        if live_children:
+            raise HasLiveChildren(details={"children": live_children})
+
+    # Hierarchy
+
+    def add_child(self, at: datetime, child_id: str) -> None:
+        """Note a child."""
+        self.record(ChildAdded, at, child_id=child_id)
+
+    def remove_child(self, at: datetime, child_id: str) -> None:
+        """Note that a child has gone to another parent."""
+        if child_id in self.children:
+            self.record(ChildRemoved, at, child_id=child_id)
+
+    def change_parent(self, at: datetime, parent_id: str | None) -> None:
+        """Note another parent, or none."""
+        self.record(ParentChanged, at, parent_id=parent_id, previous_parent_id=self.parent_id)
+
+    # Work
+
+    def record_work(self, at: datetime, event_type: str, data: Json) -> WorkRecorded:
+        """Record an event of the catalogue, whose data was validated against it."""
+        self.require_open()
+        if event_type not in WORK_EVENTS:
+            raise UnknownEventType
+        return self.record(WORK_EVENTS[event_type], at, data=data)
+
+    # Used by the events
+
+    def touched(self, event: Event) -> None:
+        """Every event is the latest for a moment."""
+        self.updated_at = event.timestamp
+        self.last_event_type = event.event_type
+
+
+def health(
+    status: InstanceStatus,
+    age_seconds: float,
+    metrics: Json | None,
+    context_percent: float | None,
+    crash_looping: bool,
+) -> tuple[Health, list[str]]:
+    """How an instance is, and why (spec 17)."""
+    if status == "closed":
+        return "closed", ["closed"]
+    if status == "stale":
+        return "stale", [f"no heartbeat for {int(age_seconds)} s"]
+    said = metrics or {}
+    reasons = []
+    if said.get("error_rate", 0) >= DEGRADED_ERROR_RATE:
+        reasons.append(f"error rate {said['error_rate']:g}")
+    if (context_percent or 0) >= DEGRADED_CONTEXT_PERCENT:
+        reasons.append(f"context {context_percent:g}% full")
+    if said.get("response_time_ms", 0) >= DEGRADED_RESPONSE_MS:
+        reasons.append(f"response time {said['response_time_ms']:g} ms")
+    if crash_looping:
+        reasons.append("crash loop")
+    return ("degraded", reasons) if reasons else ("healthy", [])

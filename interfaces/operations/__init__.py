@@ -1,0 +1,16 @@
+"""The table of everything that can be asked of the service.
+
+HTTP routes, the OpenAPI document and every other face are made from it. A command is a model of
+``application`` with a handler there; a query is a function of ``projections``; an action is done
+with many commands. Each module has the rows of its area, in the order in which paths are matched:
+the busiest first, a fixed path before a variable one.
+"""
+
+from __future__ import annotations
+
+from interfaces.operations import events, instances, sessions
+from interfaces.operations.base import ActionResult, Operation, Services
+
+__all__ = ["OPERATIONS", "ActionResult", "Operation", "Services"]
+
+OPERATIONS: tuple[Operation, ...] = (*sessions.ROWS, *instances.ROWS, *events.ROWS)

@@ -1,0 +1,176 @@
+"""What the rows of the operations table are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from application.engine import Context, Outcome
+from application.fields import Command
+from application.history import History
+from domain.aggregate import Json
+from projections.progress import Progress
+from projections.reads import Page, Reads
+
+Scope = Literal["read", "write", "admin"]
+Bucket = Literal["api", "ingest"]
+
+LIST_MAX = 200  # spec 9
+
+
+class Params(BaseModel):
+    """What a query takes from the path and the query string. Unknown parameters are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_position: Annotated[int, Field(ge=0)] | None = None
+
+
+class Listing(Params):
+    """A page of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=LIST_MAX)] = 50
+    offset: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+    @property
+    def page(self) -> Page:
+        """The page that is asked for."""
+        return Page(self.limit, self.offset)
+
+
+class Nothing(BaseModel):
+    """No parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sweeps(Protocol):
+    """The background jobs as operations ask for them."""
+
+    async def detect_failures(self, context: Context) -> ActionResult:
+        """Record every stall of a namespace now."""
+
+    async def clean_up(self, context: Context, older_than: timedelta | None) -> ActionResult:
+        """Delete what ended long ago."""
+
+
+class ActionResult(NamedTuple):
+    """What an action did, and the position of its last event (the head if it wrote nothing)."""
+
+    value: Json
+    position: int
+
+
+class Services(Protocol):
+    """What operations are carried out with."""
+
+    @property
+    def reads(self) -> Reads: ...
+    @property
+    def history(self) -> History: ...
+    @property
+    def progress(self) -> Progress: ...
+    @property
+    def sweeps(self) -> Sweeps: ...
+    @property
+    def stall_threshold_ms(self) -> int: ...
+    async def submit(self, command: object, context: Context) -> Outcome:
+        """Carry out a command."""
+
+    async def submit_all(
+        self, commands: Sequence[tuple[object, Context]]
+    ) -> list[Outcome | BaseException]:
+        """Carry out many; the outcome of each or its error."""
+
+
+Prepare = Callable[[Services, str, Any], Awaitable[Mapping[str, object]]]
+Query = Callable[[Services, str, Any], Awaitable[Json]]
+Action = Callable[[Services, Context, Any], Awaitable[ActionResult]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One row of the table. Exactly one of ``command``, ``query`` and ``action`` is set.
+
+    ``name`` is also what events keep as their command. ``prepare`` fills in a command's fields of
+    kind ``Found`` from the read models.
+    """
+
+    name: str
+    verb: Literal["GET", "POST", "PATCH", "PUT", "DELETE"]
+    path: str
+    summary: str
+    model: type[BaseModel]
+    command: bool = False
+    prepare: Prepare | None = None
+    query: Query | None = None
+    action: Action | None = None
+    status: int = 200
+    scope: Scope = "write"
+    bucket: Bucket = "api"
+
+
+def command(
+    name: str,
+    verb: Literal["POST", "PATCH", "PUT", "DELETE"],
+    path: str,
+    model: type[Command],
+    status: int = 200,
+    prepare: Prepare | None = None,
+    bucket: Bucket = "api",
+) -> Operation:
+    """A row whose model is a command of ``application``."""
+    return Operation(
+        name=name,
+        verb=verb,
+        path=path,
+        summary=_first_line(model),
+        model=model,
+        command=True,
+        prepare=prepare,
+        status=status,
+        bucket=bucket,
+    )
+
+
+def query(name: str, path: str, model: type[Params], query: Query) -> Operation:
+    """A row that reads."""
+    return Operation(
+        name=name,
+        verb="GET",
+        path=path,
+        summary=_first_line(query),
+        model=model,
+        query=query,
+        scope="read",
+    )
+
+
+def action(
+    name: str,
+    verb: Literal["POST", "DELETE"],
+    path: str,
+    model: type[BaseModel],
+    action: Action,
+    scope: Scope = "admin",
+    bucket: Bucket = "api",
+) -> Operation:
+    """A row that is carried out with many commands."""
+    return Operation(
+        name=name,
+        verb=verb,
+        path=path,
+        summary=_first_line(action),
+        model=model,
+        action=action,
+        scope=scope,
+        bucket=bucket,
+    )
+
+
+def _first_line(documented: object) -> str:
+    return (documented.__doc__ or "").strip().partition("\n")[0]

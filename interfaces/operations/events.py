@@ -1,0 +1,195 @@
+"""What happened: events of a stream or of everything, replay, the catalogue (S2)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from application.eventstore.mapper import Recorded
+from application.eventstore.store import Criteria
+from domain.aggregate import Json
+from domain.errors import InstanceNotFound, StreamNotFound
+from domain.instance import INSTANCE_EVENTS
+from domain.work import CATALOGUE
+from interfaces.operations.base import Operation, Params, Services, query
+
+EVENTS_MAX = 1_000  # spec 9
+LONGEST_WAIT_SECONDS = 25
+
+
+class EventQuery(Params):
+    """Which events of a stream."""
+
+    event_type: list[str] = Field(default_factory=list)
+    start_date: AwareDatetime | None = None
+    end_date: AwareDatetime | None = None
+    keyword: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
+    order: Literal["asc", "desc"] = "asc"
+    limit: Annotated[int, Field(ge=1, le=EVENTS_MAX)] = 100
+    offset: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+
+class InstanceEvents(EventQuery):
+    """Which events of the instance in the path."""
+
+    instance_id: str
+
+
+class StreamEvents(EventQuery):
+    """Which events of the stream in the path."""
+
+    stream_id: str
+
+
+class Replay(Params):
+    """Up to which event, and since which to tell what changed."""
+
+    to_sequence_num: int | None = None
+    diff_from: int | None = None
+
+
+class InstanceReplay(Replay):
+    """Up to which event of the instance in the path."""
+
+    instance_id: str
+
+
+class StreamReplay(Replay):
+    """Up to which event of the stream in the path."""
+
+    stream_id: str
+
+
+class Feed(Params):
+    """Where to go on in the log, and how long to wait for more."""
+
+    after: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(ge=1, le=EVENTS_MAX)] = 100
+    event_type: list[str] = Field(default_factory=list)
+    wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT_SECONDS)] = 0
+
+
+def present(event: Recorded) -> Json:
+    """An event as clients see it."""
+    category, _, key = event.stream_id.partition("-")
+    return {
+        "event_id": event.event_id,
+        "stream_id": event.stream_id,
+        **({"instance_id": key} if category == "instance" else {}),
+        "event_type": event.event_type,
+        "sequence_num": event.sequence_num,
+        "position": event.position,
+        "timestamp": event.timestamp,
+        "event_data": event.event_data,
+        "metadata": event.full_metadata(),
+    }
+
+
+async def _events(s: Services, namespace: str, stream_id: str, p: EventQuery) -> Json:
+    criteria = Criteria(
+        types=p.event_type,
+        start=p.start_date,
+        end=p.end_date,
+        keyword=p.keyword,
+        newest_first=p.order == "desc",
+    )
+    found = await asyncio.to_thread(
+        s.history.find, namespace, stream_id, criteria, p.limit, p.offset
+    )
+    return {
+        "events": [present(event) for event in found.events],
+        "total_count": found.total_count,
+        "limit": p.limit,
+        "offset": p.offset,
+        "has_more": p.offset + len(found.events) < found.total_count,
+    }
+
+
+async def _instance_events(s: Services, namespace: str, p: InstanceEvents) -> Json:
+    """An instance's events, by type, date and keyword."""
+    try:
+        return await _events(s, namespace, f"instance-{p.instance_id}", p)
+    except StreamNotFound:
+        raise InstanceNotFound from None
+
+
+async def _stream_events(s: Services, namespace: str, p: StreamEvents) -> Json:
+    """Any stream's events, by type, date and keyword."""
+    return await _events(s, namespace, p.stream_id, p)
+
+
+async def _instance_replay(s: Services, namespace: str, p: InstanceReplay) -> Json:
+    """An instance's state at any of its events."""
+    stream_id = f"instance-{p.instance_id}"
+    try:
+        return await asyncio.to_thread(
+            s.history.replay, namespace, stream_id, p.to_sequence_num, p.diff_from
+        )
+    except StreamNotFound:
+        raise InstanceNotFound from None
+
+
+async def _stream_replay(s: Services, namespace: str, p: StreamReplay) -> Json:
+    """Any stream's state at any of its events."""
+    return await asyncio.to_thread(
+        s.history.replay, namespace, p.stream_id, p.to_sequence_num, p.diff_from
+    )
+
+
+async def _feed(s: Services, namespace: str, p: Feed) -> Json:
+    """Everything that happened after a position, in commit order."""
+    deadline = asyncio.get_running_loop().time() + p.wait
+    while True:
+        events = await asyncio.to_thread(s.history.after, namespace, p.after, p.limit, p.event_type)
+        left = deadline - asyncio.get_running_loop().time()
+        if events or left <= 0:
+            break
+        # Another process's projector may be the one that is ahead: look again after a second.
+        await s.progress.wait(namespace, p.after + 1, min(left, 1.0))
+        if p.event_type:
+            await asyncio.sleep(min(left, 0.1))
+    return {
+        "events": [present(event) for event in events],
+        "next_position": events[-1].position if events else p.after,
+    }
+
+
+async def _event_types(s: Services, namespace: str, p: Params) -> Json:
+    """Every type of event that an instance's stream can have."""
+    return {"event_types": event_types()}
+
+
+def event_types() -> list[Json]:
+    """The service's own types, then the catalogue's (S2)."""
+    own = [
+        {
+            "type": event.event_type,
+            "description": (event.__doc__ or "").partition("\n")[0],
+            "category": "instance",
+            "required_fields": [],
+            "optional_fields": [],
+        }
+        for event in INSTANCE_EVENTS
+    ]
+    return own + [
+        {
+            "type": name,
+            "description": cls.about(),
+            "category": cls.category,
+            "required_fields": cls.required_fields(),
+            "optional_fields": cls.optional_fields(),
+        }
+        for name, cls in CATALOGUE.items()
+    ]
+
+
+ROWS: tuple[Operation, ...] = (
+    query("event_query", "/api/instances/{instance_id}/events", InstanceEvents, _instance_events),
+    query("event_replay", "/api/instances/{instance_id}/replay", InstanceReplay, _instance_replay),
+    query("event_type_list", "/api/event-types", Params, _event_types),
+    query("event_feed", "/api/events", Feed, _feed),
+    query("stream_events", "/api/streams/{stream_id:path}/events", StreamEvents, _stream_events),
+    query("stream_replay", "/api/streams/{stream_id:path}/replay", StreamReplay, _stream_replay),
+)

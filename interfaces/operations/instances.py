@@ -1,0 +1,172 @@
+"""Instances, the registry, and bulk heartbeats (S0, S1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from application import instances as commands
+from application.engine import Context
+from application.sessions import BeatSession
+from domain.aggregate import Json
+from domain.errors import HoldfastError
+from domain.hierarchy import Scope
+from domain.instance import InstanceStatus
+from interfaces.operations.base import (
+    ActionResult,
+    Listing,
+    Operation,
+    Params,
+    Services,
+    action,
+    command,
+    query,
+)
+from projections import instances
+
+BULK_MAX = 1_000  # spec 9
+
+
+class InstanceList(Listing):
+    """Which instances to list."""
+
+    project: str | None = None
+    active_only: Literal["true", "false"] = "false"
+
+
+class OneInstance(Params):
+    """The instance in the path: its id, or a leading part of the id or of its hash."""
+
+    instance_id: str
+
+
+class Discovery(Listing):
+    """What the instances that are looked for have in common."""
+
+    scope: Scope | None = None
+    project: str | None = None
+    type: str | None = None
+    status: InstanceStatus | None = None
+    name: str | None = None
+    tag: str | None = None
+    available_parents_for: Scope | None = None
+    children_of: str | None = None
+
+
+class Heartbeats(BaseModel):
+    """Beats of many instances and sessions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    heartbeats: Annotated[list[dict[str, Any]], Field(max_length=BULK_MAX)]
+
+
+async def _list(s: Services, namespace: str, p: InstanceList) -> Json:
+    """Instances by project, the latest heartbeat first."""
+    return await instances.listed(
+        s.reads, namespace, p.page, project=p.project, active_only=p.active_only == "true"
+    )
+
+
+async def _find(s: Services, namespace: str, p: OneInstance) -> Json:
+    """One instance, or those whose id or hash begins like this."""
+    return await instances.find(s.reads, namespace, p.instance_id)
+
+
+async def _discover(s: Services, namespace: str, p: Discovery) -> Json:
+    """Instances that meet every criterion."""
+    return await instances.discovered(
+        s.reads,
+        namespace,
+        p.page,
+        available_parents_for=p.available_parents_for,
+        scope=p.scope,
+        project=p.project,
+        type=p.type,
+        status=p.status,
+        name=p.name,
+        tag=p.tag,
+        children_of=p.children_of,
+    )
+
+
+async def _health(s: Services, namespace: str, p: Params) -> Json:
+    """How all open instances are, and why."""
+    return await instances.healths(s.reads, namespace)
+
+
+async def _topology(s: Services, namespace: str, p: Params) -> Json:
+    """The forest of all open instances, orphans marked."""
+    return await instances.topology(s.reads, namespace)
+
+
+async def _beat_all(s: Services, context: Context, p: Heartbeats) -> ActionResult:
+    """Note a sign of life of each; a result for each."""
+    results: list[Json] = []
+    accepted: list[tuple[int, tuple[object, Context]]] = []
+    context = context._replace(idempotency=None)
+    for number, beat in enumerate(p.heartbeats):
+        results.append({"id": beat.get("instance_id") or beat.get("session_id"), "ok": False})
+        try:
+            parsed = _parse(beat)
+        except ValidationError as e:
+            results[number]["error"] = _first(e)
+        else:
+            name = "session_heartbeat" if "session_id" in beat else "instance_heartbeat"
+            own = context._replace(command=name, offset=number)
+            accepted.append((number, (parsed, own)))
+    position = 0
+    outcomes = await s.submit_all([one for _, one in accepted]) if accepted else []
+    for (number, _), outcome in zip(accepted, outcomes, strict=True):
+        if isinstance(outcome, HoldfastError):
+            results[number]["error"] = {"code": outcome.code, "message": outcome.message}
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            status = orjson.loads(outcome.body)["status"]
+            results[number] |= {"ok": True, "status": status}
+            position = max(position, outcome.position)
+    done = sum(result["ok"] for result in results)
+    value = {"results": results, "accepted": done, "rejected": len(results) - done}
+    return ActionResult(value, position)
+
+
+def _parse(beat: Json) -> commands.BeatInstance | BeatSession:
+    if "session_id" in beat and "instance_id" not in beat:
+        return BeatSession.model_validate(beat)
+    return commands.BeatInstance.model_validate(beat)
+
+
+def _first(error: ValidationError) -> Json:
+    found = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in found["loc"])
+    return {"code": "validation_error", "message": f"{field}: {found['msg']}", "field": field}
+
+
+_INSTANCE = "/api/instances/{instance_id}"
+
+ROWS: tuple[Operation, ...] = (
+    command(
+        "instance_heartbeat",
+        "POST",
+        f"{_INSTANCE}/heartbeat",
+        commands.BeatInstance,
+        bucket="ingest",
+    ),
+    command("event_emit", "POST", f"{_INSTANCE}/events", commands.EmitEvent, 201, bucket="ingest"),
+    action("heartbeat_bulk", "POST", "/api/heartbeats", Heartbeats, _beat_all, "write", "ingest"),
+    command("instance_register", "POST", "/api/instances", commands.RegisterInstance, 201),
+    query("instance_list", "/api/instances", InstanceList, _list),
+    query("instance_get", _INSTANCE, OneInstance, _find),
+    command("instance_close", "POST", f"{_INSTANCE}/close", commands.CloseInstance),
+    command("instance_set_parent", "PUT", f"{_INSTANCE}/parent", commands.SetParent),
+    command(
+        "checkpoint_create", "POST", f"{_INSTANCE}/checkpoints", commands.CreateCheckpoint, 201
+    ),
+    query("registry_instances", "/api/v1/registry/instances", InstanceList, _list),
+    query("registry_discover", "/api/v1/registry/discover", Discovery, _discover),
+    query("registry_health", "/api/v1/registry/health", Params, _health),
+    query("registry_topology", "/api/v1/registry/topology", Params, _topology),
+)

@@ -1,0 +1,276 @@
+"""Sessions, tasks and machines (S4 2, 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from application import machines as machine_commands
+from application import sessions as session_commands
+from application import tasks as task_commands
+from application.engine import Context
+from domain.aggregate import Json
+from domain.errors import Unavailable
+from domain.machine import MachineStatus
+from domain.session import SessionStatus
+from domain.task import TaskStatus
+from interfaces.operations.base import (
+    ActionResult,
+    Listing,
+    Nothing,
+    Operation,
+    Params,
+    Services,
+    action,
+    command,
+    query,
+)
+from projections import machines, recovery, sessions, tasks
+from projections.reads import Freshness, freshness
+
+SESSIONS_MAX = 100  # spec 9
+
+
+class SessionPage(Listing):
+    """A page of sessions."""
+
+    limit: Annotated[int, Field(ge=1, le=SESSIONS_MAX)] = 50
+
+
+class SessionList(SessionPage):
+    """Which sessions to list."""
+
+    project_id: str | None = None
+    machine_id: str | None = None
+    status: SessionStatus | None = None
+
+
+class TaskList(Listing):
+    """Which tasks to list."""
+
+    session_id: str | None = None
+    project_id: str | None = None
+    status: TaskStatus | None = None
+
+
+class MachineList(Listing):
+    """Which machines to list."""
+
+    status: MachineStatus | None = None
+
+
+class OneSession(Params):
+    """The session in the path."""
+
+    session_id: str
+
+
+class OneTask(Params):
+    """The task in the path."""
+
+    task_id: str
+
+
+class OneMachine(Params):
+    """The machine in the path."""
+
+    machine_id: str
+
+
+class CleanUp(BaseModel):
+    """How old an ended session must be; the service's own setting if not given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    older_than_days: Annotated[int, Field(ge=0, le=36_500)] | None = None
+
+
+# Queries
+
+
+async def _list_sessions(s: Services, namespace: str, p: SessionList) -> Json:
+    """Sessions, newest first."""
+    return await sessions.listed(
+        s.reads,
+        namespace,
+        p.page,
+        project_id=p.project_id,
+        machine_id=p.machine_id,
+        status=p.status,
+    )
+
+
+async def _archived_sessions(s: Services, namespace: str, p: SessionPage) -> Json:
+    """Archived sessions, newest first."""
+    return await sessions.listed(s.reads, namespace, p.page, archived=True)
+
+
+async def _active_sessions(s: Services, namespace: str, p: SessionPage) -> Json:
+    """Every live session with its heartbeat's age and what it holds."""
+    return await sessions.active(s.reads, namespace, p.page)
+
+
+async def _sessions_health(s: Services, namespace: str, p: Params) -> Json:
+    """How many sessions there are of each status."""
+    return await sessions.health(s.reads, namespace)
+
+
+async def _stalled_sessions(s: Services, namespace: str, p: Params) -> Json:
+    """Every stalled session, the longest silent first."""
+    return {
+        "stalled_sessions": await sessions.stalled(s.reads, namespace),
+        "stall_threshold_ms": s.stall_threshold_ms,
+    }
+
+
+async def _session(s: Services, namespace: str, p: OneSession) -> Json:
+    """One session."""
+    return await sessions.get(s.reads, namespace, p.session_id)
+
+
+async def _session_health(s: Services, namespace: str, p: OneSession) -> Json:
+    """Whether one session is alive."""
+    return await sessions.health_of(s.reads, namespace, p.session_id)
+
+
+async def _recovery_state(s: Services, namespace: str, p: OneSession) -> Json:
+    """What it takes to carry on from a session."""
+    return await recovery.state(s.reads, namespace, p.session_id)
+
+
+async def _list_tasks(s: Services, namespace: str, p: TaskList) -> Json:
+    """Tasks, oldest first."""
+    return await tasks.listed(
+        s.reads,
+        namespace,
+        p.page,
+        session_id=p.session_id,
+        project_id=p.project_id,
+        status=p.status,
+    )
+
+
+async def _task(s: Services, namespace: str, p: OneTask) -> Json:
+    """One task."""
+    return await tasks.get(s.reads, namespace, p.task_id)
+
+
+async def _list_machines(s: Services, namespace: str, p: MachineList) -> Json:
+    """Machines, oldest first."""
+    return await machines.listed(s.reads, namespace, p.page, status=p.status)
+
+
+async def _machine(s: Services, namespace: str, p: OneMachine) -> Json:
+    """One machine with its active sessions."""
+    return await machines.get(s.reads, namespace, p.machine_id)
+
+
+# What commands need to find
+
+
+async def _session_of_task(s: Services, namespace: str, found_for: Any) -> Mapping[str, object]:
+    fresh = Freshness()
+    freshness.set(fresh)
+    session_id = await tasks.session_of(s.reads, namespace, found_for.task_id)
+    if session_id is None and fresh.lag:
+        # Perhaps it is among the events that are not projected yet: 404 would be for good.
+        raise Unavailable("The read models lag behind: it is not known yet whose task that is.")
+    return {"session_id": session_id}
+
+
+async def _sessions_on_machine(s: Services, namespace: str, found_for: Any) -> Mapping[str, object]:
+    if found_for.machine_id is None:
+        return {}
+    found = await machines.active_sessions(s.reads, namespace, found_for.machine_id)
+    return {"active_sessions": found}
+
+
+# Actions
+
+
+async def _detect_failures(s: Services, context: Context, p: Nothing) -> ActionResult:
+    """Record every stall now."""
+    return await s.sweeps.detect_failures(context)
+
+
+async def _clean_up(s: Services, context: Context, p: CleanUp) -> ActionResult:
+    """Delete sessions that ended long ago and are not archived."""
+    days = p.older_than_days
+    return await s.sweeps.clean_up(context, None if days is None else timedelta(days=days))
+
+
+_SESSION = "/api/sessions/{session_id}"
+_TASK = "/api/tasks/{task_id}"
+_MACHINE = "/api/machines/{machine_id:path}"
+
+# In the order in which paths are matched: the busiest first, a fixed path before a variable one.
+ROWS: tuple[Operation, ...] = (
+    command(
+        "session_heartbeat",
+        "POST",
+        f"{_SESSION}/heartbeat",
+        session_commands.BeatSession,
+        bucket="ingest",
+    ),
+    command("session_create", "POST", "/api/sessions", session_commands.CreateSession, 201),
+    query("session_list", "/api/sessions", SessionList, _list_sessions),
+    query("session_active", "/api/sessions/active", SessionPage, _active_sessions),
+    query("session_health_summary", "/api/sessions/health", Params, _sessions_health),
+    query("session_stalled", "/api/sessions/stalled", Params, _stalled_sessions),
+    query("session_archived", "/api/sessions/archived", SessionPage, _archived_sessions),
+    action("detect_failures", "POST", "/api/sessions/detect-failures", Nothing, _detect_failures),
+    action("session_cleanup", "POST", "/api/sessions/cleanup", CleanUp, _clean_up),
+    action("session_cleanup_alias", "DELETE", "/api/sessions/cleanup", CleanUp, _clean_up),
+    query("session_get", _SESSION, OneSession, _session),
+    command("session_update", "PATCH", _SESSION, session_commands.UpdateSession),
+    command("session_delete", "DELETE", _SESSION, session_commands.DeleteSession, 204),
+    query("session_health", f"{_SESSION}/health", OneSession, _session_health),
+    query("session_recovery_state", f"{_SESSION}/recovery-state", OneSession, _recovery_state),
+    command("session_mark_failed", "POST", f"{_SESSION}/mark-failed", session_commands.MarkFailed),
+    command(
+        "session_mark_stalled", "POST", f"{_SESSION}/mark-stalled", session_commands.MarkStalled
+    ),
+    command("session_archive", "POST", f"{_SESSION}/archive", session_commands.ArchiveSession),
+    command(
+        "session_prepare_recovery",
+        "POST",
+        f"{_SESSION}/prepare-recovery",
+        session_commands.PrepareRecovery,
+    ),
+    command("session_recover", "POST", f"{_SESSION}/recover", session_commands.RecoverSession, 201),
+    command("task_create", "POST", "/api/tasks", task_commands.CreateTask, 201),
+    query("task_list", "/api/tasks", TaskList, _list_tasks),
+    query("task_get", _TASK, OneTask, _task),
+    command("task_update", "PATCH", _TASK, task_commands.UpdateTask, prepare=_session_of_task),
+    command(
+        "task_delete", "DELETE", _TASK, task_commands.DeleteTask, 204, prepare=_session_of_task
+    ),
+    command(
+        "machine_register",
+        "POST",
+        "/api/machines",
+        machine_commands.RegisterMachine,
+        201,
+        prepare=_sessions_on_machine,
+    ),
+    query("machine_list", "/api/machines", MachineList, _list_machines),
+    command(
+        "machine_heartbeat",
+        "POST",
+        f"{_MACHINE}/heartbeat",
+        machine_commands.BeatMachine,
+        prepare=_sessions_on_machine,
+        bucket="ingest",
+    ),
+    query("machine_get", _MACHINE, OneMachine, _machine),
+    command(
+        "machine_update",
+        "PATCH",
+        _MACHINE,
+        machine_commands.UpdateMachine,
+        prepare=_sessions_on_machine,
+    ),
+)

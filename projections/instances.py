@@ -1,0 +1,331 @@
+"""Which instances there are, how they are, and how they hang together (S0, S1)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from application.eventstore.mapper import Recorded
+from domain import identity, liveness
+from domain.aggregate import Json
+from domain.errors import InstanceNotFound
+from domain.hierarchy import PARENT_SCOPE, Scope
+from domain.instance import CRASH_LOOP_RESET_SECONDS, EVENTS, health
+from projections.readmodel import Fold, Row, Table, there
+from projections.reads import Page, Reads
+
+COLUMNS = (
+    "namespace",
+    "instance_id",
+    "hash",
+    "project",
+    "project_name",
+    "instance_type",
+    "name",
+    "scope",
+    "parent_id",
+    "tags",
+    "hostname",
+    "tty",
+    "codebase",
+    "status",
+    "context_percent",
+    "current_epic",
+    "last_epic",
+    "last_heartbeat",
+    "metrics",
+    "activity",
+    "activity_reason",
+    "git",
+    "native_session_id",
+    "restart_policy",
+    "restarts",
+    "crash_looping",
+    "predecessor",
+    "successor",
+    "alive_since",
+    "created_at",
+    "updated_at",
+    "closed_at",
+    "heartbeat_minute",
+)
+# What a heartbeat says of the instance; what it leaves out stays as it was.
+SAID = ("context_percent", "current_epic", "metrics", "git", "native_session_id")
+
+
+class Instances(Table):
+    """One row an instance; a closed one keeps its row."""
+
+    name = "instances"
+    category = "instance"
+    key = "instance_id"
+    columns = COLUMNS
+    public_views = ("supervisor_sessions",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folds = {
+            event.event_type: _touching(CHANGES.get(event.event_type, _nothing)) for event in EVENTS
+        }
+
+
+def _touching(change: Fold) -> Fold:
+    """Every event refreshes ``updated_at``."""
+
+    def fold(row: Row | None, event: Recorded) -> Row | None:
+        row = change(row, event)
+        if row is not None:
+            row["updated_at"] = event.timestamp
+        return row
+
+    return fold
+
+
+def _nothing(row: Row | None, event: Recorded) -> Row:
+    return there(row)
+
+
+def _registered(row: Row | None, event: Recorded) -> Row:
+    data = event.event_data
+    fresh: Row = dict.fromkeys(COLUMNS)
+    fresh |= {name: data[name] for name in COLUMNS if name in data}
+    return fresh | {
+        "hash": event.stream_id.rpartition("-")[2],
+        "tags": data.get("tags", []),
+        "status": "active",
+        "restarts": 0,
+        "crash_looping": False,
+        "alive_since": event.timestamp,
+        "created_at": event.timestamp,
+        "last_heartbeat": event.timestamp,
+        "heartbeat_minute": _minute(event.timestamp),
+    }
+
+
+def _heartbeat(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    data = event.event_data
+    if row["status"] == "stale":
+        row |= {"status": "active", "alive_since": event.timestamp}
+    row |= {"last_heartbeat": event.timestamp, "heartbeat_minute": _minute(event.timestamp)}
+    row |= {name: data[name] for name in SAID if name in data}
+    if "activity" in data:
+        row |= {"activity": data["activity"], "activity_reason": data.get("activity_reason")}
+    beating = liveness.age_seconds(row["alive_since"], event.timestamp)
+    if row["restarts"] and beating >= CRASH_LOOP_RESET_SECONDS:
+        row |= {"restarts": 0, "crash_looping": False}
+    return row
+
+
+def _stale(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    looping = row["crash_looping"] or event.event_data.get("crash_looping", False)
+    return row | {"status": "stale", "crash_looping": looping}
+
+
+def _closed(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"status": "closed", "closed_at": event.timestamp}
+
+
+def _resumed(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"successor": event.event_data["successor"]}
+
+
+def _parent_changed(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"parent_id": event.event_data.get("parent_id")}
+
+
+def _restart_requested(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"restarts": event.event_data["attempt"]}
+
+
+def _epic_started(row: Row | None, event: Recorded) -> Row:
+    epic = event.event_data.get("epic_id")
+    return there(row) | {"last_epic": epic, "current_epic": epic}
+
+
+def _epic_over(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    epic = event.event_data.get("epic_id")
+    row["last_epic"] = epic
+    if row["current_epic"] == epic:
+        row["current_epic"] = None
+    return row
+
+
+def _context(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"context_percent": event.event_data["context_percent"]}
+
+
+def _minute(at: datetime) -> int:
+    return int(at.timestamp()) // 60
+
+
+CHANGES: dict[str, Fold] = {
+    "instance_registered": _registered,
+    "instance_heartbeat": _heartbeat,
+    "instance_stale": _stale,
+    "instance_closed": _closed,
+    "instance_resumed": _resumed,
+    "parent_changed": _parent_changed,
+    "restart_requested": _restart_requested,
+    "epic_started": _epic_started,
+    "epic_completed": _epic_over,
+    "epic_failed": _epic_over,
+    "context_window_updated": _context,
+}
+
+SQL = Instances.sql()
+INTERNAL = frozenset({"namespace", "hash", "alive_since", "heartbeat_minute"})
+PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)
+
+
+def present(row: Row) -> Json:
+    """An instance as clients see it: with the status and health of the moment."""
+    view: Json = {name: row[name] for name in PUBLIC}
+    how, reasons = health(
+        row["status_now"],
+        row["heartbeat_age_seconds"],
+        row["metrics"],
+        row["context_percent"],
+        row["crash_looping"],
+    )
+    view |= {
+        "type": row["instance_type"],
+        "status": row["status_now"],
+        "health": how,
+        "age_seconds": row["heartbeat_age_seconds"],
+        "uptime_seconds": row["uptime_seconds"],
+    }
+    if reasons:
+        view["health_reasons"] = reasons
+    return view
+
+
+async def find(reads: Reads, namespace: str, reference: str) -> Json:
+    """By full id, or by the leading part of an id or of a hash (S0 AC6).
+
+    Raises :class:`InstanceNotFound` also for a part under four characters, or with any character
+    that no id has.
+    """
+    row = await reads.one(SQL["get"], namespace, instance_id=reference)
+    if row is not None:
+        return {"match": "exact", "instance": present(row)}
+    rows: list[Row] = []
+    if identity.is_reference(reference):
+        rows = await reads.all(SQL["by_prefix"], namespace, reference=reference)
+    if not rows:
+        raise InstanceNotFound
+    found: Json = {"match": "prefix", "matches": [present(row) for row in rows]}
+    if len(rows) == 1:
+        found["instance"] = found["matches"][0]
+    return found
+
+
+async def listed(
+    reads: Reads,
+    namespace: str,
+    page: Page,
+    *,
+    project: str | None = None,
+    active_only: bool = False,
+) -> Json:
+    """Instances by project, then by heartbeat, the latest first (S0 AC5)."""
+    filters: dict[str, Any] = {
+        # The list takes a project's original name as well as its slug.
+        "project": None if project is None else identity.slug(project) or project,
+        "active_only": active_only,
+    }
+    rows, total = await reads.page(SQL["list"], SQL["count"], namespace, page, **filters)
+    answer = page.answer("instances", [present(row) for row in rows], total)
+    counted = rows[0] if rows else await reads.one(SQL["count"], namespace, **filters)
+    assert counted is not None
+    answer |= {name: counted[name] for name in ("active_count", "stale_count")}
+    return answer
+
+
+async def discovered(
+    reads: Reads,
+    namespace: str,
+    page: Page,
+    *,
+    available_parents_for: Scope | None = None,
+    **criteria: str | None,
+) -> Json:
+    """Instances that meet every criterion (S1 task 1)."""
+    parent_scope: str | None = None
+    if available_parents_for is not None:
+        # Nothing can be the parent of a global instance.
+        parent_scope = PARENT_SCOPE[available_parents_for] or "none"
+    rows, total = await reads.page(
+        SQL["discover"],
+        SQL["discover_count"],
+        namespace,
+        page,
+        parent_scope=parent_scope,
+        **criteria,
+    )
+    return page.answer("instances", [present(row) for row in rows], total)
+
+
+async def topology(reads: Reads, namespace: str) -> Json:
+    """The forest of all instances that have not been closed (S1 task 4).
+
+    An instance whose parent has been closed stands at the root and among the orphans.
+    """
+    rows = await reads.all(SQL["forest"], namespace)
+    nodes: dict[str, Json] = {}
+    for row in rows:
+        nodes[row["instance_id"]] = {**present(row), "orphan": row["is_orphan"], "children": []}
+    roots: list[Json] = []
+    for node in nodes.values():
+        parent = nodes.get(node["parent_id"] or "")
+        (roots if parent is None else parent["children"]).append(node)
+    return {
+        "roots": roots,
+        "orphans": [name for name, node in nodes.items() if node["orphan"]],
+        "total_count": len(nodes),
+    }
+
+
+async def healths(reads: Reads, namespace: str) -> Json:
+    """How all instances that have not been closed are, and why (S1 task 3)."""
+    rows = await reads.all(SQL["forest"], namespace)
+    instances = [present(row) for row in rows]
+    counts = dict.fromkeys(("healthy", "degraded", "stale"), 0)
+    for instance in instances:
+        counts[instance["health"]] += 1
+    shown = (
+        "instance_id",
+        "project",
+        "scope",
+        "status",
+        "health",
+        "health_reasons",
+        "last_heartbeat",
+        "age_seconds",
+        "uptime_seconds",
+        "activity",
+        "activity_reason",
+    )
+    return {
+        "status": "healthy" if counts["healthy"] == len(instances) else "degraded",
+        "counts": counts,
+        "instances": [
+            {name: i[name] for name in shown if name in i} | {"metrics": _five_metrics(i)}
+            for i in instances
+        ],
+        "total_count": len(instances),
+    }
+
+
+async def silent(reads: Reads, namespace: str) -> list[str]:
+    """Candidates for recording that they are stale."""
+    return [row["instance_id"] for row in await reads.all(SQL["silent"], namespace)]
+
+
+def _five_metrics(instance: Json) -> Json:
+    """S1's metrics: four that the instance reports, and its uptime."""
+    said = instance["metrics"] or {}
+    names = ("active_tasks", "queue_depth", "response_time_ms", "error_rate")
+    return {name: said.get(name) for name in names} | {"uptime": instance["uptime_seconds"]}

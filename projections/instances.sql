@@ -1,0 +1,144 @@
+-- name: create
+-- One row for each instance that ever registered. Staleness and health depend on the time of the
+-- read and are computed by the queries.
+CREATE TABLE instances (
+    namespace         text        NOT NULL,
+    instance_id       text        NOT NULL,
+    hash              text        NOT NULL,
+    project           text        NOT NULL,
+    project_name      text        NOT NULL,
+    instance_type     text        NOT NULL,
+    name              text,
+    scope             text        NOT NULL,
+    parent_id         text,
+    tags              jsonb       NOT NULL,
+    hostname          text,
+    tty               text,
+    codebase          text,
+    status            text        NOT NULL,
+    context_percent   float8,
+    current_epic      text,
+    last_epic         text,
+    last_heartbeat    timestamptz NOT NULL,
+    metrics           jsonb,
+    activity          text,
+    activity_reason   text,
+    git               jsonb,
+    native_session_id text,
+    restart_policy    jsonb,
+    restarts          int         NOT NULL,
+    crash_looping     boolean     NOT NULL,
+    predecessor       text,
+    successor         text,
+    alive_since       timestamptz NOT NULL,
+    created_at        timestamptz NOT NULL,
+    updated_at        timestamptz NOT NULL,
+    closed_at         timestamptz,
+    heartbeat_minute  bigint      NOT NULL,
+    PRIMARY KEY (namespace, instance_id)
+) WITH (fillfactor = 70);
+-- Serves: lists and counts by project and status.
+CREATE INDEX instances_by_project ON instances (namespace, project, status);
+-- Serves: the leading part of an id, and of a hash.
+CREATE INDEX instances_by_prefix ON instances (namespace, instance_id text_pattern_ops);
+CREATE INDEX instances_by_hash ON instances (namespace, hash text_pattern_ops);
+-- Serves: children of an instance.
+CREATE INDEX instances_by_parent ON instances (namespace, parent_id) WHERE parent_id IS NOT NULL;
+-- Serves: counts, discovery by scope.
+CREATE INDEX instances_by_scope ON instances (namespace, status, scope);
+-- Serves: the sweep, by the minute (a heartbeat within a minute changes no index).
+CREATE INDEX instances_by_heartbeat ON instances (namespace, heartbeat_minute)
+    WHERE status = 'active';
+
+-- A moment's view of every instance: past the threshold an active one is stale.
+CREATE VIEW instances_now AS
+SELECT i.*,
+       CASE WHEN i.status = 'active'
+                 AND i.last_heartbeat < t.now - t.stale_seconds * interval '1 second'
+            THEN 'stale' ELSE i.status END AS status_now,
+       greatest(extract(epoch FROM t.now - i.last_heartbeat)::float8, 0) AS heartbeat_age_seconds,
+       greatest(extract(epoch FROM coalesce(i.closed_at, t.now) - i.created_at)::float8, 0)
+           AS uptime_seconds,
+       floor((extract(epoch FROM t.now) - t.stale_seconds) / 60) AS latest_minute
+FROM instances i
+CROSS JOIN LATERAL (
+    SELECT statement_timestamp() AS now,
+           coalesce(nullif(current_setting('holdfast.instance_stale_seconds', true), '')::float8,
+                    120) AS stale_seconds) AS t;
+
+-- The table that S0 names, for analysts.
+CREATE VIEW supervisor_sessions AS
+SELECT namespace, instance_id, project, instance_type, status_now AS status, context_percent,
+       current_epic, last_heartbeat, created_at, closed_at
+FROM instances_now;
+
+-- name: get
+SELECT * FROM instances_now WHERE namespace = %(namespace)s AND instance_id = %(instance_id)s
+
+-- name: by_prefix
+-- Instances whose id or hash begins with the reference.
+SELECT * FROM instances_now
+WHERE namespace = %(namespace)s
+  AND (instance_id LIKE %(reference)s || '%%' OR hash LIKE %(reference)s || '%%')
+ORDER BY project, last_heartbeat DESC, instance_id LIMIT 200
+
+-- name: list
+SELECT *, count(*) OVER () AS total_count,
+       count(*) FILTER (WHERE status_now = 'active') OVER () AS active_count,
+       count(*) FILTER (WHERE status_now = 'stale') OVER () AS stale_count
+FROM instances_now
+WHERE namespace = %(namespace)s
+  AND (%(project)s::text IS NULL OR project = %(project)s)
+  AND (NOT %(active_only)s OR status <> 'closed')
+ORDER BY project, last_heartbeat DESC, instance_id
+LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count
+SELECT count(*) AS total_count,
+       count(*) FILTER (WHERE status_now = 'active') AS active_count,
+       count(*) FILTER (WHERE status_now = 'stale') AS stale_count
+FROM instances_now
+WHERE namespace = %(namespace)s
+  AND (%(project)s::text IS NULL OR project = %(project)s)
+  AND (NOT %(active_only)s OR status <> 'closed')
+
+-- name: discover
+SELECT *, count(*) OVER () AS total_count FROM instances_now
+WHERE namespace = %(namespace)s
+  AND (%(scope)s::text IS NULL OR scope = %(scope)s)
+  AND (%(project)s::text IS NULL OR project = %(project)s)
+  AND (%(type)s::text IS NULL OR instance_type = %(type)s)
+  AND (%(status)s::text IS NULL OR status_now = %(status)s)
+  AND (%(name)s::text IS NULL OR name = %(name)s)
+  AND (%(tag)s::text IS NULL OR tags ? %(tag)s)
+  AND (%(parent_scope)s::text IS NULL OR (scope = %(parent_scope)s AND status <> 'closed'))
+  AND (%(children_of)s::text IS NULL OR parent_id = %(children_of)s)
+ORDER BY project, last_heartbeat DESC, instance_id
+LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: discover_count
+SELECT count(*) AS total_count FROM instances_now
+WHERE namespace = %(namespace)s
+  AND (%(scope)s::text IS NULL OR scope = %(scope)s)
+  AND (%(project)s::text IS NULL OR project = %(project)s)
+  AND (%(type)s::text IS NULL OR instance_type = %(type)s)
+  AND (%(status)s::text IS NULL OR status_now = %(status)s)
+  AND (%(name)s::text IS NULL OR name = %(name)s)
+  AND (%(tag)s::text IS NULL OR tags ? %(tag)s)
+  AND (%(parent_scope)s::text IS NULL OR (scope = %(parent_scope)s AND status <> 'closed'))
+  AND (%(children_of)s::text IS NULL OR parent_id = %(children_of)s)
+
+-- name: forest
+-- Every instance that has not been closed, and whether its parent has.
+SELECT i.*, coalesce(p.status = 'closed', false) AS is_orphan
+FROM instances_now i
+LEFT JOIN instances p ON p.namespace = i.namespace AND p.instance_id = i.parent_id
+WHERE i.namespace = %(namespace)s AND i.status <> 'closed'
+ORDER BY i.created_at, i.instance_id
+
+-- name: silent
+-- Candidates of the sweep.
+SELECT instance_id FROM instances_now
+WHERE namespace = %(namespace)s AND status = 'active' AND status_now = 'stale'
+  AND heartbeat_minute <= latest_minute
+ORDER BY last_heartbeat

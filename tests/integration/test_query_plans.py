@@ -1,0 +1,240 @@
+"""Every query finds what it wants by an index: its cost must not grow with what others store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+import pytest
+
+from application.eventstore import sql
+from projections import READ_MODELS
+from tests.support.given import START
+from tests.support.postgres import Connection, as_owner
+
+NAMESPACES = 40
+STREAMS = 20
+EVENTS = 40
+SESSIONS = 150
+TASKS = 2
+
+# One row a namespace, or a job, by design.
+SMALL = {"log_head", "projector_position", "definition", "job_runs"}
+
+FILL: tuple[str, ...] = (
+    f"""INSERT INTO event_store
+        SELECT (stream - 1) * {EVENTS} + number, number, now(), gen_random_uuid(), 'n' || namespace,
+               'session-' || stream, 'session_heartbeat', '{{}}', '{{"actor": "k"}}'
+        FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, {STREAMS}) AS stream,
+             generate_series(1, {EVENTS}) AS number""",
+    f"""INSERT INTO log_head
+        SELECT 'n' || n, {STREAMS * EVENTS} FROM generate_series(1, {NAMESPACES}) AS n""",
+    f"""INSERT INTO snapshots
+        SELECT 'n' || namespace, 'session-' || stream, 20, 1, '{{}}'
+        FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, {STREAMS}) AS stream
+        """,
+    f"""INSERT INTO receipts
+        SELECT 'n' || namespace, 'key-' || n, 'hash', 200, '{{}}', n,
+               clock_timestamp() - n * interval '2 minutes'
+        FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, 500) AS n""",
+    f"""INSERT INTO read_models.sessions
+               (namespace, session_id, project_id, machine_id, status, last_heartbeat, started_at,
+                completed_at, metadata, archived_at, created_at, updated_at, held, status_num,
+                heartbeat_num, heartbeat_minute)
+        SELECT namespace, session_id, 'p' || n % 20, 'm' || n % 10, status, heartbeat, heartbeat,
+               CASE WHEN status IN ('completed', 'failed') THEN heartbeat END, '{{}}',
+               CASE WHEN n % 30 = 0 THEN now() END, heartbeat, heartbeat, '{{}}', 1, 1,
+               floor(extract(epoch FROM heartbeat) / 60)
+        FROM (SELECT 'n' || namespace AS namespace, 'session-' || n AS session_id, n,
+                     (ARRAY['active', 'paused', 'completed', 'failed', 'stalled'])[1 + n % 5]
+                     AS status, now() - n * interval '1 minute' AS heartbeat
+              FROM generate_series(1, {NAMESPACES}) AS namespace,
+                   generate_series(1, {SESSIONS}) AS n) AS s""",
+    f"""INSERT INTO read_models.tasks
+        SELECT 'n' || namespace, 'task-' || session || '-' || n, 'session-' || session,
+               'p' || session % 20, NULL, 'task', (ARRAY['pending', 'completed'])[1 + n % 2], NULL,
+               NULL, NULL, '{{}}', NULL, now(), now(), n, n
+        FROM generate_series(1, {NAMESPACES}) AS namespace,
+             generate_series(1, {SESSIONS}) AS session, generate_series(1, {TASKS}) AS n""",
+    f"""INSERT INTO read_models.machines
+        SELECT 'n' || namespace, 'm' || n, 'host', '[]', 'online', now(), '{{}}', now(), now()
+        FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, 50) AS n""",
+    f"""INSERT INTO read_models.instances
+               (namespace, instance_id, hash, project, project_name, instance_type, scope,
+                parent_id, tags, status, last_heartbeat, restarts, crash_looping, alive_since,
+                created_at, updated_at, heartbeat_minute)
+        SELECT 'n' || namespace, 'p' || n % 20 || '-PS-' || hash, hash, 'p' || n % 20,
+               'p' || n % 20, 'PS', 'project', CASE WHEN n % 5 = 0 THEN 'p1-PS-000001' END, '[]',
+               (ARRAY['active', 'closed'])[1 + n % 2], heartbeat, 0, false, heartbeat, heartbeat,
+               heartbeat, floor(extract(epoch FROM heartbeat) / 60)
+        FROM (SELECT namespace, n, lpad(to_hex(n), 6, '0') AS hash,
+                     now() - n * interval '1 minute' AS heartbeat
+              FROM generate_series(1, {NAMESPACES}) AS namespace,
+                   generate_series(1, {SESSIONS}) AS n) AS i""",
+    f"""INSERT INTO read_models.instances
+               (namespace, instance_id, hash, project, project_name, instance_type, scope,
+                parent_id, tags, status, last_heartbeat, restarts, crash_looping, alive_since,
+                created_at, updated_at, heartbeat_minute)
+        SELECT 'n' || namespace, 'p' || n % 20 || '-PS-' || substr(md5(n::text), 1, 6),
+               substr(md5(n::text), 1, 6), 'p' || n % 20, 'P', 'PS',
+               (ARRAY['project', 'orchestration'])[1 + n % 2],
+               CASE WHEN n % 2 = 1 THEN 'p1-PS-' || n % 10 END, '["blue"]',
+               (ARRAY['active', 'closed'])[1 + n % 2], heartbeat, 0, false, heartbeat, heartbeat,
+               heartbeat, floor(extract(epoch FROM heartbeat) / 60)
+        FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, {SESSIONS}) AS n,
+             LATERAL (SELECT now() - n * interval '1 minute' AS heartbeat) AS h""",
+    f"""INSERT INTO read_models.projector_position
+        SELECT 'n' || n, 1 FROM generate_series(1, {NAMESPACES}) AS n""",
+)
+
+# Something for every parameter that a query may have; None for a filter that may be left out.
+PARAMETERS: Mapping[str, Any] = {
+    "namespace": "n7",
+    "streams": ["session-3", "session-4"],
+    "state_versions": [1, 1],
+    "stream_id": "session-3",
+    "state_version": 1,
+    "to": 30,
+    "after": 12,
+    "upto": 2**63 - 1,
+    "limit": 100,
+    "offset": 0,
+    "types": None,
+    "start": None,
+    "end": None,
+    "keyword": None,
+    "keys": ["key-1", "key-2"],
+    "sequence_num": 3,
+    "event_id": "00000000-0000-0000-0000-000000000001",
+    "project_id": None,
+    "machine_id": None,
+    "status": None,
+    "archived": False,
+    "session_id": "session-3",
+    "task_id": "task-3-1",
+    "instance_id": "p1-PS-000001",
+    "reference": "00001",
+    "project": None,
+    "active_only": False,
+    "scope": None,
+    "type": None,
+    "name": None,
+    "tag": None,
+    "parent_scope": None,
+    "children_of": None,
+    "ended_before": START,
+    "position": 5,
+    "read_model": "sessions",
+    "error": "error",
+    "snapshots": "[]",
+    "start": None,
+    "end": None,
+    "keyword": None,
+    "instance_id": "p3-PS-eccbc8",
+    "reference": "p3-PS-ecc",
+    "active_only": False,
+    **dict.fromkeys(["project", "scope", "type", "name", "tag", "parent_scope", "children_of"]),
+    "job": "sweep",
+    "period": "30 seconds",
+}
+# What else a query may be asked with.
+VARIANTS: Mapping[str, list[Mapping[str, Any]]] = {
+    "sessions.list": [
+        {},
+        {"status": "active"},
+        {"status": "stalled"},
+        {"project_id": "p3"},
+        {"machine_id": "m3"},
+        {"archived": True},
+    ],
+    "tasks.list": [{}, {"session_id": "session-3"}, {"project_id": "p3"}, {"status": "pending"}],
+    "machines.list": [{}, {"status": "online"}],
+    "machines.get": [{"machine_id": "m3"}],
+    "queries.find_in_stream": [{}, {"keyword": "x", "start": START}],
+    "instances.list": [{}, {"project": "p3"}, {"active_only": True}],
+    "instances.discover": [{}, {"scope": "project"}, {"tag": "blue"}, {"children_of": "p1-PS-3"}],
+    "queries.log": [{}, {"types": ["session_heartbeat"]}],
+}
+EXEMPT: Mapping[str, str] = {
+    "queries.forget_receipts": "a job of all namespaces: it reads what it deletes from",
+    "queries.append": "a call of the function; what it looks up is the primary key's to find",
+    "queries.hold": "a call of a function that locks one row by its primary key",
+}
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Every query of the event store and of the read models."""
+    files = {
+        "queries": sql.load("application.eventstore", "queries.sql"),
+        "schema": sql.load("projections", "schema.sql"),
+        **{model.name: model.sql() for model in READ_MODELS},
+    }
+    for file, blocks in files.items():
+        for name, query in blocks.items():
+            if name != "create" and f"{file}.{name}" not in EXEMPT:
+                yield f"{file}.{name}", query
+
+
+def scanned(connection: Connection, query: str, parameters: Mapping[str, Any]) -> set[str]:
+    """The tables and indexes that the plan reads from end to end, or in every namespace."""
+    cursor = psycopg.ClientCursor(connection)
+    found = cursor.execute(f"EXPLAIN (FORMAT JSON) {query}".encode(), parameters).fetchone()
+    assert found is not None
+    return set(_scans(found[0][0]["Plan"]))
+
+
+def _scans(plan: Mapping[str, Any]) -> Iterator[str]:
+    if plan["Node Type"] == "Seq Scan":
+        yield plan["Relation Name"]
+    elif "Index Name" in plan and "namespace" not in plan.get("Index Cond", ""):
+        yield plan["Index Name"]
+    for inner in plan.get("Plans", ()):
+        yield from _scans(inner)
+
+
+@pytest.fixture
+def filled(database: str) -> Iterator[Connection]:
+    with as_owner(database) as connection:
+        for statement in FILL:
+            connection.execute(statement.encode())
+        connection.execute("ANALYZE")
+        connection.execute("SET search_path = read_models, public")
+        yield connection
+
+
+def test_no_query_reads_a_whole_table(filled: Connection) -> None:
+    offences = [
+        f"{name} with {dict(variant)} reads all of {', '.join(sorted(tables))}"
+        for name, query in queries()
+        for variant in VARIANTS.get(name, [{}])
+        if (tables := scanned(filled, query, {**PARAMETERS, **variant}) - SMALL)
+    ]
+
+    assert not offences, "\n".join(offences)
+
+
+def test_the_test_would_notice(filled: Connection) -> None:
+    assert scanned(filled, "SELECT * FROM sessions WHERE hostname = 'x'", {}) == {"sessions"}
+    assert scanned(filled, "SELECT * FROM event_store WHERE position = 3", {})
+
+
+def test_every_exemption_is_of_a_query_that_is_there() -> None:
+    there = {f"queries.{name}" for name in sql.load("application.eventstore", "queries.sql")}
+
+    assert set(EXEMPT) <= there
+
+
+def test_every_index_begins_with_the_namespace(filled: Connection) -> None:
+    """Spec 3: nothing is looked up across namespaces."""
+    rows = filled.execute(
+        "SELECT indexrelid::regclass::text, a.attname FROM pg_index i"
+        " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
+        " JOIN pg_class c ON c.oid = i.indrelid"
+        " WHERE c.relnamespace IN ('public'::regnamespace, 'read_models'::regnamespace)"
+    ).fetchall()
+
+    without = {index for index, column in rows if column != "namespace"}
+
+    # Neither has anything to do with a namespace's data.
+    assert without == {"job_runs_pkey", "schema_migrations_pkey"}
