@@ -41,7 +41,7 @@ lint: setup ## ruff, mypy --strict, import rules
 	@out=$$($(BIN)/lint-imports 2>&1) || { echo "$$out"; exit 1; }
 
 demo: setup ## a tour against a service of its own
-	@$(BIN)/python demo/run.py $(ARGS)
+	@$(BIN)/python -m demo.run $(ARGS)
 
 bench: setup ## measure
 	@$(BIN)/python -m bench $(ARGS)

@@ -273,6 +273,10 @@ class Engine:
             self._arrived.notify()
         if self._thread.is_alive():
             self._thread.join()
+        late = list(self._inbox)
+        self._inbox.clear()
+        _refuse(late, Unavailable("The service is stopping. Try again."))
+        _deliver(late)
 
     async def submit(self, command: object, context: Context) -> Outcome:
         """Carry out a command; returns once its events are durable.
@@ -370,6 +374,17 @@ class Engine:
             except Unavailable as e:
                 cache.clear()
                 _refuse([*jobs, *later], e)
+                return
+            except Exception as e:
+                # Something in the batch cannot be stored. Alone, it shows which, and harms no other.
+                _evict(cache, batch, ())
+                alone = [*jobs, *later]
+                if len(alone) == 1:
+                    log.exception("command_failed", extra={"command": alone[0].context.command})
+                    alone[0].error = e
+                    return
+                for job in alone:
+                    self._carry_out(namespace, [job])
                 return
             else:
                 _acknowledge(batch, head)

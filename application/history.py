@@ -125,8 +125,20 @@ def changed(old: Json, new: Json) -> Json:
     return {
         path: [before.get(path), after.get(path)]
         for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path)
+        if not _same(before.get(path), after.get(path))
     }
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether they are one value in JSON: 1 and 1.0 are, 1 and true are not."""
+    match one, other:
+        case (bool(), _) | (_, bool()):
+            return one is other
+        case list(), list():
+            return len(one) == len(other) and all(map(_same, one, other))
+        case dict(), dict():
+            return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
+    return one == other
 
 
 def _flat(state: Json, prefix: str = "") -> Json:

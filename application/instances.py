@@ -96,7 +96,11 @@ class RegisterInstance(Command):
     codebase: Name | None = None
     restart_policy: RestartPolicy | None = None
 
-    @field_validator("initial_context", mode="before")
+    @field_validator(
+        "initial_context",
+        mode="before",
+        json_schema_input_type=Percent | InitialContext | None,
+    )
     @classmethod
     def _object_or_percent(cls, value: object) -> object:
         """A number alone is the percentage (S0 AC3)."""

@@ -97,7 +97,7 @@ class InstanceHeartbeat(InstanceEvent):
         if self.activity is not None:
             instance.activity, instance.activity_reason = self.activity, self.activity_reason
         since = liveness.age_seconds(instance.alive_since or self.timestamp, self.timestamp)
-        if instance.restarts and since >= CRASH_LOOP_RESET_SECONDS:
+        if (instance.restarts or instance.crash_looping) and since >= CRASH_LOOP_RESET_SECONDS:
             instance.restarts, instance.crash_looping = 0, False
 
 
@@ -200,7 +200,8 @@ class WorkRecorded(InstanceEvent):
             case "context_window_updated":
                 instance.context_percent = self.data["context_percent"]
             case "checkpoint_created" | "checkpoint_loaded":
-                instance.checkpoint_state = self.data.get("state", instance.checkpoint_state)
+                if (state := self.data.get("state")) is not None:
+                    instance.checkpoint_state = state
 
 
 def _event_class(name: str, catalogued: type[work.WorkEvent]) -> type[WorkRecorded]:

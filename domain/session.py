@@ -399,13 +399,13 @@ class Session(Holder):
                 "The session was recovered; its successor carries the work on.",
                 details={"status": self.status, "recovered_to": self.recovered_to},
             )
-        if self.superseded_by:
-            raise Superseded(details={"superseded_by": self.superseded_by})
         if not self.is_live:
             raise SessionEnded(
                 f"The session has {self.status}.",
                 details={"status": self.status, "recovered_to": None},
             )
+        if self.superseded_by:
+            raise Superseded(details={"superseded_by": self.superseded_by})
 
     def require_not_recovered(self) -> None:
         """Raise :class:`SessionEnded`, naming the successor, once there is one."""
@@ -621,7 +621,7 @@ class Session(Holder):
     def delete_task(self, at: datetime, task_id: str) -> None:
         """Put a task's tombstone."""
         self.require_task(task_id)
-        self.require_not_recovered()
+        self.require_writable()
         self.record(TaskDeleted, at, task_id=task_id)
 
     def tasks_in(self, *statuses: TaskStatus) -> Sequence[Task]:

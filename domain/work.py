@@ -28,6 +28,7 @@ def _a_number(value: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(_filled)]
+Integer = Annotated[int, BeforeValidator(_a_number)]
 Count = Annotated[int, BeforeValidator(_a_number), Field(ge=0)]
 Amount = Annotated[int | float, BeforeValidator(_a_number), Field(ge=0)]
 Percent = Annotated[int | float, BeforeValidator(_a_number), Field(ge=0, le=100)]
@@ -276,7 +277,7 @@ class CommandLogged(WorkStateEvent):
     """An agent ran a command."""
 
     command: Text
-    exit_code: int | None = None
+    exit_code: Integer | None = None
     duration_ms: Amount | None = None
 
 

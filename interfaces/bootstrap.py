@@ -33,6 +33,7 @@ class Service:
 
     def __init__(self, settings: Settings, url: str, keys: ApiKeys) -> None:
         self.keys = keys
+        self.hosts = settings.hosts
         self.stall_threshold_ms = settings.stall_threshold_ms
         self._store = EventStore.at(url)
         mapper = Mapper(EVENTS)

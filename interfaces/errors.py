@@ -69,20 +69,23 @@ def status_of(error: HoldfastError) -> int:
 def body_of(error: HoldfastError, path: str, request_id: str) -> Json:
     """The body of every error reply (S4 5.2, spec 9)."""
     status = status_of(error)
-    body: Json = {
+    return {
         "statusCode": status,
         "error": HTTPStatus(status).phrase,
-        "code": error.code,
-        "message": error.message,
+        **tool_error_of(error, request_id),
         "timestamp": datetime.now(UTC),
         "path": path,
-        "request_id": request_id,
     }
+
+
+def tool_error_of(error: HoldfastError, request_id: str) -> Json:
+    """What a model is told of an error: as much as it needs to do better, or to report it."""
+    told: Json = {"code": error.code, "message": error.message, "request_id": request_id}
     if error.errors:
-        body["errors"] = error.errors
+        told["errors"] = error.errors
     if error.details:
-        body["details"] = error.details
-    return body
+        told["details"] = error.details
+    return told
 
 
 def invalid(error: ValidationError) -> InvalidInput:

@@ -183,7 +183,7 @@ class Jobs:
         for namespace in await self._reads.namespaces():
             result = await self.clean_up(_context(namespace, "clean_up"), None)
             deleted += result.value["deleted_sessions"]
-        await asyncio.to_thread(self._store.forget_receipts)
+            await asyncio.to_thread(self._store.forget_receipts, namespace)
         log.info(
             "job_done",
             extra={

@@ -36,6 +36,7 @@ class Settings(BaseModel):
     api_keys: ApiKeys | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    allowed_hosts: tuple[str, ...] = ()
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("holdfast"))
     environment: Literal["development", "production"] = "development"
@@ -62,6 +63,17 @@ class Settings(BaseModel):
             if not re.fullmatch(r"[A-Z0-9]{1,16}", name):
                 raise ValueError("must be capital letters and digits, separated by commas: PS,MS")
         return types
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _parse_hosts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        hosts = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        for name in hosts:
+            if not re.fullmatch(r"([\w.-]+|\[[0-9a-f:]+\])(:\d+)?", name, re.ASCII):
+                raise ValueError("must be host names, separated by commas: a.example.org,b:8443")
+        return hosts
 
     @field_validator("environment", "log_level", mode="before")
     @classmethod
@@ -103,6 +115,17 @@ class Settings(BaseModel):
         if problems or settings is None:
             raise ConfigurationError(problems)
         return settings
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that a browser may take the service for at /mcp; none listed means any.
+
+        On all addresses at once the service cannot know its names unless it is told.
+        """
+        if self.host in ("0.0.0.0", "::") and not self.allowed_hosts:
+            return ()
+        own = f"[{self.host}]" if ":" in self.host else self.host.lower()
+        return ("127.0.0.1", "localhost", "[::1]", own, *self.allowed_hosts)
 
     def _contradictions(self) -> list[str]:
         shorter = {

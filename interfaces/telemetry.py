@@ -41,6 +41,7 @@ def configure(level: str) -> None:
     root.setLevel(level.upper())
     # What it says when all is well, the service says better itself.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("mcp").setLevel(logging.WARNING)
     # Its own lines about connections that come back by themselves tell an operator nothing.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 

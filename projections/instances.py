@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from application.eventstore.mapper import Recorded
-from domain import identity, liveness
+from domain import holder, identity, liveness
 from domain.aggregate import Json
 from domain.errors import InstanceNotFound
 from domain.hierarchy import PARENT_SCOPE, Scope
@@ -65,7 +65,8 @@ class Instances(Table):
     def __init__(self) -> None:
         super().__init__()
         self.folds = {
-            event.event_type: _touching(CHANGES.get(event.event_type, _nothing)) for event in EVENTS
+            event.event_type: _touching(CHANGES.get(event.event_type, _nothing))
+            for event in (*EVENTS, *holder.EVENTS)
         }
 
 
@@ -112,7 +113,7 @@ def _heartbeat(row: Row | None, event: Recorded) -> Row:
     if "activity" in data:
         row |= {"activity": data["activity"], "activity_reason": data.get("activity_reason")}
     beating = liveness.age_seconds(row["alive_since"], event.timestamp)
-    if row["restarts"] and beating >= CRASH_LOOP_RESET_SECONDS:
+    if (row["restarts"] or row["crash_looping"]) and beating >= CRASH_LOOP_RESET_SECONDS:
         row |= {"restarts": 0, "crash_looping": False}
     return row
 
@@ -231,11 +232,7 @@ async def listed(
     active_only: bool = False,
 ) -> Json:
     """Instances by project, then by heartbeat, the latest first (S0 AC5)."""
-    filters: dict[str, Any] = {
-        # The list takes a project's original name as well as its slug.
-        "project": None if project is None else identity.slug(project) or project,
-        "active_only": active_only,
-    }
+    filters: dict[str, Any] = {"project": _slug(project), "active_only": active_only}
     rows, total = await reads.page(SQL["list"], SQL["count"], namespace, page, **filters)
     answer = page.answer("instances", [present(row) for row in rows], total)
     counted = rows[0] if rows else await reads.one(SQL["count"], namespace, **filters)
@@ -249,6 +246,7 @@ async def discovered(
     namespace: str,
     page: Page,
     *,
+    project: str | None = None,
     available_parents_for: Scope | None = None,
     **criteria: str | None,
 ) -> Json:
@@ -262,6 +260,7 @@ async def discovered(
         SQL["discover_count"],
         namespace,
         page,
+        project=_slug(project),
         parent_scope=parent_scope,
         **criteria,
     )
@@ -322,6 +321,11 @@ async def healths(reads: Reads, namespace: str) -> Json:
 async def silent(reads: Reads, namespace: str) -> list[str]:
     """Candidates for recording that they are stale."""
     return [row["instance_id"] for row in await reads.all(SQL["silent"], namespace)]
+
+
+def _slug(project: str | None) -> str | None:
+    """A project as the rows have it: readers may give its original name as well."""
+    return None if project is None else identity.slug(project) or project
 
 
 def _five_metrics(instance: Json) -> Json:

@@ -104,7 +104,9 @@ class Folder:
             position = self._lock(namespace)
             if position is None or position >= event.position:
                 return  # another projector met it too, and was faster
-            self._set_aside(namespace, Failure(event, failure.read_model, repr(failure.error)))
+            error = f"{failure.read_model}: {failure.error!r}"
+            for model in self._read_models:
+                self._set_aside(namespace, Failure(event, model.name, error))
             self._advance(namespace, event.position)
 
     def _lock(self, namespace: str) -> int | None:

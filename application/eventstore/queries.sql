@@ -7,10 +7,10 @@ SELECT hold_log(%(namespace)s)
 
 -- name: written
 -- Whether an event of ours is there, and at which position: asked after a lost acknowledgement.
-SELECT e.position, clock_timestamp() AS written_at, h.position AS head
-FROM event_store e JOIN log_head h USING (namespace)
-WHERE e.namespace = %(namespace)s AND e.stream_id = %(stream_id)s
-  AND e.sequence_num = %(sequence_num)s AND e.event_id = %(event_id)s
+SELECT position, clock_timestamp() AS written_at
+FROM event_store
+WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
+  AND sequence_num = %(sequence_num)s AND event_id = %(event_id)s
 
 -- name: load
 -- The newest usable snapshot of each stream, and what came after it.
@@ -55,7 +55,8 @@ WHERE namespace = %(namespace)s AND receipt_key = ANY (%(keys)s)
   AND created_at >= clock_timestamp() - interval '24 hours'
 
 -- name: forget_receipts
-DELETE FROM receipts WHERE created_at < clock_timestamp() - interval '24 hours'
+DELETE FROM receipts
+WHERE namespace = %(namespace)s AND created_at < clock_timestamp() - interval '24 hours'
 
 -- name: stream
 -- One stream's events between two sequence numbers.

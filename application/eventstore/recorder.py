@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -34,7 +33,7 @@ class PostgresRecorder(ApplicationRecorder):
         """Append the events; their positions. Raises ``IntegrityError`` on a conflict."""
         if not stored_events:
             return None
-        now = datetime.now(UTC)
+        now = self.store.clock()
         try:
             appended = self.store.append(
                 self.namespace,

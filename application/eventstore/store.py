@@ -10,7 +10,7 @@ from typing import NamedTuple, TypedDict
 import orjson
 import psycopg
 from psycopg.rows import class_row, tuple_row
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 
 from application.eventstore import connect, sql
 from application.eventstore.mapper import NewRow, Recorded
@@ -105,6 +105,8 @@ class EventStore:
     def __init__(self, pool: ConnectionPool, held: psycopg.Connection | None = None) -> None:
         self._pool = pool
         self._held = held
+        # What was appended in the transaction that is held.
+        self._written: list[NewRow] = []
         self._connection: Callable[[], AbstractContextManager[psycopg.Connection]] = (
             pool.connection if held is None else lambda: nullcontext(held)
         )
@@ -124,9 +126,21 @@ class EventStore:
 
         What is appended is durable once the block has ended without an error.
         """
-        with connect.told_apart(), self._pool.connection() as connection, connection.transaction():
-            connection.execute(_SQL["hold"], {"namespace": namespace})
-            yield EventStore(self._pool, held=connection)
+        written: list[NewRow] = []
+        with connect.told_apart():
+            try:
+                with self._pool.connection() as connection, connection.transaction():
+                    connection.execute(_SQL["hold"], {"namespace": namespace})
+                    held = EventStore(self._pool, held=connection)
+                    yield held
+                    written = held._written
+            except psycopg.OperationalError:
+                # Perhaps only the commit's acknowledgement was lost.
+                if not written:
+                    raise
+                self._pool.check()
+                if self._find(namespace, written[-1]) is None:
+                    raise
 
     def append(
         self,
@@ -151,7 +165,9 @@ class EventStore:
         }
         with connect.told_apart():
             try:
-                return self._append_once(parameters)
+                appended = self._append_once(parameters)
+            except (PoolTimeout, TooManyRequests):
+                raise  # nothing was sent
             except psycopg.OperationalError:
                 if not rows or self._held is not None:
                     raise
@@ -169,6 +185,9 @@ class EventStore:
                     if found is None:
                         raise
                     return found
+        if self._held is not None:
+            self._written.extend(rows)
+        return appended
 
     def _append_once(self, parameters: Mapping[str, object]) -> Appended:
         try:
@@ -222,10 +241,11 @@ class EventStore:
                 _SQL["receipts"], {"namespace": namespace, "keys": list(keys)}
             ).fetchall()
 
-    def forget_receipts(self) -> int:
+    def forget_receipts(self, namespace: str) -> int:
         """Drop the replies that are older than a day; how many."""
         with connect.told_apart(), self._connection() as connection:
-            return connection.execute(_SQL["forget_receipts"]).rowcount
+            parameters = {"namespace": namespace}
+            return connection.execute(_SQL["forget_receipts"], parameters).rowcount
 
     def snapshot_before(
         self, namespace: str, stream_id: str, state_version: int, to: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -23,6 +23,7 @@ from interfaces import telemetry
 from interfaces.auth import ApiKeys
 from interfaces.errors import Internal, MethodNotAllowed, NoSuchPath, body_of, status_of
 from interfaces.http.endpoint import Endpoint, respond
+from interfaces.http.mcp import McpEndpoint
 from interfaces.http.openapi import document
 from interfaces.operations import OPERATIONS, Services
 
@@ -34,6 +35,8 @@ class Running(Services, Protocol):
 
     @property
     def keys(self) -> ApiKeys: ...
+    @property
+    def hosts(self) -> Sequence[str]: ...
     async def start(self) -> None:
         """Be ready to serve."""
 
@@ -45,7 +48,8 @@ class App:
     """Gives every request its id, and turns every error into the one error reply."""
 
     def __init__(self, service: Running) -> None:
-        self._router = Router(routes=_routes(service), lifespan=_lifespan(service))
+        mcp = McpEndpoint(service, service.keys, service.hosts)
+        self._router = Router(routes=_routes(service, mcp), lifespan=_lifespan(service, mcp))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,7 +109,7 @@ def _headers(error: HoldfastError, cause: Exception) -> list[tuple[bytes, bytes]
     return []
 
 
-def _routes(service: Running) -> list[Route]:
+def _routes(service: Running, mcp: McpEndpoint) -> list[Route]:
     routes = [
         Route(
             operation.path,
@@ -115,6 +119,7 @@ def _routes(service: Running) -> list[Route]:
         )
         for operation in OPERATIONS
     ]
+    routes.append(Route("/mcp", mcp, methods=["GET", "POST", "DELETE"]))
     routes.append(Route("/health", _health(time.monotonic()), methods=["GET"]))
     routes.append(Route("/api/docs", _docs(), methods=["GET"]))
     return routes
@@ -149,12 +154,15 @@ def _json(value: object) -> Response:
     return Response(content, media_type="application/json")
 
 
-def _lifespan(service: Running) -> Callable[[object], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    service: Running, mcp: McpEndpoint
+) -> Callable[[object], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         await service.start()
         try:
-            yield
+            async with mcp.running():
+                yield
         finally:
             await service.stop()
 

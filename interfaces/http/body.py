@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import orjson
@@ -16,6 +17,7 @@ MAX_DEPTH = 64
 MAX_INTEGER = 2**53
 
 _LONG_NUMBER = re.compile(rb"\d{16}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 async def read(scope: Scope, receive: Receive) -> bytes:
@@ -53,11 +55,12 @@ def parse(raw: bytes) -> Json:
     # Nearly every body is plain: one look at the bytes tells that there is nothing to find.
     brackets = raw.count(b"{") + raw.count(b"[")
     if brackets > MAX_DEPTH or b"\\u" in raw or _LONG_NUMBER.search(raw):
-        _inspect(value)
+        inspect(value)
     return value
 
 
-def _inspect(root: Json) -> None:
+def inspect(root: Json) -> None:
+    """Raise :class:`InvalidInput` for what :func:`parse` refuses, in JSON that others parsed."""
     waiting: list[tuple[str, object, int]] = [("", root, 1)]
     while waiting:
         path, value, depth = waiting.pop()
@@ -67,15 +70,20 @@ def _inspect(root: Json) -> None:
         match value:
             case dict():
                 for key, item in value.items():
-                    if "\x00" in key:
-                        raise InvalidInput.of(field, "has a key with the character \\u0000")
+                    if "\x00" in key or _SURROGATE.search(key):
+                        what = "has a key with the character \\u0000 or half a surrogate pair"
+                        raise InvalidInput.of(field, what)
                     waiting.append((f"{path}.{key}", item, depth + 1))
             case list():
                 waiting.extend((f"{path}.{i}", item, depth + 1) for i, item in enumerate(value))
             case str() if "\x00" in value:
                 raise InvalidInput.of(field, "has the character \\u0000, which cannot be stored")
+            case str() if _SURROGATE.search(value):
+                raise InvalidInput.of(field, "has half a surrogate pair, which cannot be stored")
             case bool():
                 pass
+            case float() if not math.isfinite(value):
+                raise InvalidInput.of(field, "is not a finite number")
             case int() | float() if abs(value) > MAX_INTEGER and value == int(value):
                 raise InvalidInput.of(field, "is an integer beyond 2^53, which loses digits")
             case _:

@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping
-from typing import Any, get_origin
 from urllib.parse import parse_qsl
 
 import orjson
-from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from application.engine import Context, IdempotencyKey, Outcome
-from application.fields import FoundMark
-from application.idempotency import KeepReply, NothingKept, RecallReply
 from domain.aggregate import Json
-from domain.errors import FieldError, InvalidInput, NotFound, SessionNotFound, TaskNotFound
-from interfaces import errors
+from domain.errors import InvalidInput
 from interfaces.auth import ApiKeys, Principal
+from interfaces.carry_out import Undertaking, body_fields, checked_path, repeatable
 from interfaces.http import body
 from interfaces.operations import Operation, Services
-from projections.reads import Freshness, freshness
 
 MAX_IDEMPOTENCY_KEY = 255
 # The head of a reply: status, body, and the headers that are its own.
 Reply = tuple[int, bytes, list[tuple[bytes, bytes]]]
-
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-# Ids in paths that have a form: one of another form is of nothing that exists (spec 15, 8).
-_UUIDS: Mapping[str, type[NotFound]] = {"session_id": SessionNotFound, "task_id": TaskNotFound}
-_PATH_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
-
-
-def path_parameters(operation: Operation) -> list[str]:
-    """The names of the parameters in the operation's path."""
-    return _PATH_PARAMETER.findall(operation.path)
-
-
-def body_fields(operation: Operation) -> list[str]:
-    """The names of the fields that a client may send: not those in the path, nor the found ones."""
-    in_path = path_parameters(operation)
-    return [
-        name
-        for name, field in operation.model.model_fields.items()
-        if name not in in_path and not any(isinstance(m, FoundMark) for m in field.metadata)
-    ]
 
 
 class Endpoint:
@@ -53,20 +27,14 @@ class Endpoint:
 
     def __init__(self, operation: Operation, services: Services, keys: ApiKeys) -> None:
         self._operation = operation
-        self._services = services
+        self._work = Undertaking(operation, services, body_fields(operation))
         self._keys = keys
-        self._allowed = frozenset(body_fields(operation))
-        self._fields = frozenset(operation.model.model_fields)
-        self._repeatable = frozenset(
-            name
-            for name, field in operation.model.model_fields.items()
-            if get_origin(field.annotation) is list
-        )
+        self._repeatable = repeatable(operation)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        principal = self._authenticate(scope, headers)
-        path = _checked_path(scope["path_params"])
+        principal = authenticated(self._keys, scope, headers)
+        path = checked_path(scope["path_params"])
         operation = self._operation
         if operation.command:
             status, content, own = await self._command(scope, receive, headers, principal, path)
@@ -75,15 +43,6 @@ class Endpoint:
         else:
             status, content, own = await self._action(scope, receive, headers, principal)
         await respond(send, status, content, own)
-
-    def _authenticate(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
-        given = headers.get(b"x-api-key")
-        if given is None:
-            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-            given = token.strip() if scheme.lower() == b"bearer" else None
-        client = scope.get("client")
-        key = None if given is None else given.decode("latin-1")
-        return self._keys.authenticate(key, client[0] if client else "unknown")
 
     async def _command(
         self,
@@ -95,22 +54,15 @@ class Endpoint:
     ) -> Reply:
         fields = body.parse(await body.read(scope, receive))
         _no_parameters(scope)
-        command = self._validated({**fields, **path}, fields)
+        command = self._work.checked({**fields, **path}, fields)
         context = self._context(scope, headers, principal, fields)
-        if self._operation.prepare is not None:
-            found = await self._operation.prepare(self._services, principal.namespace, command)
-            command = command.model_copy(update=dict(found))
-        return _answered(await self._services.submit(command, context))
+        return _answered(await self._work.command(command, context))
 
     async def _query(self, scope: Scope, principal: Principal, path: Mapping[str, str]) -> Reply:
         given = _parameters(scope, self._repeatable)
-        params: Any = self._validated({**given, **path}, given)
-        fresh = Freshness(params.min_position)
-        freshness.set(fresh)
-        assert self._operation.query is not None
-        value = await self._operation.query(self._services, principal.namespace, params)
-        own = [(b"x-read-lag", str(fresh.lag).encode())] if fresh.lag else []
-        return 200, _dumped(value), own
+        params = self._work.checked({**given, **path}, given)
+        content, lag = await self._work.query(principal.namespace, params)
+        return 200, content, [(b"x-read-lag", str(lag).encode())] if lag else []
 
     async def _action(
         self,
@@ -121,37 +73,9 @@ class Endpoint:
     ) -> Reply:
         fields = body.parse(await body.read(scope, receive))
         given = {**fields, **_parameters(scope)}
-        params = self._validated(given, given)
+        params = self._work.checked(given, given)
         context = self._context(scope, headers, principal, given)
-        if context.idempotency is not None:
-            try:
-                return _answered(await self._services.submit(RecallReply(), context))
-            except NothingKept:
-                pass
-        assert self._operation.action is not None
-        result = await self._operation.action(self._services, context, params)
-        if context.idempotency is not None:
-            # Of several at once with one key, all are told what the first one kept.
-            return _answered(await self._services.submit(KeepReply(value=result.value), context))
-        return 200, _dumped(result.value), [_position(result.position)]
-
-    def _validated(self, values: Mapping[str, object], given: Mapping[str, object]) -> BaseModel:
-        """The model of these values, of which a client gave ``given``."""
-        unknown: list[FieldError] = []
-        if not self._allowed.issuperset(given):
-            unknown = [
-                {"field": name, "message": "is not a field of this request"}
-                for name in given
-                if name not in self._allowed
-            ]
-            values = {name: value for name, value in values.items() if name in self._fields}
-        try:
-            model = self._operation.model.model_validate(values)
-        except ValidationError as e:
-            raise errors.of_fields([*errors.invalid(e).errors, *unknown]) from None
-        if unknown:
-            raise errors.of_fields(unknown)
-        return model
+        return _answered(await self._work.action(params, context))
 
     def _context(
         self,
@@ -171,6 +95,17 @@ class Endpoint:
         )
 
 
+def authenticated(keys: ApiKeys, scope: Scope, headers: Mapping[bytes, bytes]) -> Principal:
+    """Who sends the request. Raises :class:`Unauthorized`."""
+    given = headers.get(b"x-api-key")
+    if given is None:
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        given = token.strip() if scheme.lower() == b"bearer" else None
+    client = scope.get("client")
+    key = None if given is None else given.decode("latin-1")
+    return keys.authenticate(key, client[0] if client else "unknown")
+
+
 def _idempotency(given: bytes, scope: Scope, principal: Principal, fields: Json) -> IdempotencyKey:
     key = given.decode("latin-1").strip()
     if not key or len(key) > MAX_IDEMPOTENCY_KEY or not key.isascii() or not key.isprintable():
@@ -186,29 +121,19 @@ def _idempotency(given: bytes, scope: Scope, principal: Principal, fields: Json)
     )
 
 
-def _checked_path(parameters: Mapping[str, str]) -> Mapping[str, str]:
-    for name, value in parameters.items():
-        not_found = _UUIDS.get(name)
-        if not_found is not None and not _UUID.fullmatch(value):
-            raise not_found
-        if "\x00" in value:
-            raise NotFound
-    return parameters
-
-
 def _parameters(scope: Scope, repeatable: Collection[str] = ()) -> Json:
     given: Json = {}
     query: bytes = scope["query_string"]
     if not query:
         return given
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if "\x00" in value:
+            raise InvalidInput.of(name, "has the character \\u0000")
         if name in repeatable:
             given.setdefault(name, []).append(value)
             continue
         if name in given:
             raise InvalidInput.of(name, "is given twice")
-        if "\x00" in value:
-            raise InvalidInput.of(name, "has the character \\u0000")
         given[name] = value
     return given
 
@@ -220,15 +145,8 @@ def _no_parameters(scope: Scope) -> None:
 
 def _answered(outcome: Outcome) -> Reply:
     content = b"" if outcome.status == 204 else outcome.body
-    return outcome.status, content, [_position(outcome.position)]
-
-
-def _position(position: int) -> tuple[bytes, bytes]:
-    return b"x-event-position", str(position).encode()
-
-
-def _dumped(value: object) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    position = b"x-event-position", str(outcome.position).encode()
+    return outcome.status, content, [position]
 
 
 async def respond(

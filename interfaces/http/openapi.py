@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pydantic.json_schema import models_json_schema
 
 from domain.aggregate import Json
+from interfaces.carry_out import body_fields, path_parameters
 from interfaces.errors import STATUS
-from interfaces.http.endpoint import body_fields, path_parameters
+from interfaces.json_schema import JsonSchema
 from interfaces.operations import OPERATIONS, Operation
 
 _REF = "#/components/schemas/{model}"
@@ -22,6 +23,7 @@ def document() -> Json:
     _, schemas = models_json_schema(
         [(model, "validation") for model in sorted(models, key=lambda m: m.__name__)],
         ref_template=_REF,
+        schema_generator=JsonSchema,
     )
     components: Json = schemas.get("$defs", {})
     paths: Json = {}

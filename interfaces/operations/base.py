@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from application.engine import Context, Outcome
 from application.fields import Command
@@ -20,6 +20,14 @@ Scope = Literal["read", "write", "admin"]
 Bucket = Literal["api", "ingest"]
 
 LIST_MAX = 200  # spec 9
+
+
+def _true_or_false(value: object) -> object:
+    # A query string knows text only.
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+Flag = Annotated[StrictBool, BeforeValidator(_true_or_false)]
 
 
 class Params(BaseModel):
@@ -92,12 +100,23 @@ Query = Callable[[Services, str, Any], Awaitable[Json]]
 Action = Callable[[Services, Context, Any], Awaitable[ActionResult]]
 
 
+class Tool(NamedTuple):
+    """An operation as a tool of models: its name, and what the summary does not tell a model.
+
+    ``grouped`` names objects in which some of the fields may be sent together instead.
+    """
+
+    name: str
+    advice: str = ""
+    grouped: Mapping[str, Sequence[str]] = {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     """One row of the table. Exactly one of ``command``, ``query`` and ``action`` is set.
 
     ``name`` is also what events keep as their command. ``prepare`` fills in a command's fields of
-    kind ``Found`` from the read models.
+    kind ``Found`` from the read models. With a ``tool`` it is offered by MCP too.
     """
 
     name: str
@@ -112,6 +131,7 @@ class Operation:
     status: int = 200
     scope: Scope = "write"
     bucket: Bucket = "api"
+    tool: Tool | None = None
 
 
 def command(
@@ -122,6 +142,7 @@ def command(
     status: int = 200,
     prepare: Prepare | None = None,
     bucket: Bucket = "api",
+    tool: Tool | None = None,
 ) -> Operation:
     """A row whose model is a command of ``application``."""
     return Operation(
@@ -134,10 +155,13 @@ def command(
         prepare=prepare,
         status=status,
         bucket=bucket,
+        tool=tool,
     )
 
 
-def query(name: str, path: str, model: type[Params], query: Query) -> Operation:
+def query(
+    name: str, path: str, model: type[Params], query: Query, tool: Tool | None = None
+) -> Operation:
     """A row that reads."""
     return Operation(
         name=name,
@@ -147,6 +171,7 @@ def query(name: str, path: str, model: type[Params], query: Query) -> Operation:
         model=model,
         query=query,
         scope="read",
+        tool=tool,
     )
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import MISSING, fields
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria
-from domain.aggregate import Json
+from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.errors import InstanceNotFound, StreamNotFound
 from domain.instance import INSTANCE_EVENTS
 from domain.work import CATALOGUE
-from interfaces.operations.base import Operation, Params, Services, query
+from interfaces.operations.base import Operation, Params, Services, Tool, query
 
 EVENTS_MAX = 1_000  # spec 9
 LONGEST_WAIT_SECONDS = 25
@@ -168,8 +169,8 @@ def event_types() -> list[Json]:
             "type": event.event_type,
             "description": (event.__doc__ or "").partition("\n")[0],
             "category": "instance",
-            "required_fields": [],
-            "optional_fields": [],
+            "required_fields": _payload(event, required=True),
+            "optional_fields": _payload(event, required=False),
         }
         for event in INSTANCE_EVENTS
     ]
@@ -185,10 +186,47 @@ def event_types() -> list[Json]:
     ]
 
 
+def _payload(event: type[Event], *, required: bool) -> list[str]:
+    """The names of an event's own fields that must be there, or of those that may be absent."""
+    own = [f for f in fields(event) if f.name not in BASE_FIELDS]  # type: ignore[arg-type]
+    return [f.name for f in own if (f.default is MISSING) is required]
+
+
 ROWS: tuple[Operation, ...] = (
-    query("event_query", "/api/instances/{instance_id}/events", InstanceEvents, _instance_events),
-    query("event_replay", "/api/instances/{instance_id}/replay", InstanceReplay, _instance_replay),
-    query("event_type_list", "/api/event-types", Params, _event_types),
+    query(
+        "event_query",
+        "/api/instances/{instance_id}/events",
+        InstanceEvents,
+        _instance_events,
+        tool=Tool(
+            "mcp_meta_query_events",
+            "Dates are ISO 8601 with a time zone, keyword is looked for in the event's data, and"
+            ' order "desc" begins with the latest.',
+            grouped={"filters": ("event_type", "start_date", "end_date", "keyword")},
+        ),
+    ),
+    query(
+        "event_replay",
+        "/api/instances/{instance_id}/replay",
+        InstanceReplay,
+        _instance_replay,
+        tool=Tool(
+            "mcp_meta_replay_events",
+            "Without to_sequence_num it is the state after the last event; diff_from adds what"
+            " changed since that one.",
+        ),
+    ),
+    query(
+        "event_type_list",
+        "/api/event-types",
+        Params,
+        _event_types,
+        tool=Tool(
+            "mcp_meta_list_event_types",
+            "Types of the category instance are recorded by the service and cannot be emitted,"
+            " all others can.",
+        ),
+    ),
     query("event_feed", "/api/events", Feed, _feed),
     query("stream_events", "/api/streams/{stream_id:path}/events", StreamEvents, _stream_events),
     query("stream_replay", "/api/streams/{stream_id:path}/replay", StreamReplay, _stream_replay),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,10 +16,12 @@ from domain.hierarchy import Scope
 from domain.instance import InstanceStatus
 from interfaces.operations.base import (
     ActionResult,
+    Flag,
     Listing,
     Operation,
     Params,
     Services,
+    Tool,
     action,
     command,
     query,
@@ -33,7 +35,7 @@ class InstanceList(Listing):
     """Which instances to list."""
 
     project: str | None = None
-    active_only: Literal["true", "false"] = "false"
+    active_only: Flag = False
 
 
 class OneInstance(Params):
@@ -66,7 +68,7 @@ class Heartbeats(BaseModel):
 async def _list(s: Services, namespace: str, p: InstanceList) -> Json:
     """Instances by project, the latest heartbeat first."""
     return await instances.listed(
-        s.reads, namespace, p.page, project=p.project, active_only=p.active_only == "true"
+        s.reads, namespace, p.page, project=p.project, active_only=p.active_only
     )
 
 
@@ -154,16 +156,79 @@ ROWS: tuple[Operation, ...] = (
         f"{_INSTANCE}/heartbeat",
         commands.BeatInstance,
         bucket="ingest",
+        tool=Tool(
+            "mcp_meta_heartbeat",
+            "Call it at least once a minute while you work, or the instance counts as stale after"
+            " two. What you leave out stays as it was.",
+        ),
     ),
-    command("event_emit", "POST", f"{_INSTANCE}/events", commands.EmitEvent, 201, bucket="ingest"),
+    command(
+        "event_emit",
+        "POST",
+        f"{_INSTANCE}/events",
+        commands.EmitEvent,
+        201,
+        bucket="ingest",
+        tool=Tool(
+            "mcp_meta_emit_event",
+            "mcp_meta_list_event_types tells the types and the fields that event_data must have;"
+            " it may have more.",
+        ),
+    ),
     action("heartbeat_bulk", "POST", "/api/heartbeats", Heartbeats, _beat_all, "write", "ingest"),
-    command("instance_register", "POST", "/api/instances", commands.RegisterInstance, 201),
-    query("instance_list", "/api/instances", InstanceList, _list),
-    query("instance_get", _INSTANCE, OneInstance, _find),
-    command("instance_close", "POST", f"{_INSTANCE}/close", commands.CloseInstance),
+    command(
+        "instance_register",
+        "POST",
+        "/api/instances",
+        commands.RegisterInstance,
+        201,
+        tool=Tool(
+            "mcp_meta_register_instance",
+            "Do it once, at the start, and keep the instance_id from the answer: every other tool"
+            " takes it. instance_type is PS or MS unless the service was set up for others;"
+            " initial_context is the percentage of your context window in use, or an object.",
+        ),
+    ),
+    query(
+        "instance_list",
+        "/api/instances",
+        InstanceList,
+        _list,
+        tool=Tool(
+            "mcp_meta_list_instances",
+            "active_only leaves out those that were closed; stale ones stay, marked as such.",
+        ),
+    ),
+    query(
+        "instance_get",
+        _INSTANCE,
+        OneInstance,
+        _find,
+        tool=Tool(
+            "mcp_meta_get_instance_details",
+            "instance_id may be the leading part of an id or of its hash, at least four characters"
+            " long; the answer's match says exact or prefix.",
+        ),
+    ),
+    command(
+        "instance_close",
+        "POST",
+        f"{_INSTANCE}/close",
+        commands.CloseInstance,
+        tool=Tool("mcp_meta_close_instance", "It cannot be opened again or written to."),
+    ),
     command("instance_set_parent", "PUT", f"{_INSTANCE}/parent", commands.SetParent),
     command(
-        "checkpoint_create", "POST", f"{_INSTANCE}/checkpoints", commands.CreateCheckpoint, 201
+        "checkpoint_create",
+        "POST",
+        f"{_INSTANCE}/checkpoints",
+        commands.CreateCheckpoint,
+        201,
+        tool=Tool(
+            "mcp_meta_create_checkpoint",
+            "Put into state whatever you would need to go on without your context; replay gives it"
+            " back as checkpoint_state.",
+        ),
     ),
     query("registry_instances", "/api/v1/registry/instances", InstanceList, _list),
     query("registry_discover", "/api/v1/registry/discover", Discovery, _discover),

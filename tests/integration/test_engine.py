@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -225,6 +225,19 @@ def test_a_refusal_half_way_through_leaves_nothing(here: Service) -> None:
     also_good.result(10)
     assert here.session(session_id).metadata == {"a": 1, "b": 2}
     assert here.do(Look(session_id))["metadata"] == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("trouble", [RefuseLate, lambda key: Stumble(key, after=True)])
+def test_what_a_lone_command_left_undone_is_not_stored_with_the_next(
+    here: Service, trouble: Callable[[str], object]
+) -> None:
+    session_id = here.open_session()
+
+    with pytest.raises((SessionNotFound, ZeroDivisionError)):
+        here.do(trouble(session_id))
+
+    assert here.do(note(session_id, a=1))["metadata"] == {"a": 1}
+    assert here.session(session_id).metadata == {"a": 1}
 
 
 def test_a_handler_that_loads_too_late_leaves_nothing(here: Service) -> None:
@@ -883,3 +896,21 @@ def test_what_was_acknowledged_outlasts_a_crash_of_the_database(
         assert noted[: len(acknowledged)] == acknowledged
         assert len(noted) <= len(acknowledged) + 1
         assert_contiguous(url)
+
+
+def test_a_command_that_cannot_be_stored_harms_no_other(here: Service) -> None:
+    good, bad = here.open_session("good"), here.open_session("bad")
+
+    with log_held(here.url):
+        # While this one's append waits, the others gather for the next.
+        first = here.begin(note(good, step=0))
+        wait_until_blocked(here.url)
+        fine = here.begin(note(good, step=1))
+        poisoned = here.begin(note(bad, text="\x00"))
+        also_fine = here.begin(note(bad, step=2))
+
+    for future in (first, fine, also_fine):
+        future.result(10)
+    assert poisoned.exception(10) is not None
+    assert here.replayed(Session, good).metadata == {"step": 1}
+    assert here.replayed(Session, bad).metadata == {"step": 2}

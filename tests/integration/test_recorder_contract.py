@@ -99,17 +99,19 @@ class Ours:
 
 
 class TestAsApplicationRecorder(
-    Ours, contract.ApplicationRecorderTestCase[Adapter]  # type: ignore[misc]
+    Ours,
+    contract.ApplicationRecorderTestCase[Adapter],
 ):
     def test_insert_subscribe(self) -> None:
         self.optional_test_insert_subscribe()
 
 
-class TestAsAggregateRecorder(Ours, contract.AggregateRecorderTestCase):  # type: ignore[misc]
+class TestAsAggregateRecorder(Ours, contract.AggregateRecorderTestCase):
     recorder_class = WithoutPositions
 
 
 class TestNotificationsDoNotInterleave(
-    Ours, contract.NonInterleavingNotificationIDsBaseCase  # type: ignore[misc]
+    Ours,
+    contract.NonInterleavingNotificationIDsBaseCase,
 ):
     pass

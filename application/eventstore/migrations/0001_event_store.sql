@@ -94,18 +94,15 @@ BEGIN
 
     IF p_events IS NOT NULL THEN
         WITH added AS MATERIALIZED (
-            SELECT e.*, row_number() OVER () AS n
-            FROM json_to_recordset(p_events) AS e (
+            SELECT e.*, row_number() OVER (PARTITION BY stream_id ORDER BY n) AS nth_of_stream
+            FROM ROWS FROM (json_to_recordset(p_events) AS (
                 stream_id text, sequence_num bigint, event_id uuid, event_type text,
-                "timestamp" timestamptz, event_data jsonb, metadata jsonb)
+                "timestamp" timestamptz, event_data jsonb, metadata jsonb)) WITH ORDINALITY
+                AS e (stream_id, sequence_num, event_id, event_type, "timestamp", event_data,
+                      metadata, n)
         ), misplaced AS MATERIALIZED (
-            SELECT s.stream_id
-            -- A number that comes twice is left for the primary key to refuse.
-            FROM (SELECT stream_id, min(sequence_num) AS first, max(sequence_num) AS last,
-                         count(*) AS amount
-                  FROM added GROUP BY stream_id) AS s
-            WHERE s.first <> stream_version(p_namespace, s.stream_id) + 1
-               OR s.last - s.first + 1 <> s.amount
+            SELECT DISTINCT stream_id FROM added
+            WHERE sequence_num <> stream_version(p_namespace, stream_id) + nth_of_stream
         ), inserted AS (
             INSERT INTO event_store (position, sequence_num, "timestamp", event_id, namespace,
                                      stream_id, event_type, event_data, metadata)

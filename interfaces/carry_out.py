@@ -1,0 +1,128 @@
+"""What every face does with an operation: check what was given, then carry it out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple, get_origin
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from application.engine import Context, Outcome
+from application.fields import FoundMark
+from application.idempotency import KeepReply, NothingKept, RecallReply
+from domain.errors import FieldError, NotFound, SessionNotFound, TaskNotFound
+from interfaces import errors
+from interfaces.operations import Operation, Services
+from projections.reads import Freshness, freshness
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+# Ids in paths that have a form: one of another form is of nothing that exists (spec 15, 8).
+_UUIDS: Mapping[str, type[NotFound]] = {"session_id": SessionNotFound, "task_id": TaskNotFound}
+_PATH_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+
+
+def path_parameters(operation: Operation) -> list[str]:
+    """The names of the parameters in the operation's path."""
+    return _PATH_PARAMETER.findall(operation.path)
+
+
+def body_fields(operation: Operation) -> list[str]:
+    """The names of the fields that a client may send: not those in the path, nor the found ones."""
+    in_path = path_parameters(operation)
+    return [
+        name
+        for name, field in operation.model.model_fields.items()
+        if name not in in_path and not any(isinstance(m, FoundMark) for m in field.metadata)
+    ]
+
+
+def repeatable(operation: Operation) -> frozenset[str]:
+    """The fields of which a query takes one or several."""
+    if operation.query is None:
+        return frozenset()
+    fields = operation.model.model_fields.items()
+    return frozenset(name for name, field in fields if get_origin(field.annotation) is list)
+
+
+def checked_path(parameters: Mapping[str, str]) -> Mapping[str, str]:
+    """The parameters of a path. Raises ``NotFound`` for an id that nothing can have."""
+    for name, value in parameters.items():
+        not_found = _UUIDS.get(name)
+        if not_found is not None and not _UUID.fullmatch(value):
+            raise not_found
+        if "\x00" in value:
+            raise NotFound
+    return parameters
+
+
+class Answer(NamedTuple):
+    """What a query found, as JSON, and by how many events the read models lag behind."""
+
+    body: bytes
+    lag: int
+
+
+class Undertaking:
+    """An operation that a face offers, with the fields that its clients may send."""
+
+    def __init__(self, operation: Operation, services: Services, allowed: Collection[str]) -> None:
+        self.operation = operation
+        self._services = services
+        self._allowed = frozenset(allowed)
+        self._fields = frozenset(operation.model.model_fields)
+
+    def checked(self, values: Mapping[str, object], given: Mapping[str, object]) -> Any:
+        """The operation's model of these values, of which a client gave ``given``.
+
+        Raises :class:`InvalidInput` that names each field.
+        """
+        unknown: list[FieldError] = []
+        if not self._allowed.issuperset(given):
+            unknown = [
+                {"field": name, "message": "is not a field of this request"}
+                for name in given
+                if name not in self._allowed
+            ]
+            values = {name: value for name, value in values.items() if name in self._fields}
+        try:
+            model: BaseModel = self.operation.model.model_validate(values)
+        except ValidationError as e:
+            raise errors.of_fields([*errors.invalid(e).errors, *unknown]) from None
+        if unknown:
+            raise errors.of_fields(unknown)
+        return model
+
+    async def command(self, command: BaseModel, context: Context) -> Outcome:
+        """Submit a command, with what it takes from the read models."""
+        if self.operation.prepare is not None:
+            found = await self.operation.prepare(self._services, context.namespace, command)
+            command = command.model_copy(update=dict(found))
+        return await self._services.submit(command, context)
+
+    async def query(self, namespace: str, params: Any) -> Answer:
+        """Ask the read models or the history."""
+        fresh = Freshness(params.min_position)
+        freshness.set(fresh)
+        assert self.operation.query is not None
+        value = await self.operation.query(self._services, namespace, params)
+        return Answer(_dumped(value), fresh.lag)
+
+    async def action(self, params: BaseModel, context: Context) -> Outcome:
+        """Do what takes many commands, once for each idempotency key."""
+        if context.idempotency is not None:
+            try:
+                return await self._services.submit(RecallReply(), context)
+            except NothingKept:
+                pass
+        assert self.operation.action is not None
+        result = await self.operation.action(self._services, context, params)
+        if context.idempotency is not None:
+            # Of several at once with one key, all are told what the first one kept.
+            return await self._services.submit(KeepReply(value=result.value), context)
+        return Outcome(_dumped(result.value), 200, result.position)
+
+
+def _dumped(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z)
