@@ -376,7 +376,7 @@ class Engine:
                 _refuse([*jobs, *later], e)
                 return
             except Exception as e:
-                # Something in the batch cannot be stored. Alone, it shows which, and harms no other.
+                # Something in the batch cannot be stored. Alone it shows which, and harms nobody.
                 _evict(cache, batch, ())
                 alone = [*jobs, *later]
                 if len(alone) == 1:

@@ -186,7 +186,7 @@ class WorkRecorded(InstanceEvent):
     def change(self, instance: Instance) -> None:
         instance.latest[self.event_type] = {
             "sequence_num": self.originator_version,
-            "timestamp": self.timestamp.isoformat(),
+            "timestamp": self.timestamp.isoformat().replace("+00:00", "Z"),
             "data": self.data,
         }
         epic = self.data.get("epic_id")

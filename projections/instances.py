@@ -235,10 +235,14 @@ async def listed(
     filters: dict[str, Any] = {"project": _slug(project), "active_only": active_only}
     rows, total = await reads.page(SQL["list"], SQL["count"], namespace, page, **filters)
     answer = page.answer("instances", [present(row) for row in rows], total)
-    counted = rows[0] if rows else await reads.one(SQL["count"], namespace, **filters)
-    assert counted is not None
-    answer |= {name: counted[name] for name in ("active_count", "stale_count")}
-    return answer
+    if total == len(rows):
+        statuses = [row["status_now"] for row in rows]
+        counts = {f"{name}_count": statuses.count(name) for name in ("active", "stale")}
+    else:
+        counted = await reads.one(SQL["count"], namespace, **filters)
+        assert counted is not None
+        counts = {name: counted[name] for name in ("active_count", "stale_count")}
+    return answer | counts
 
 
 async def discovered(

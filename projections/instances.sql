@@ -59,7 +59,7 @@ SELECT i.*,
        greatest(extract(epoch FROM t.now - i.last_heartbeat)::float8, 0) AS heartbeat_age_seconds,
        greatest(extract(epoch FROM coalesce(i.closed_at, t.now) - i.created_at)::float8, 0)
            AS uptime_seconds,
-       floor((extract(epoch FROM t.now) - t.stale_seconds) / 60) AS latest_minute
+       floor((extract(epoch FROM t.now) - t.stale_seconds) / 60)::bigint AS latest_minute
 FROM instances i
 CROSS JOIN LATERAL (
     SELECT statement_timestamp() AS now,
@@ -83,10 +83,7 @@ WHERE namespace = %(namespace)s
 ORDER BY project, last_heartbeat DESC, instance_id LIMIT 200
 
 -- name: list
-SELECT *, count(*) OVER () AS total_count,
-       count(*) FILTER (WHERE status_now = 'active') OVER () AS active_count,
-       count(*) FILTER (WHERE status_now = 'stale') OVER () AS stale_count
-FROM instances_now
+SELECT * FROM instances_now
 WHERE namespace = %(namespace)s
   AND (%(project)s::text IS NULL OR project = %(project)s)
   AND (NOT %(active_only)s OR status <> 'closed')
@@ -103,7 +100,7 @@ WHERE namespace = %(namespace)s
   AND (NOT %(active_only)s OR status <> 'closed')
 
 -- name: discover
-SELECT *, count(*) OVER () AS total_count FROM instances_now
+SELECT * FROM instances_now
 WHERE namespace = %(namespace)s
   AND (%(scope)s::text IS NULL OR scope = %(scope)s)
   AND (%(project)s::text IS NULL OR project = %(project)s)

@@ -26,8 +26,7 @@ SELECT m.*, ARRAY(
 FROM machines m;
 
 -- name: list
-SELECT *, count(*) OVER () AS total_count
-FROM machines_now
+SELECT * FROM machines_now
 WHERE namespace = %(namespace)s AND (%(status)s::text IS NULL OR status = %(status)s)
 ORDER BY created_at, machine_id
 LIMIT %(limit)s OFFSET %(offset)s

@@ -179,20 +179,22 @@ class Projector:
         folder = Folder.connect(self._info, self._read_models)
         try:
             while not self._stopping.is_set():
-                if self._catch_up(folder):
-                    # A stream of small appends is folded a little at a time, unless someone waits.
-                    self._progress.wanted.wait(PAUSE_SECONDS)
-                else:
-                    self._listener.wait()
+                match self._catch_up(folder):
+                    case 0:
+                        self._listener.wait()
+                    case few if few < BATCH:
+                        # A stream of small appends is folded in fewer batches, unless one waits.
+                        self._progress.wanted.wait(PAUSE_SECONDS)
         finally:
             folder.close()
 
-    def _catch_up(self, folder: Folder) -> bool:
-        progressed = False
+    def _catch_up(self, folder: Folder) -> int:
+        """One batch of each namespace that is behind; how many events the largest one had."""
+        most = 0
         self._progress.wanted.clear()
         for namespace, projected, _head in folder.behind():
             position = folder.fold(namespace)
             if position is not None and position > projected:
-                progressed = True
+                most = max(most, position - projected)
                 self._progress.advance(namespace, position)
-        return progressed
+        return most

@@ -113,14 +113,12 @@ class Reads:
     async def page(
         self, query: str, count: str, namespace: str, page: Page, **filters: object
     ) -> tuple[list[Row], int]:
-        """A page of a list and the number of all; ``query`` tells it in each row."""
+        """A page of a list, and the number of all: known from a page that is not full."""
         rows = await self.all(query, namespace, limit=page.limit, offset=page.offset, **filters)
-        if rows:
-            return rows, int(rows[0]["total_count"])
-        if page.offset == 0:
-            return [], 0
+        if len(rows) < page.limit and (rows or page.offset == 0):
+            return rows, page.offset + len(rows)
         counted = await self._fetch(count, {"namespace": namespace, **filters})
-        return [], int(counted[0]["total_count"])
+        return rows, int(counted[0]["total_count"])
 
     async def namespaces(self) -> list[str]:
         """Every namespace that has events."""

@@ -318,7 +318,7 @@ async def active(reads: Reads, namespace: str, page: Page) -> Json:
     """S3's enhanced view: one row for each live session, the latest heartbeat first."""
     rows, total = await reads.page(SQL["active"], SQL["active_count"], namespace, page)
     for row in rows:
-        del row["namespace"], row["total_count"]
+        del row["namespace"]
     return page.answer("sessions", rows, total)
 
 

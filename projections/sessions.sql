@@ -58,7 +58,8 @@ SELECT s.*,
        t.threshold_ms AS effective_threshold_ms,
        t.now AS read_at,
        -- The last minute in which a heartbeat can be past a threshold, by the shortest there is.
-       floor((extract(epoch FROM t.now) - least(t.default_ms / 1000.0, 30)) / 60) AS latest_minute
+       floor((extract(epoch FROM t.now) - least(t.default_ms / 1000.0, 30)) / 60)::bigint
+           AS latest_minute
 FROM sessions s
 CROSS JOIN LATERAL (
     SELECT n.now, n.default_ms, coalesce(s.stall_threshold_ms, n.default_ms) AS threshold_ms
@@ -97,8 +98,7 @@ WHERE status IN ('active', 'stalled') AND status_now = 'stalled'
   AND (status = 'stalled' OR heartbeat_minute <= latest_minute);
 
 -- name: list
-SELECT *, count(*) OVER () AS total_count
-FROM sessions_now
+SELECT * FROM sessions_now
 WHERE namespace = %(namespace)s
   AND (%(project_id)s::text IS NULL OR project_id = %(project_id)s)
   AND (%(machine_id)s::text IS NULL OR machine_id = %(machine_id)s)
@@ -124,8 +124,7 @@ WHERE namespace = %(namespace)s
 SELECT * FROM sessions_now WHERE namespace = %(namespace)s AND session_id = %(session_id)s
 
 -- name: active
-SELECT *, count(*) OVER () AS total_count
-FROM v_active_sessions
+SELECT * FROM v_active_sessions
 WHERE namespace = %(namespace)s
 ORDER BY last_heartbeat DESC, session_id
 LIMIT %(limit)s OFFSET %(offset)s
@@ -135,14 +134,21 @@ SELECT count(*) AS total_count FROM sessions
 WHERE namespace = %(namespace)s AND status IN ('active', 'paused', 'stalled')
 
 -- name: health
-SELECT count(*) AS total_sessions,
-       count(*) FILTER (WHERE status_now = 'active') AS active_sessions,
-       count(*) FILTER (WHERE status_now = 'paused') AS paused_sessions,
-       count(*) FILTER (WHERE status_now = 'stalled') AS stalled_sessions,
-       count(*) FILTER (WHERE status_now = 'failed') AS failed_sessions,
-       count(*) FILTER (WHERE status_now = 'completed') AS completed_sessions,
+-- Counted by the stored status; of the active ones, those past their threshold count as stalled.
+SELECT coalesce(sum(n), 0)::bigint AS total_sessions,
+       (coalesce(sum(n) FILTER (WHERE status = 'active'), 0) - max(overdue))::bigint
+           AS active_sessions,
+       coalesce(sum(n) FILTER (WHERE status = 'paused'), 0)::bigint AS paused_sessions,
+       (coalesce(sum(n) FILTER (WHERE status = 'stalled'), 0) + max(overdue))::bigint
+           AS stalled_sessions,
+       coalesce(sum(n) FILTER (WHERE status = 'failed'), 0)::bigint AS failed_sessions,
+       coalesce(sum(n) FILTER (WHERE status = 'completed'), 0)::bigint AS completed_sessions,
        statement_timestamp() AS last_updated
-FROM sessions_now WHERE namespace = %(namespace)s
+FROM (SELECT count(*) AS overdue FROM sessions_now
+      WHERE namespace = %(namespace)s AND status = 'active' AND status_now = 'stalled'
+        AND heartbeat_minute <= latest_minute) AS late
+LEFT JOIN (SELECT status, count(*) AS n FROM sessions
+           WHERE namespace = %(namespace)s GROUP BY status) AS counted ON true
 
 -- name: stalled
 SELECT session_id, project_id, machine_id, last_heartbeat, time_since_heartbeat_ms

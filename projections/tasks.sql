@@ -26,8 +26,7 @@ CREATE INDEX tasks_by_status ON tasks (namespace, status, created_at);
 CREATE INDEX tasks_by_creation ON tasks (namespace, created_at);
 
 -- name: list
-SELECT *, count(*) OVER () AS total_count
-FROM tasks
+SELECT * FROM tasks
 WHERE namespace = %(namespace)s
   AND (%(session_id)s::text IS NULL OR session_id = %(session_id)s)
   AND (%(project_id)s::text IS NULL OR project_id = %(project_id)s)

@@ -67,7 +67,7 @@ def _operation(operation: Operation, components: Json) -> Json:
         "parameters": parameters,
         "responses": _responses(operation),
     }
-    if operation.command:
+    if operation.query is None:
         parameters.append(
             {
                 "name": "Idempotency-Key",
@@ -76,17 +76,23 @@ def _operation(operation: Operation, components: Json) -> Json:
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255},
             }
         )
-        if fields:
-            described["requestBody"] = {
-                "required": bool(required & set(fields)),
-                "content": {"application/json": {"schema": _body(properties, fields, required)}},
-            }
-    else:
-        parameters += [
-            {"name": name, "in": "query", "required": False, "schema": properties[name]}
-            for name in fields
-        ]
+    in_body = [name for name in fields if _goes_in_body(operation, properties[name])]
+    if in_body:
+        described["requestBody"] = {
+            "required": bool(required & set(in_body)),
+            "content": {"application/json": {"schema": _body(properties, in_body, required)}},
+        }
+    parameters += [
+        {"name": name, "in": "query", "required": False, "schema": properties[name]}
+        for name in fields
+        if name not in in_body
+    ]
     return described
+
+
+def _goes_in_body(operation: Operation, schema: Json) -> bool:
+    """A command's fields are in its body; of an action's, those that no query string can hold."""
+    return operation.command or (operation.action is not None and schema.get("type") == "array")
 
 
 def _body(properties: Json, fields: list[str], required: set[str]) -> Json:

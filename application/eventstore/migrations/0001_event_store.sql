@@ -109,6 +109,8 @@ BEGIN
             SELECT v_head + n, sequence_num, "timestamp", event_id, p_namespace,
                    stream_id, event_type, event_data, metadata
             FROM added WHERE NOT EXISTS (SELECT FROM misplaced)
+            -- In the log's order: an index that grows at its end keeps its pages full.
+            ORDER BY n
             RETURNING 1
         )
         SELECT (SELECT count(*) FROM inserted), (SELECT array_agg(stream_id) FROM misplaced)

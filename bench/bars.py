@@ -1,0 +1,77 @@
+"""The bars, and how each is measured. To add one: a row here, and a function that yields it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from bench import reading, writing
+from bench.figures import Bar, Effort, Figure, Watch
+from bench.servers import Stage
+
+Run = Callable[[Stage, Effort, Watch], Iterator[Figure]]
+
+
+class Measure(NamedTuple):
+    """Something that is set up once and yields a figure for each of its bars."""
+
+    name: str
+    run: Run
+    bars: tuple[Bar, ...]
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        "heartbeats",
+        writing.heartbeats,
+        (
+            Bar(
+                "heartbeats_to_bare",
+                "durable heartbeats/s ÷ an endpoint that stores nothing",
+                "≥",
+                0.5,
+            ),
+            Bar(
+                "heartbeats_to_stock",
+                "durable heartbeats/s ÷ the stock eventsourcing recorder",
+                "≥",
+                10,
+            ),
+        ),
+    ),
+    Measure("emit", writing.emit, (Bar("emit_p99", "emit at 200/s offered, p99", "<", 10, "ms"),)),
+    Measure(
+        "replies",
+        reading.replies,
+        (
+            Bar("session_create_p95", "create a session, p95", "<", 15, "ms"),
+            Bar("session_list_p95", "list of 100 sessions, p95", "<", 20, "ms"),
+            Bar("session_lookup_p95", "one session, p95", "<", 10, "ms"),
+            Bar("session_health_p95", "session health over 10,000 sessions, p95", "<", 20, "ms"),
+        ),
+    ),
+    Measure(
+        "projector",
+        reading.projector,
+        (
+            Bar("projector_rate", "projector, catching up", "≥", 20_000, "events/s"),
+            Bar(
+                "projection_lag_p99",
+                "acknowledgement to read model at 1,000 events/s, p99",
+                "<",
+                50,
+                "ms",
+            ),
+        ),
+    ),
+    Measure(
+        "disk",
+        writing.disk,
+        (Bar("disk_per_heartbeat", "on disk per heartbeat, with indexes", "≤", 300, "bytes"),),
+    ),
+    Measure(
+        "sweep",
+        reading.sweep,
+        (Bar("sweep_seconds", "sweep over 100,000 sessions, 1,000 of them stale", "<", 5, "s"),),
+    ),
+)

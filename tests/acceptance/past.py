@@ -1,0 +1,73 @@
+"""Writing history: a session's events with the times that they had, straight into the store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from application.eventstore.mapper import Mapper, Origin
+from application.eventstore.store import EventStore
+from application.registry import EVENTS
+from domain import claim
+from domain.claim import Claim
+from domain.machine import Machine
+from domain.session import Session
+from tests.acceptance.serving import Json, name
+
+_MAPPER = Mapper(EVENTS)
+
+
+class Past:
+    """What happened in one namespace before a test began."""
+
+    def __init__(self, database_url: str, namespace: str) -> None:
+        self._url = database_url
+        self._namespace = namespace
+
+    def session(
+        self,
+        ago: timedelta,
+        *,
+        project_id: str | None = None,
+        machine_id: str | None = None,
+        tasks: int = 0,
+        ended: timedelta | None = None,
+        archived: bool = False,
+        stall_threshold_ms: int | None = None,
+    ) -> Json:
+        """A session that was opened then and has not been heard of since, unless it ended."""
+        at = datetime.now(UTC) - ago
+        aggregate = Session(id=Session.stream_id(str(uuid4())))
+        host = Machine(id=Machine.stream_id(machine_id or name("machine")))
+        aggregate.open(
+            at, project_id or name("project"), host.key, stall_threshold_ms=stall_threshold_ms
+        )
+        host.register(at, host.key, None, {})
+        place = Claim(id=Claim.stream_id(claim.place(aggregate.project_id, host.key, None)))
+        aggregate.acquire(at, place.resource, place.grant(at, "session", aggregate.key))
+        for number in range(tasks):
+            aggregate.add_task(at, str(uuid4()), f"task {number}")
+        if ended is not None:
+            then = datetime.now(UTC) - ended
+            aggregate.change_status(then, "completed")
+            place.release(then, aggregate.key)
+            aggregate.give_up(then, place.resource)
+            if archived:
+                aggregate.archive(then)
+        described = {
+            "session_id": aggregate.key,
+            "project_id": aggregate.project_id,
+            "machine_id": host.key,
+            "tasks": list(aggregate.tasks),
+        }
+        self._append(aggregate, host, place)
+        return described
+
+    def _append(self, *aggregates: Session | Machine | Claim) -> None:
+        events = [event for aggregate in aggregates for event in aggregate.collect_events()]
+        origin = Origin(str(uuid4()), "history", "session_create")
+        store = EventStore.at(self._url, size=1)
+        try:
+            store.append(self._namespace, _MAPPER.rows(events, origin))
+        finally:
+            store.close()

@@ -1,0 +1,323 @@
+"""The real server as a process of its own, and a client that speaks to it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import httpx
+import orjson
+import psycopg
+from psycopg.errors import ObjectInUse
+from psycopg.sql import SQL, Identifier
+
+from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.settings import Settings
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
+PLAIN_KEY = str(uuid4())
+TEAM_KEY = str(uuid4())
+# Keys of namespaces of which each is handed out once: a test has a world of its own.
+WORLDS = 2_000
+START_SECONDS = 30.0
+PATIENCE_SECONDS = 15.0
+
+_SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
+_URL = re.compile(r"^holdfast serves on (http://\S+)$", re.MULTILINE)
+_ERROR_FIELDS = {"statusCode", "error", "code", "message", "timestamp", "path", "request_id"}
+
+
+def eventually(what: str, ask: Callable[[], T | None], seconds: float = PATIENCE_SECONDS) -> T:
+    """The first answer that is neither None nor False; fails once the time is up."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = ask()
+        if answer is not None and answer is not False:
+            return answer
+        assert time.monotonic() < deadline, f"in vain awaited: {what}"
+        time.sleep(0.02)
+
+
+def ok(response: httpx.Response, status: int = 200) -> Json:
+    """The body of a reply that must have this status."""
+    assert response.status_code == status, f"{response.status_code}: {response.text}"
+    body: Json = response.json()
+    return body
+
+
+def gone(response: httpx.Response) -> None:
+    """A reply without a body."""
+    assert response.status_code == 204, f"{response.status_code}: {response.text}"
+    assert response.content == b""
+
+
+def refused(response: httpx.Response, status: int, code: str) -> Json:
+    """The body of an error reply, which always has the one shape (spec 9)."""
+    assert response.status_code == status, f"{response.status_code}: {response.text}"
+    body: Json = response.json()
+    assert set(body) - {"errors", "details"} == _ERROR_FIELDS, body
+    assert (body["statusCode"], body["code"]) == (status, code), body
+    assert body["path"] == response.url.path
+    assert body["timestamp"].endswith("Z")
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert body["message"]
+    return body
+
+
+def invalid(response: httpx.Response, *fields: str) -> Json:
+    """The body of a 400 that names exactly these fields."""
+    body = refused(response, 400, "validation_error")
+    assert sorted({error["field"] for error in body["errors"]}) == sorted(fields), body
+    assert all(error["message"] for error in body["errors"])
+    return body
+
+
+def position(response: httpx.Response) -> int:
+    """The position that a command's reply tells."""
+    return int(response.headers["x-event-position"])
+
+
+def is_uuid4(text: str) -> bool:
+    """Whether the text is a UUID of version 4 in its usual form."""
+    return str(UUID(text)) == text and UUID(text).version == 4
+
+
+def name(kind: str) -> str:
+    """A name that nothing else has."""
+    return f"{kind}-{uuid4().hex[:12]}"
+
+
+class Api(httpx.Client):
+    """A client with a key of its own; what it makes has names that nothing else has."""
+
+    def __init__(self, url: str, key: str | None, namespace: str) -> None:
+        headers = {} if key is None else {"X-API-Key": key}
+        super().__init__(base_url=url, headers=headers, timeout=10, trust_env=False)
+        self.namespace = namespace
+        self.key = key
+
+    def session(self, **fields: object) -> Json:
+        """A new session, in a place of its own unless ``fields`` say otherwise."""
+        body = {"project_id": name("project"), "machine_id": name("machine"), **fields}
+        return ok(self.post("/api/sessions", json=body), 201)
+
+    def get_session(self, session_id: str) -> Json:
+        """The session as it reads now."""
+        return ok(self.get(f"/api/sessions/{session_id}"))
+
+    def patch_session(self, session_id: str, **fields: object) -> Json:
+        """The session after a PATCH."""
+        return ok(self.patch(f"/api/sessions/{session_id}", json=fields))
+
+    def beat(self, session_id: str, **fields: object) -> Json:
+        """The reply to a heartbeat."""
+        return ok(self.post(f"/api/sessions/{session_id}/heartbeat", json=fields))
+
+    def fail(self, session_id: str, error_message: str = "out of memory") -> Json:
+        """The session, marked failed."""
+        body = {"error_message": error_message}
+        return ok(self.post(f"/api/sessions/{session_id}/mark-failed", json=body))
+
+    def stall(self, session_id: str) -> Json:
+        """The session, marked stalled."""
+        return ok(self.post(f"/api/sessions/{session_id}/mark-stalled"))
+
+    def recover(self, session_id: str, machine_id: str, **fields: object) -> httpx.Response:
+        """The reply to a recovery onto a machine."""
+        body = {"new_machine_id": machine_id, **fields}
+        return self.post(f"/api/sessions/{session_id}/recover", json=body)
+
+    def task(self, session: Json, status: str = "pending", **fields: object) -> Json:
+        """A new task of the session, taken to a status."""
+        body = {
+            "session_id": session["session_id"],
+            "project_id": session["project_id"],
+            "task_name": name("task"),
+            **fields,
+        }
+        task = ok(self.post("/api/tasks", json=body), 201)
+        if status != "pending":
+            reason = {"error_message": "it broke"} if status == "failed" else {}
+            task = self.patch_task(task["task_id"], status=status, **reason)
+        return task
+
+    def get_task(self, task_id: str) -> Json:
+        """The task as it reads now."""
+        return ok(self.get(f"/api/tasks/{task_id}"))
+
+    def patch_task(self, task_id: str, **fields: object) -> Json:
+        """The task after a PATCH."""
+        return ok(self.patch(f"/api/tasks/{task_id}", json=fields))
+
+    def tasks_of(self, session: Json) -> list[Json]:
+        """The session's tasks."""
+        query = {"session_id": session["session_id"], "limit": 200}
+        tasks: list[Json] = ok(self.get("/api/tasks", params=query))["tasks"]
+        return tasks
+
+    def machine(self, **fields: object) -> Json:
+        """A new machine."""
+        body = {"hostname": name("host"), "docker_slots": [], **fields}
+        return ok(self.post("/api/machines", json=body), 201)
+
+    def get_machine(self, machine_id: str) -> Json:
+        """The machine as it reads now."""
+        return ok(self.get(f"/api/machines/{machine_id}"))
+
+    def patch_machine(self, machine_id: str, **fields: object) -> Json:
+        """The machine after a PATCH."""
+        return ok(self.patch(f"/api/machines/{machine_id}", json=fields))
+
+
+class Server:
+    """``holdfast-server serve`` on a database. A context manager: it is stopped at the end."""
+
+    def __init__(self, database_url: str | None, directory: Path, **settings: str) -> None:
+        self.database_url = database_url
+        self.output = directory / f"server-{uuid4().hex[:8]}.log"
+        self._worlds = itertools.count()
+        self._keys = [str(uuid4()) for _ in range(WORLDS)]
+        self._environ = environment(
+            {
+                "DATA_DIR": str(directory),
+                "PORT": "0",
+                "LOG_LEVEL": "info",
+                "SWEEP_SECONDS": "86400",
+                "RATE_LIMIT_PER_MINUTE": "0",
+                "RATE_LIMIT_INGEST_PER_MINUTE": "0",
+                "API_KEYS": ",".join(self._api_keys()),
+                **({"DATABASE_URL": database_url} if database_url else {}),
+                **settings,
+            }
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self.url = ""
+
+    def __enter__(self) -> Server:
+        with self.output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "interfaces.server", "serve"],
+                cwd=ROOT,
+                env=self._environ,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.url = eventually("the server's address", self._announced, START_SECONDS)
+        eventually("an answer of the server", self._answers, START_SECONDS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        process = self.process
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The server's process."""
+        assert self._process is not None
+        return self._process
+
+    def default(self) -> Api:
+        """A client of the namespace ``default``."""
+        return Api(self.url, PLAIN_KEY, "default")
+
+    def team(self) -> Api:
+        """A client of the namespace ``team-b``."""
+        return Api(self.url, TEAM_KEY, "team-b")
+
+    def world(self) -> Api:
+        """A client of a namespace that nobody has used yet."""
+        with self._lock:
+            number = next(self._worlds)
+        return Api(self.url, self._keys[number], f"world-{number}")
+
+    def nobody(self) -> Api:
+        """A client without a key."""
+        return Api(self.url, None, "")
+
+    def log(self) -> str:
+        """All that the server has printed."""
+        return self.output.read_text(encoding="utf-8")
+
+    def lines(self, message: str) -> list[Json]:
+        """The log lines with this message."""
+        lines = [orjson.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["message"] == message]
+
+    def _api_keys(self) -> Iterator[str]:
+        yield PLAIN_KEY
+        yield f"team-b:{TEAM_KEY}"
+        for number, key in enumerate(self._keys):
+            yield f"world-{number}:{key}"
+
+    def _announced(self) -> str | None:
+        assert self.process.poll() is None, self.log()
+        found = _URL.search(self.log())
+        return found and found[1]
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        try:
+            return httpx.get(f"{self.url}/health", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with these settings of the service, and no others."""
+    kept = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
+    return {**kept, **settings}
+
+
+def attempt(**settings: str) -> subprocess.CompletedProcess[str]:
+    """A start of the server that is expected to fail by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "interfaces.server", "serve"],
+        cwd=ROOT,
+        env=environment({"PORT": "0", **settings}),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+
+@contextmanager
+def cloned(cluster: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """The owner's URL of a database with the whole schema, for longer than one test."""
+    database = f"a_{uuid4().hex}"
+    create = SQL("CREATE DATABASE {} TEMPLATE {}")
+    drop = SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(database))
+
+    def clone() -> bool:
+        try:
+            admin.execute(create.format(Identifier(database), Identifier(template)))
+        except ObjectInUse:  # another test is cloning it at the moment
+            return False
+        return True
+
+    with psycopg.connect(cluster.url_of("postgres"), autocommit=True) as admin:
+        eventually("the template to be free", clone)
+        yield cluster.url_of(database)
+        admin.execute(drop)

@@ -1,0 +1,83 @@
+"""Architecture, "The read path": the SQL views that analysts query are part of the contract."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from projections import schema
+from tests.acceptance.conftest import Start
+from tests.acceptance.past import Past
+from tests.acceptance.serving import Api, gone, ok
+
+
+def rows(store: psycopg.Connection, view: str, namespace: str) -> list[dict[str, Any]]:
+    """A view's rows of one namespace, after a read that waited for them."""
+    cursor = store.cursor(row_factory=dict_row)
+    query = f"SELECT * FROM public.{view} WHERE namespace = %s"
+    return cursor.execute(query.encode(), [namespace]).fetchall()
+
+
+def test_v_active_sessions(api: Api, past: Past, store: psycopg.Connection) -> None:
+    """Given live and ended sessions, then the view has a row for each live one."""
+    live = api.session()["session_id"]
+    old = past.session(timedelta(minutes=6))["session_id"]
+    api.fail(api.session()["session_id"])
+    ok(api.get("/api/sessions"))
+    found = {row["session_id"]: row for row in rows(store, "v_active_sessions", api.namespace)}
+    assert set(found) == {live, old}
+    assert (found[live]["status"], found[live]["computed_status"]) == ("active", "idle")
+    assert (found[old]["status"], found[old]["computed_status"]) == ("stalled", "stale")
+    assert found[old]["heartbeat_age_human"] == "6m ago"
+
+
+def test_stalled_sessions(api: Api, past: Past, store: psycopg.Connection) -> None:
+    """Given stalled sessions, recorded and not, then the view has just these."""
+    marked = api.session()["session_id"]
+    api.stall(marked)
+    old = past.session(timedelta(minutes=6))["session_id"]
+    api.session()
+    ok(api.get("/api/sessions"))
+    found = {row["session_id"]: row for row in rows(store, "stalled_sessions", api.namespace)}
+    assert set(found) == {marked, old}
+    assert found[old]["time_since_heartbeat_ms"] >= 360_000
+
+
+def test_recovery_state(api: Api, store: psycopg.Connection) -> None:
+    """Given a session with tasks, then the view says what the API says."""
+    session = api.session()
+    done = api.task(session, "completed")
+    failed = api.task(session, "failed")
+    waiting = api.task(session)
+    ok(api.get("/api/sessions"))
+    (row,) = rows(store, "recovery_state", api.namespace)
+    assert row["session_id"] == session["session_id"]
+    assert row["last_successful_task"]["task_id"] == done["task_id"]
+    assert [task["task_id"] for task in row["failed_tasks"]] == [failed["task_id"]]
+    assert [task["task_id"] for task in row["pending_tasks"]] == [waiting["task_id"]]
+    assert row["blocked_tasks"] == row["in_progress_tasks"] == []
+    gone(api.delete(f"/api/sessions/{session['session_id']}"))
+    ok(api.get("/api/sessions"))
+    assert rows(store, "recovery_state", api.namespace) == []
+
+
+def test_the_views_survive_a_rebuild(database: str, start: Start) -> None:
+    """Given read models rebuilt while the server runs, then views and replies are as before."""
+    with start(database) as server, server.default() as api:
+        session = api.session()
+        api.task(session, "completed")
+        api.stall(session["session_id"])
+        before = api.get_session(session["session_id"])
+        schema.rebuild(database)
+        assert api.get_session(session["session_id"]) == before
+        assert api.beat(session["session_id"])["status"] == "active"
+        assert api.get_session(session["session_id"])["status"] == "active"
+        api.stall(session["session_id"])
+        ok(api.get("/api/sessions"))
+        with psycopg.connect(database) as store:
+            for view in ("v_active_sessions", "stalled_sessions", "recovery_state"):
+                (row,) = rows(store, view, "default")
+                assert row["session_id"] == session["session_id"]

@@ -1,0 +1,58 @@
+"""docs/acceptance.md names every criterion, and tests that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TABLE = (ROOT / "docs" / "acceptance.md").read_text(encoding="utf-8")
+# S4's criteria of phases 1 to 3, by section, from a to the last.
+CRITERIA = {
+    "1.1": "f",
+    "1.2": "f",
+    "1.3": "f",
+    "2.1": "g",
+    "2.2": "f",
+    "2.3": "f",
+    "2.4": "f",
+    "3.1": "g",
+    "3.2": "f",
+    "3.3": "f",
+    "3.4": "f",
+}
+
+
+def test_every_criterion_has_a_row() -> None:
+    """From AC-1.1.a to AC-3.4.f none is left out, and none is there twice."""
+    rows = re.findall(r"^\| AC-(\d\.\d)\.(\w) \|", TABLE, re.MULTILINE)
+    expected = [
+        (section, chr(letter))
+        for section, last in CRITERIA.items()
+        for letter in range(ord("a"), ord(last) + 1)
+    ]
+    assert [row for row in rows if row[0] in CRITERIA] == expected
+
+
+def test_every_test_that_is_named_exists() -> None:
+    """A renamed test is renamed in the table too."""
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", TABLE)
+    assert len(named) > 60
+    for file, test in named:
+        source = (ROOT / "tests" / "acceptance" / file).read_text(encoding="utf-8")
+        assert re.search(rf"^def {test}\(", source, re.MULTILINE), f"{file}::{test}"
+
+
+def test_every_test_of_a_criterion_is_in_its_row() -> None:
+    """A test whose docstring begins with a criterion's number is listed with it."""
+    rows = dict(re.findall(r"^\| (AC-\d\.\d\.\w) \| .*? \| (.*?) \|", TABLE, re.MULTILINE))
+    for path in (ROOT / "tests" / "acceptance").glob("test_s4_*.py"):
+        source = path.read_text(encoding="utf-8")
+        found = re.findall(
+            r'^def (test_\w+)\((?:(?!^def ).)*?\) -> None:\n    """(AC-\d\.\d\.\w)',
+            source,
+            re.MULTILINE | re.DOTALL,
+        )
+        for test, criterion in found:
+            if criterion[3:6] in CRITERIA:
+                assert f"`{path.name}::{test}`" in rows[criterion]
