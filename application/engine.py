@@ -13,20 +13,17 @@ moved is loaded again and the commands are decided again.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-from application.eventstore.mapper import Mapper, NewRow, Origin
+from application.clock import DatabaseClock
+from application.eventstore.mapper import Mapper, NewRow
 from application.eventstore.store import (
     EventStore,
     NewReceipt,
@@ -34,9 +31,9 @@ from application.eventstore.store import (
     ReceiptConflict,
     VersionConflict,
 )
+from application.work import Context, Handler, IdempotencyKey, Missing, Outcome, Policy, Reply, Work
 from domain.aggregate import Aggregate, Json
 from domain.errors import HoldfastError, IdempotencyMismatch, Unavailable, WriteConflict
-from domain.identity import DEFAULT_TYPES
 
 log = logging.getLogger("holdfast.engine")
 
@@ -49,133 +46,6 @@ SNAPSHOT_EVERY = 100
 LARGE_STATE_BYTES = 4_096
 SNAPSHOT_LARGE_EVERY = 1_000
 CACHE_LIMIT = 200_000
-CLOCK_TRUSTED_SECONDS = 5.0
-
-A = TypeVar("A", bound=Aggregate)
-
-
-class Policy(NamedTuple):
-    """The thresholds that decisions depend on (spec 5)."""
-
-    stall_threshold_ms: int = 180_000
-    instance_stale_seconds: float = 120
-    instance_types: tuple[str, ...] = DEFAULT_TYPES
-
-
-class IdempotencyKey(NamedTuple):
-    """Identifies a request: the key with its API key, method and path; and the body's hash."""
-
-    receipt_key: str
-    request_hash: str
-    given: str
-
-
-class Context(NamedTuple):
-    """Who sends a command, and as part of which request."""
-
-    namespace: str
-    actor: str
-    request_id: str
-    command: str
-    idempotency: IdempotencyKey | None = None
-    # Which part of the request the command is, where a request has several of one kind.
-    offset: int = 0
-
-    def origin(self, tags: Json | None) -> Origin:
-        """What is stored with every event of the command."""
-        key = self.idempotency
-        return Origin(
-            self.request_id,
-            self.actor,
-            self.command,
-            key.given if key else None,
-            tags,
-            self.offset,
-        )
-
-
-class Reply(NamedTuple):
-    """What a handler answers. The status is 200 or 201; 204 when there is nothing to say."""
-
-    value: Json
-    status: int = 200
-
-
-class Outcome(NamedTuple):
-    """A command that was carried out: its reply, and the position of its own last event.
-
-    ``body`` is the reply as JSON; a reply that was given before is repeated to the letter.
-    """
-
-    body: bytes
-    status: int
-    position: int
-
-
-class Missing(Exception):
-    """A handler asked for aggregates that are not in memory yet."""
-
-    def __init__(self, streams: dict[str, type[Aggregate]]) -> None:
-        super().__init__(*streams)
-        self.streams = streams
-
-
-class Work:
-    """What a handler works with: the time, the policy, and aggregates by name.
-
-    A handler loads all that it needs before it calls the first verb: until then it can be
-    interrupted and started anew once the missing aggregates are there.
-    """
-
-    def __init__(self, policy: Policy, cache: dict[str, Aggregate], now: datetime) -> None:
-        self.policy = policy
-        self.now = now
-        self.request_id = ""
-        # What the caller wants kept with the command's events.
-        self.tags: Json | None = None
-        self._cache = cache
-        self._seen: dict[str, Aggregate] = {}
-
-    def load(self, cls: type[A], key: str) -> A:
-        """The aggregate of this name; one without events if there is none."""
-        stream_id = cls.stream_id(key)
-        aggregate = self._cache.get(stream_id)
-        if aggregate is None:
-            raise Missing({stream_id: cls})
-        assert isinstance(aggregate, cls)
-        self._seen[stream_id] = aggregate
-        return aggregate
-
-    def prepare(self, *wanted: tuple[type[Aggregate], str]) -> None:
-        """Have all of these brought into memory at once."""
-        streams = {cls.stream_id(key): cls for cls, key in wanted}
-        missing = {s: cls for s, cls in streams.items() if s not in self._cache}
-        if missing:
-            raise Missing(missing)
-
-    def create(self, cls: type[A], key: str) -> A:
-        """A new aggregate under a name that nobody has used: the append proves that."""
-        aggregate = cls(id=cls.stream_id(key))
-        self._cache[aggregate.id] = self._seen[aggregate.id] = aggregate
-        return aggregate
-
-    def begin(self, request_id: str) -> None:
-        """Start on the next command."""
-        self._seen = {}
-        self.request_id = request_id
-        self.tags = None
-
-    def entropy(self, draw: int) -> bytes:
-        """Sixteen random bytes, the same whenever this command starts anew."""
-        return hashlib.sha256(f"{self.request_id}/{draw}".encode()).digest()[:16]
-
-    @property
-    def seen(self) -> Mapping[str, Aggregate]:
-        """The aggregates that the present command has asked for."""
-        return self._seen
-
-
-Handler = Callable[[Work, Any], Reply]
 
 
 @dataclass(slots=True, eq=False)
@@ -214,30 +84,6 @@ class Tainted(Exception):
         super().__init__(str(error))
         self.job = job
         self.error = error
-
-
-class DatabaseClock:
-    """The database's time, carried on by this host's monotonic clock between two looks at it."""
-
-    def __init__(self) -> None:
-        self._anchor: tuple[datetime, float] | None = None
-        self._last: datetime | None = None
-
-    def set(self, now: datetime) -> None:
-        """Take over what the database just said."""
-        self._anchor = (now, time.monotonic())
-
-    def now(self, ask: Callable[[], datetime]) -> datetime:
-        """The time; asks the database when the last look at it is a while ago."""
-        if self._anchor is None or time.monotonic() - self._anchor[1] > CLOCK_TRUSTED_SECONDS:
-            self.set(ask())
-        assert self._anchor is not None
-        now = self._anchor[0] + timedelta(seconds=time.monotonic() - self._anchor[1])
-        # Two looks differ by the way there and back; that must not turn time back.
-        if self._last is not None and now < self._last < now + timedelta(seconds=1):
-            now = self._last
-        self._last = now
-        return now
 
 
 class Engine:

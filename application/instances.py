@@ -9,9 +9,9 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
-from application.engine import Handler, Reply, Work
 from application.fields import Command, Id, Integer, Metadata, Name, Number, Text
 from application.instance_view import view
+from application.work import Handler, Reply, Work
 from domain import identity
 from domain import work as catalogue
 from domain.aggregate import Json

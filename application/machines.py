@@ -8,8 +8,8 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from application.engine import Handler, Reply, Work
 from application.fields import Command, Found, Id, Metadata, Slot
+from application.work import Handler, Reply, Work
 from domain.aggregate import Json
 from domain.machine import Machine, MachineStatus
 

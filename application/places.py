@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from application.engine import Work
 from application.session_view import view
+from application.work import Work
 from domain import claim
 from domain.claim import Claim
 from domain.errors import SessionExists, SlotTaken

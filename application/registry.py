@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from application import idempotency, instances, machines, sessions, tasks
-from application.engine import Handler
+from application.work import Handler
 from domain import claim, holder, instance, machine, session
 from domain.aggregate import Event
 

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from application.engine import Handler, Reply, Work
 from application.fields import Command, Found, Id, Metadata, Name, Text
 from application.session_view import task_view
+from application.work import Handler, Reply, Work
 from domain.errors import InvalidInput, TaskNotFound, UnknownSession
 from domain.session import Session
 from domain.task import TaskStatus

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 
-from application.engine import Context, Engine, Outcome, Policy
+from application.engine import Engine
 from application.eventstore.mapper import Mapper
 from application.eventstore.store import EventStore
 from application.history import History
 from application.registry import EVENTS, HANDLERS
+from application.work import Context, Outcome, Policy
 from interfaces import telemetry
 from interfaces.auth import ApiKeys
 from interfaces.http.app import App

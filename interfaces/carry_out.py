@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, get_origin
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from application.engine import Context, Outcome
 from application.fields import FoundMark
 from application.idempotency import KeepReply, NothingKept, RecallReply
+from application.work import Context, Outcome
 from domain.errors import FieldError, NotFound, SessionNotFound, TaskNotFound
 from interfaces import errors
 from interfaces.operations import Operation, Services

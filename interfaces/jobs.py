@@ -16,10 +16,11 @@ from uuid import uuid4
 
 import orjson
 
-from application.engine import Context, Engine
+from application.engine import Engine
 from application.eventstore.store import EventStore
 from application.instances import NoteStale
 from application.sessions import CleanUpSession, NoteOverdue
+from application.work import Context
 from domain.aggregate import Json
 from domain.errors import HoldfastError, Unavailable
 from interfaces.operations import ActionResult

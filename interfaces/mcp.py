@@ -27,7 +27,7 @@ from mcp_types import (
 )
 from mcp_types import Tool as Described
 
-from application.engine import Context
+from application.work import Context
 from domain.aggregate import Json
 from domain.errors import FieldError, HoldfastError, InvalidInput
 from interfaces.auth import Principal

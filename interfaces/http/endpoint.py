@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from application.engine import Context, IdempotencyKey, Outcome
+from application.work import Context, IdempotencyKey, Outcome
 from domain.aggregate import Json
 from domain.errors import InvalidInput
 from interfaces.auth import ApiKeys, Principal

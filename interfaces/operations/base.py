@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from application.engine import Context, Outcome
 from application.fields import Command
 from application.history import History
+from application.work import Context, Outcome
 from domain.aggregate import Json
 from projections.progress import Progress
 from projections.reads import Page, Reads

@@ -8,8 +8,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from application import instances as commands
-from application.engine import Context
 from application.sessions import BeatSession
+from application.work import Context
 from domain.aggregate import Json
 from domain.errors import HoldfastError
 from domain.hierarchy import Scope

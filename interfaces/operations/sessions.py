@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from application import machines as machine_commands
 from application import sessions as session_commands
 from application import tasks as task_commands
-from application.engine import Context
+from application.work import Context
 from domain.aggregate import Json
 from domain.errors import Unavailable
 from domain.machine import MachineStatus

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from application import clock as clock_module
 from application import engine as engine_module
-from application.engine import Handler, Reply, Work
 from application.eventstore.migrate import migrate
 from application.machines import RegisterMachine, UpdateMachine
 from application.registry import HANDLERS
@@ -27,6 +27,7 @@ from application.sessions import (
     UpdateSession,
 )
 from application.tasks import CreateTask, UpdateTask
+from application.work import Handler, Reply, Work
 from domain.claim import Claim, place
 from domain.errors import (
     IdempotencyMismatch,
@@ -658,7 +659,7 @@ def test_the_hosts_clock_decides_nothing(here: Service, monkeypatch: pytest.Monk
         def now(cls, tz: Any = None) -> Any:
             return super().now(tz) + timedelta(hours=1)
 
-    monkeypatch.setattr(engine_module, "datetime", AnHourAhead)
+    monkeypatch.setattr(clock_module, "datetime", AnHourAhead)
     before = ask_one(here.url, "SELECT clock_timestamp()")
 
     with service(here.url, projecting=False) as fresh:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from application.engine import Context, Outcome
 from application.instances import RegisterInstance
+from application.work import Context, Outcome
 from domain import identity
 from domain.errors import GlobalExists
 from domain.instance import Instance

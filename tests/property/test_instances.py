@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.engine import Engine, Policy
+from application.engine import Engine
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria
 from application.history import History
@@ -28,6 +28,7 @@ from application.instances import (
     SetParent,
 )
 from application.registry import HANDLERS
+from application.work import Policy
 from domain.aggregate import Json
 from domain.claim import GLOBAL, Claim
 from domain.errors import HoldfastError, InvalidInput

@@ -15,10 +15,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import orjson
 
 from application import machines, sessions
-from application.engine import Context, Engine, Handler, IdempotencyKey, Outcome, Policy
+from application.engine import Engine
 from application.eventstore.mapper import Mapper, NewRow, Origin
 from application.eventstore.store import EventStore
 from application.registry import EVENTS, HANDLERS
+from application.work import Context, Handler, IdempotencyKey, Outcome, Policy
 from domain.aggregate import Aggregate, Json
 from domain.session import Session
 from projections import READ_MODELS
