@@ -41,6 +41,8 @@ BATCH_LIMIT = 1_000
 INBOX_LIMIT = 20_000
 OPTIMISTIC_ATTEMPTS = 3
 ATTEMPTS = 5
+# A handler that closes a hierarchy asks level by level, others two or three times.
+MAX_ROUNDS = 100
 SNAPSHOT_EVERY = 100
 # A large state is worth a snapshot less often, or snapshots would outgrow the events.
 LARGE_STATE_BYTES = 4_096
@@ -273,7 +275,11 @@ class Engine:
         jobs: Sequence[Job],
     ) -> None:
         waiting = jobs
+        rounds = 0
         while waiting:
+            rounds += 1
+            if rounds > MAX_ROUNDS:
+                raise RuntimeError("a handler asks for ever more aggregates")
             missing: dict[str, type[Aggregate]] = {}
             again = []
             for job in waiting:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import orjson
@@ -138,7 +138,8 @@ class Jobs:
         while True:
             try:
                 await self._if_due("sweep", self._sweep_period(), self._sweep)
-                await self._if_due("clean_up", self._since_last_clean_up_hour(), self._daily)
+                now = await asyncio.to_thread(self._store.clock)
+                await self._if_due("clean_up", _since_clean_up_hour(now), self._daily)
             except HoldfastError as e:
                 log.warning("jobs_wait_for_database", extra={"error": e.message})
             except Exception:
@@ -156,11 +157,6 @@ class Jobs:
         # A little less than the pause between two rounds, or the one that ran last would find its
         # own run too recent every other time.
         return timedelta(seconds=self._sweep_seconds * 0.9)
-
-    def _since_last_clean_up_hour(self) -> timedelta:
-        now = datetime.now(UTC)
-        last = now.replace(hour=CLEAN_UP_HOUR_UTC, minute=0, second=0, microsecond=0)
-        return now - (last if last <= now else last - timedelta(days=1))
 
     async def _sweep(self) -> None:
         started = time.perf_counter()
@@ -193,6 +189,11 @@ class Jobs:
                 "duration_ms": round((time.perf_counter() - started) * 1000, 3),
             },
         )
+
+
+def _since_clean_up_hour(now: datetime) -> timedelta:
+    last = now.replace(hour=CLEAN_UP_HOUR_UTC, minute=0, second=0, microsecond=0)
+    return now - (last if last <= now else last - timedelta(days=1))
 
 
 def _context(namespace: str, command: str) -> Context:

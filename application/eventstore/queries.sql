@@ -88,10 +88,13 @@ SELECT position FROM log_head WHERE namespace = %(namespace)s
 SELECT clock_timestamp() AS now
 
 -- name: begin_job
--- Take a job's turn, if it did not begin within the period: true for one process of many.
+-- Take a job's turn, if it did not begin within the period: true for one process of many. A run
+-- that has not ended after ten minutes has failed, and is due again.
 INSERT INTO job_runs AS j (job, started_at) VALUES (%(job)s, clock_timestamp())
 ON CONFLICT (job) DO UPDATE SET started_at = clock_timestamp()
 WHERE j.started_at < clock_timestamp() - %(period)s::interval
+   OR (coalesce(j.finished_at, '-infinity') < j.started_at
+       AND j.started_at < clock_timestamp() - interval '10 minutes')
 
 -- name: end_job
 UPDATE job_runs SET finished_at = clock_timestamp() WHERE job = %(job)s

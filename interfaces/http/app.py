@@ -49,7 +49,10 @@ class App:
 
     def __init__(self, service: Running) -> None:
         mcp = McpEndpoint(service, service.keys, service.hosts)
-        self._router = Router(routes=_routes(service, mcp), lifespan=_lifespan(service, mcp))
+        self._routes = _routes(service, mcp)
+        self._router = Router(
+            routes=self._routes, redirect_slashes=False, lifespan=_lifespan(service, mcp)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,7 +86,20 @@ class App:
                 option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS,
                 default=str,
             )
-            await respond(send_with_id, status_of(error), content, _headers(error, e))
+            await respond(send_with_id, status_of(error), content, self._headers(error, scope))
+
+    def _headers(self, error: HoldfastError, scope: Scope) -> list[tuple[bytes, bytes]]:
+        match status_of(error):
+            case HTTPStatus.UNAUTHORIZED:
+                return [(b"www-authenticate", b'ApiKey realm="holdfast"')]
+            case HTTPStatus.SERVICE_UNAVAILABLE:
+                return [(b"retry-after", b"1")]
+            case HTTPStatus.METHOD_NOT_ALLOWED:
+                # A path may be several rows of the table; the router names the first one's verb.
+                here = (r for r in self._routes if r.path_regex.match(scope["path"]))
+                verbs = {verb for route in here for verb in route.methods or ()}
+                return [(b"allow", ", ".join(sorted(verbs)).encode())]
+        return []
 
 
 def _known(error: Exception) -> HoldfastError:
@@ -98,17 +114,6 @@ def _known(error: Exception) -> HoldfastError:
             return Internal()
 
 
-def _headers(error: HoldfastError, cause: Exception) -> list[tuple[bytes, bytes]]:
-    status = status_of(error)
-    if status == HTTPStatus.UNAUTHORIZED:
-        return [(b"www-authenticate", b'ApiKey realm="holdfast"')]
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return [(b"retry-after", b"1")]
-    if isinstance(cause, HTTPException) and cause.headers:
-        return [(k.lower().encode(), v.encode()) for k, v in cause.headers.items()]
-    return []
-
-
 def _routes(service: Running, mcp: McpEndpoint) -> list[Route]:
     routes = [
         Route(
@@ -119,7 +124,9 @@ def _routes(service: Running, mcp: McpEndpoint) -> list[Route]:
         )
         for operation in OPERATIONS
     ]
-    routes.append(Route("/mcp", mcp, methods=["GET", "POST", "DELETE"]))
+    # There are no sessions to end (DELETE), and a stream without one (GET) would stay open, and
+    # silent, until the client goes: it would only hold up a shutdown.
+    routes.append(Route("/mcp", mcp, methods=["POST"]))
     routes.append(Route("/health", _health(time.monotonic()), methods=["GET"]))
     routes.append(Route("/api/docs", _docs(), methods=["GET"]))
     return routes

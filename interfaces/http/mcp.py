@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from interfaces.auth import ApiKeys
@@ -47,10 +45,6 @@ class McpEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         principal = authenticated(self._keys, scope, dict(scope["headers"]))
-        if scope["method"] != "POST":
-            # There are no sessions to end, and a stream without one would stay open, and silent,
-            # until the client goes: it would only hold up a shutdown.
-            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "POST"})
         raw = await body.read(scope, receive)
         scope["state"]["principal"] = principal
         self._wanted.set()

@@ -396,7 +396,7 @@ def test_health_tells_of_every_open_instance_how_it_is_and_why(fleet: Fleet) -> 
     }
     assert silence[0] == "stale"
     assert silence[1] is not None
-    assert silence[1][0].startswith("no heartbeat for 30")
+    assert silence[1][0].startswith("no heartbeat for ")
     assert health["counts"] == {"healthy": 1, "degraded": 2, "stale": 1}
     assert health["total_count"] == 4
     assert health["status"] == "degraded"
@@ -507,12 +507,17 @@ def test_a_crash_loop_is_quarantined(start: Start, database: str) -> None:
     with start(database, **settings) as server, server.world() as api:
         fleet = Fleet(api, database)
         instance_id = fleet.id(restart_policy=policy("always", 2))
-        for _ in range(4):
-            eventually("another silence", lambda: fleet.sweep() == 1)
-            fleet.beat(instance_id)
 
-        types = fleet.types(instance_id)
-        assert types.count("instance_stale") == 4
+        def is_silent() -> bool:
+            fleet.sweep()
+            return fleet.types(instance_id)[-1] != "instance_heartbeat"
+
+        fleet.beat(instance_id)
+        for _ in range(4):
+            eventually("another silence", is_silent)
+            fleet.beat(instance_id)
+        assert fleet.types(instance_id).count("instance_stale") == 4
+
         attempts = [
             event["event_data"]["attempt"]
             for event in fleet.events(instance_id, event_type="restart_requested")

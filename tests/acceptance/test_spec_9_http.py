@@ -258,3 +258,14 @@ def test_times_are_utc_with_z(api: Api) -> None:
     for field in ("created_at", "updated_at", "started_at", "last_heartbeat"):
         assert session[field].endswith("Z")
     assert ok(api.get("/health"))["timestamp"].endswith("Z")
+
+
+def test_a_method_that_a_path_does_not_take_is_answered_with_those_that_it_takes(api: Api) -> None:
+    reply = api.put("/api/sessions", json={})
+
+    refused(reply, 405, "method_not_allowed")
+    assert set(reply.headers["allow"].split(", ")) >= {"GET", "POST"}
+
+
+def test_a_path_with_a_slash_too_many_is_no_path(api: Api) -> None:
+    refused(api.get("/api/sessions/"), 404, "no_such_path")
