@@ -128,7 +128,7 @@ def test_what_was_registered_is_there(fleet: Fleet) -> None:
         "tags": ["gpu", "nightly"],
         "hostname": "laptop",
         "tty": "pts/3",
-        "codebase": "/work/odin",
+        "codebase": "/src/odin",
         "restart_policy": {"policy": "on_failure", "max_restarts": 5, "backoff_seconds": 2},
     }
     registered = fleet.register(**given)
