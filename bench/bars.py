@@ -67,7 +67,22 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "disk",
         writing.disk,
-        (Bar("disk_per_heartbeat", "on disk per heartbeat, with indexes", "≤", 300, "bytes"),),
+        (
+            Bar(
+                "disk_per_instance_heartbeat",
+                "on disk per heartbeat of an instance, with indexes",
+                "≤",
+                300,
+                "bytes",
+            ),
+            Bar(
+                "disk_per_session_heartbeat",
+                "on disk per heartbeat of a session, with indexes",
+                "≤",
+                300,
+                "bytes",
+            ),
+        ),
     ),
     Measure(
         "sweep",

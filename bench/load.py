@@ -41,14 +41,19 @@ class Phase(NamedTuple):
 
 
 class Saturation:
-    """Heartbeats of sessions in turn over 64 connections, as fast as they are answered."""
+    """Heartbeats of many in turn over 64 connections, as fast as they are answered."""
 
     def __init__(
-        self, directory: Path, session_ids: Sequence[str], postgres: psutil.Process
+        self,
+        directory: Path,
+        ids: Sequence[str],
+        postgres: psutil.Process,
+        plural: str = "sessions",
     ) -> None:
-        self._ids = directory / "session-ids"
-        self._ids.write_text("".join(f"{each}\n" for each in session_ids))
+        self._ids = directory / f"{plural}-ids"
+        self._ids.write_text("".join(f"{each}\n" for each in ids))
         self._postgres = postgres
+        self._plural = plural
 
     def phase(self, server: Server, seconds: int) -> Phase:
         """One phase of load, with what it cost. Raises :class:`BenchError` if it went wrong."""
@@ -73,6 +78,7 @@ class Saturation:
     def _wrk(self, server: Server, seconds: int) -> Mapping[str, Any]:
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s"]
         command += ["-s", str(SCRIPT), server.url, "--", server.key, str(self._ids)]
+        command.append(self._plural)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         _, found, result = done.stdout.partition("RESULT ")
         if done.returncode or not found:
@@ -158,12 +164,12 @@ class Client:
             raise BenchError(f"{verb} {path}: {response.status} {reply[:500].decode()}")
         return taken
 
-    def post(self, path: str) -> Mapping[str, Any]:
-        """The reply to a POST without fields."""
-        self._connection.request("POST", path, b"{}", self._headers)
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+        """The reply to a POST."""
+        self._connection.request("POST", path, orjson.dumps(body or {}), self._headers)
         response = self._connection.getresponse()
         reply: Mapping[str, Any] = orjson.loads(response.read())
-        if response.status != 200:
+        if response.status not in (200, 201):
             raise BenchError(f"POST {path}: {response.status} {reply}")
         return reply
 
@@ -173,3 +179,10 @@ def touch(server: Server, session_ids: Sequence[str]) -> None:
     client = Client(server)
     for session_id in session_ids:
         client.timed("POST", f"/api/sessions/{session_id}/heartbeat", {})
+
+
+def register_instances(server: Server, count: int) -> list[str]:
+    """The ids of so many new instances."""
+    client = Client(server)
+    wanted = {"project": "odin", "instance_type": "PS"}
+    return [client.post("/api/instances", wanted)["instance_id"] for _ in range(count)]

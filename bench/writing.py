@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psycopg
 
 from bench.figures import BenchError, Detail, Effort, Figure, Watch, median, percentile
 from bench.history import open_sessions, session_id
-from bench.load import Phase, Saturation, constant_rate, touch
+from bench.load import Phase, Saturation, constant_rate, register_instances, touch
 from bench.servers import Server, Stage, positions, settle, tidy, watching
 
 SESSIONS = 1_000
@@ -17,7 +17,7 @@ EMIT_RATE = 200
 WARM_SECONDS = 2
 # Few enough for streams as long as those of a working day: the primary key's pages are full while
 # a stream is young, and half empty once streams have grown past a page each.
-DISK_SESSIONS = 200
+DISK_STREAMS = 200
 
 IDS = tuple(session_id(number) for number in range(SESSIONS))
 
@@ -130,35 +130,52 @@ def emit(stage: Stage, effort: Effort, watch: Watch) -> Iterator[Figure]:
 
 
 def disk(stage: Stage, effort: Effort, watch: Watch) -> Iterator[Figure]:
-    """Bytes that one heartbeat takes, written by the service itself under full load."""
+    """Bytes that one heartbeat takes, written by the service itself under full load.
+
+    An instance's stream has a short name, a session's a long one: in the row and in the key.
+    """
     with stage.database() as database, stage.holdfast(database) as server:
-        watch("opening sessions", 0, effort.heartbeats)
+        ids = register_instances(server, DISK_STREAMS)
+        yield _bytes_each(stage, server, database, effort, watch, "instance", ids)
+    with stage.database() as database, stage.holdfast(database) as server:
         populate(server, database)
-        load = Saturation(stage.directory, IDS[:DISK_SESSIONS], stage.postgres)
-        with watching(database) as connection:
-            first = positions(connection).head
-            before = _sizes(connection)
-            written = 0
-            while written < effort.heartbeats:
-                watch("heartbeats", written, effort.heartbeats)
-                load.phase(server, 2)
-                written = positions(connection).head - first
-            settle(database)
-            after = _sizes(connection)
+        yield _bytes_each(stage, server, database, effort, watch, "session", IDS[:DISK_STREAMS])
+
+
+def _bytes_each(
+    stage: Stage,
+    server: Server,
+    database: str,
+    effort: Effort,
+    watch: Watch,
+    kind: str,
+    ids: Sequence[str],
+) -> Figure:
+    load = Saturation(stage.directory, ids, stage.postgres, f"{kind}s")
+    with watching(database) as connection:
+        first = positions(connection).head
+        before = _sizes(connection)
+        written = 0
+        while written < effort.heartbeats:
+            watch(f"{kind} heartbeats", written, effort.heartbeats)
+            load.phase(server, 2)
             written = positions(connection).head - first
-            beats = _heartbeats_after(connection, first)
+        settle(database)
+        after = _sizes(connection)
+        written = positions(connection).head - first
+        beats = _heartbeats_after(connection, first, f"{kind}_heartbeat")
     if beats != written:
         raise BenchError(f"{written} events, of which only {beats} are heartbeats")
     each = {name: (after[name] - before[name]) / beats for name in after}
     snapshots = each.pop("snapshots")
-    yield Figure(
-        "disk_per_heartbeat",
+    return Figure(
+        f"disk_per_{kind}_heartbeat",
         sum(each.values()),
         {
             **{f"{name}_bytes": value for name, value in each.items()},
             "snapshots_besides_bytes": snapshots,
             "heartbeats": beats,
-            "of_each_session": beats // DISK_SESSIONS,
+            "of_each": beats // DISK_STREAMS,
         },
     )
 
@@ -170,14 +187,14 @@ _SIZES = """
     FROM pg_index WHERE indrelid = 'event_store'::regclass
     UNION ALL SELECT 'snapshots', pg_total_relation_size('snapshots')
 """
-_BEATS = "SELECT count(*) FROM event_store WHERE position > %s AND event_type = 'session_heartbeat'"
+_BEATS = "SELECT count(*) FROM event_store WHERE position > %s AND event_type = %s"
 
 
 def _sizes(connection: psycopg.Connection) -> dict[str, int]:
     return dict(connection.execute(_SIZES).fetchall())
 
 
-def _heartbeats_after(connection: psycopg.Connection, position: int) -> int:
-    row = connection.execute(_BEATS, [position]).fetchone()
+def _heartbeats_after(connection: psycopg.Connection, position: int, event_type: str) -> int:
+    row = connection.execute(_BEATS, [position, event_type]).fetchone()
     assert row is not None
     return int(row[0])
