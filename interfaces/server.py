@@ -181,7 +181,8 @@ def _for_workers(url: str, key: str | None) -> None:
 def _bar(what: str) -> Iterator[schema.Watcher]:
     """A progress bar that shows itself once there is something to count."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    shown = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task(what, visible=False)
 
         def watch(done: int, of: int) -> None:
