@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 from psycopg.errors import ObjectInUse
 from psycopg.sql import SQL, Identifier
 
 from interfaces.embedded_postgres import EmbeddedPostgres
+from tests.support.killable import KillablePostgres
 
 RUN_DIR = "HOLDFAST_TEST_RUN_DIR"
 TEMPLATE = "holdfast_template"
@@ -30,19 +30,6 @@ TEMPLATE_WAIT_SECONDS = 10.0
 
 # A test's database need not survive a power cut.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
-
-
-class PrivateCluster(EmbeddedPostgres):
-    """A cluster of one test's own, as durable as the service's, that may be killed."""
-
-    def kill(self) -> None:
-        """SIGKILL the postmaster and all its children, and return when they are gone."""
-        assert self.pid is not None
-        postmaster = psutil.Process(self.pid)
-        family = [postmaster, *postmaster.children(recursive=True)]
-        for process in family:
-            process.kill()
-        psutil.wait_procs(family, timeout=10)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,9 +82,9 @@ def data_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def private_cluster(data_dir: Path) -> Iterator[PrivateCluster]:
+def private_cluster(data_dir: Path) -> Iterator[KillablePostgres]:
     """A durable cluster for one test, started."""
-    with PrivateCluster(data_dir) as postgres:
+    with KillablePostgres(data_dir) as postgres:
         yield postgres
 
 

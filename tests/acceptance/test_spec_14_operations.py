@@ -33,7 +33,7 @@ from tests.acceptance.serving import (
     position,
     refused,
 )
-from tests.conftest import PrivateCluster
+from tests.support.killable import KillablePostgres
 
 # Starting
 
@@ -221,7 +221,7 @@ def test_what_was_acknowledged_before_a_stop_is_there_after_it(database: str, st
 
 
 def test_without_its_database_it_says_so_and_comes_back_by_itself(
-    private_cluster: PrivateCluster, start: Start
+    private_cluster: KillablePostgres, start: Start
 ) -> None:
     """Given a killed Postgres, then 503 and /health 200; once it is back all is as it was."""
     url = private_cluster.url_of("postgres")
@@ -281,7 +281,7 @@ def test_without_its_database_it_says_so_and_comes_back_by_itself(
 
 
 def test_no_event_is_lost_or_doubled_when_the_database_is_killed_under_load(
-    private_cluster: PrivateCluster, start: Start
+    private_cluster: KillablePostgres, start: Start
 ) -> None:
     """Given heartbeats with keys, repeated until acknowledged, then each is stored once."""
     url = private_cluster.url_of("postgres")

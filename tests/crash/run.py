@@ -31,7 +31,8 @@ from tests.crash import ledger
 from tests.crash.checks import CHECKS
 from tests.crash.clients import API_KEY, MACHINES, Client, World
 from tests.crash.history import History, collect
-from tests.crash.victims import Postgres, Service
+from tests.crash.victims import Service
+from tests.support.killable import KillablePostgres
 from tests.support.waiting import eventually
 
 CLIENTS = 10
@@ -83,7 +84,7 @@ Watcher = Callable[[Counter[str]], None]
 
 def ordeal(directory: Path, plan: Plan, watch: Watcher = lambda _: None) -> Result:
     """Go through with the plan, in a folder that the server's account can reach."""
-    postgres = Postgres(directory)
+    postgres = KillablePostgres(directory)
     with ExitStack() as stack:
         stack.callback(postgres.stop)
         url = postgres.start()
@@ -132,7 +133,11 @@ def _clients(world: World, seed: str, directory: Path) -> Iterator[None]:
 
 
 def _kill(
-    plan: Plan, world: World, services: Sequence[Service], postgres: Postgres, watch: Watcher
+    plan: Plan,
+    world: World,
+    services: Sequence[Service],
+    postgres: KillablePostgres,
+    watch: Watcher,
 ) -> None:
     chance = random.Random(plan.seed)
     victims = ["service"] * plan.service_kills + ["postgres"] * plan.postgres_kills

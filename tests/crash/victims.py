@@ -12,28 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
-import psutil
 
-from interfaces.embedded_postgres import EmbeddedPostgres
 from interfaces.server import UNAVAILABLE_EXIT
 from interfaces.settings import Settings
 from tests.support.waiting import eventually
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parents[2]
-
-
-class Postgres(EmbeddedPostgres):
-    """A cluster of the run's own, as durable as the service's."""
-
-    def kill(self) -> None:
-        """SIGKILL the postmaster and all its children, and return when they are gone."""
-        assert self.pid is not None
-        postmaster = psutil.Process(self.pid)
-        family = [postmaster, *postmaster.children(recursive=True)]
-        for process in family:
-            process.kill()
-        psutil.wait_procs(family, timeout=10)
 
 
 class Service:

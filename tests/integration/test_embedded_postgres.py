@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from interfaces.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, available
-from tests.conftest import PrivateCluster
+from tests.support.killable import KillablePostgres
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as someone else")
 
@@ -66,13 +66,13 @@ def pid_told_by(process: subprocess.Popen[str]) -> int:
     return int(process.stdout.readline())
 
 
-def test_what_was_written_is_there_after_a_restart(private_cluster: PrivateCluster) -> None:
+def test_what_was_written_is_there_after_a_restart(private_cluster: KillablePostgres) -> None:
     remember(private_cluster.url, "kept")
     assert private_cluster.stop()
     assert remembered(private_cluster.start()) == "kept"
 
 
-def test_a_stopped_server_leaves_no_process(private_cluster: PrivateCluster) -> None:
+def test_a_stopped_server_leaves_no_process(private_cluster: KillablePostgres) -> None:
     postmaster = process_of(private_cluster)
     family = [postmaster, *postmaster.children(recursive=True)]
     private_cluster.stop()
@@ -80,7 +80,7 @@ def test_a_stopped_server_leaves_no_process(private_cluster: PrivateCluster) -> 
     assert psutil.wait_procs(family, timeout=10)[1] == []
 
 
-def test_starting_twice_and_stopping_twice_are_harmless(private_cluster: PrivateCluster) -> None:
+def test_starting_twice_and_stopping_twice_are_harmless(private_cluster: KillablePostgres) -> None:
     pid = private_cluster.pid
     assert private_cluster.start() == private_cluster.url
     assert private_cluster.pid == pid
@@ -93,7 +93,7 @@ def test_stopping_where_nothing_was_ever_started_makes_nothing(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_committed_survives_a_kill(private_cluster: PrivateCluster) -> None:
+def test_what_was_committed_survives_a_kill(private_cluster: KillablePostgres) -> None:
     remember(private_cluster.url, "committed")
     private_cluster.kill()
     assert private_cluster.pid is None
@@ -101,7 +101,7 @@ def test_what_was_committed_survives_a_kill(private_cluster: PrivateCluster) -> 
 
 
 def test_a_postmaster_killed_under_an_open_connection_is_replaced(
-    private_cluster: PrivateCluster,
+    private_cluster: KillablePostgres,
 ) -> None:
     remember(private_cluster.url, "committed")
     with psycopg.connect(private_cluster.url):
@@ -110,7 +110,7 @@ def test_a_postmaster_killed_under_an_open_connection_is_replaced(
 
 
 def test_a_stale_pid_file_that_names_a_living_process_is_no_obstacle(
-    private_cluster: PrivateCluster,
+    private_cluster: KillablePostgres,
 ) -> None:
     pid_file = private_cluster.log_path.parent / "data" / "postmaster.pid"
     with subprocess.Popen(["/bin/sleep", "60"]) as stranger:
@@ -134,7 +134,7 @@ def test_a_cluster_whose_making_was_cut_short_is_made_again(data_dir: Path) -> N
 
 
 def test_a_second_user_joins_and_the_last_to_leave_stops_the_server(
-    private_cluster: PrivateCluster, data_dir: Path
+    private_cluster: KillablePostgres, data_dir: Path
 ) -> None:
     second = EmbeddedPostgres(data_dir)
     assert second.start() == private_cluster.url
@@ -163,17 +163,17 @@ def test_a_server_outlives_its_killed_service_and_the_next_one_takes_it_over(
 
 
 def test_the_terminal_of_the_service_does_not_reach_the_server(
-    private_cluster: PrivateCluster,
+    private_cluster: KillablePostgres,
 ) -> None:
     assert os.getsid(process_of(private_cluster).pid) != os.getsid(0)
 
 
-def test_commits_are_durable(private_cluster: PrivateCluster) -> None:
+def test_commits_are_durable(private_cluster: KillablePostgres) -> None:
     for setting in ("fsync", "synchronous_commit", "full_page_writes", "data_checksums"):
         assert ask(private_cluster.url, f"SHOW {setting}") == "on"
 
 
-def test_nobody_else_can_reach_the_server(private_cluster: PrivateCluster) -> None:
+def test_nobody_else_can_reach_the_server(private_cluster: KillablePostgres) -> None:
     directory = private_cluster.log_path.parent
     assert ask(private_cluster.url, "SHOW listen_addresses") == ""
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -193,7 +193,7 @@ def test_any_folder_will_do(data_dir: Path, name: str) -> None:
 
 
 def test_a_link_to_the_folder_is_the_folder(
-    private_cluster: PrivateCluster, data_dir: Path, tmp_path: Path
+    private_cluster: KillablePostgres, data_dir: Path, tmp_path: Path
 ) -> None:
     link = tmp_path / "link"
     link.symlink_to(data_dir)
@@ -221,7 +221,7 @@ def test_without_the_wheel_the_error_says_what_to_install(
 
 
 def test_a_server_that_refuses_to_start_is_reported_in_its_own_words(
-    private_cluster: PrivateCluster,
+    private_cluster: KillablePostgres,
 ) -> None:
     private_cluster.stop()
     (private_cluster.log_path.parent / "data" / "global" / "pg_control").unlink()
@@ -237,7 +237,7 @@ def test_a_folder_of_someone_elses_is_refused(data_dir: Path) -> None:
 
 
 @as_root
-def test_for_root_the_server_runs_as_an_ordinary_account(private_cluster: PrivateCluster) -> None:
+def test_for_root_the_server_runs_as_an_ordinary_account(private_cluster: KillablePostgres) -> None:
     assert process_of(private_cluster).uids().effective != 0
 
 

@@ -44,7 +44,7 @@ from domain.errors import (
 from domain.machine import Machine
 from domain.session import Session
 from projections import schema
-from tests.conftest import PrivateCluster
+from tests.support.killable import KillablePostgres
 from tests.support.postgres import (
     ask,
     ask_one,
@@ -852,7 +852,7 @@ def test_a_caller_that_gave_up_disturbs_nobody(here: Service) -> None:
 
 
 def test_what_was_acknowledged_outlasts_a_crash_of_the_database(
-    private_cluster: PrivateCluster,
+    private_cluster: KillablePostgres,
 ) -> None:
     url = private_cluster.url
     migrate(url)
