@@ -10,6 +10,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
 from application.fields import Command, Id, Integer, Metadata, Name, Number, Text
+from application.holdings import prepare_holdings, release_all
 from application.instance_view import view
 from application.work import Handler, Reply, Work
 from domain import identity
@@ -17,7 +18,6 @@ from domain import work as catalogue
 from domain.aggregate import Json
 from domain.claim import GLOBAL, Claim
 from domain.errors import (
-    FieldError,
     GlobalExists,
     InvalidInput,
     UnknownEventType,
@@ -223,7 +223,7 @@ def emit(work: Work, command: EmitEvent) -> Reply:
     event_type = _catalogued(command.event_type)
     reserved = RESERVED_METADATA & command.metadata.keys()
     if reserved:
-        raise _invalid(
+        raise InvalidInput.of_fields(
             [{"field": f"metadata.{name}", "message": "is reserved"} for name in sorted(reserved)]
         )
     data = _validated(event_type, command.event_data)
@@ -285,8 +285,7 @@ def close(work: Work, command: CloseInstance) -> Reply:
     instance = work.load(Instance, command.instance_id)
     instance.require_open()
     below = _open_descendants(work, instance)
-    for held in (r for i in (instance, *below) for r in i.held):
-        work.prepare((Claim, held))
+    prepare_holdings(work, instance, *below)
     if not command.cascade:
         stale_seconds = work.policy.instance_stale_seconds
         instance.require_childless(
@@ -337,9 +336,7 @@ def _parent(work: Work, parent_id: str | None) -> Instance | None:
     parent = work.load(Instance, parent_id)
     if not parent.is_known or parent.status == "closed":
         message = "is closed" if parent.is_known else "there is no such instance"
-        raise UnknownParent(
-            f"parent_id: {message}", errors=[{"field": "parent_id", "message": message}]
-        )
+        raise UnknownParent.of("parent_id", message)
     return parent
 
 
@@ -369,18 +366,13 @@ def _open_descendants(work: Work, instance: Instance) -> list[Instance]:
 
 def _end(work: Work, instance: Instance, cascade_from: str | None = None) -> None:
     instance.close(work.now, cascade_from)
-    for resource in list(instance.held):
-        work.load(Claim, resource).release(work.now, instance.key)
-        instance.give_up(work.now, resource)
+    release_all(work, instance)
 
 
 def _catalogued(submitted: str) -> str:
     event_type = catalogue.ALIASES.get(submitted, submitted)
     if event_type not in WORK_EVENTS:
-        message = "is not in the catalogue of event types"
-        raise UnknownEventType(
-            f"event_type: {message}", errors=[{"field": "event_type", "message": message}]
-        )
+        raise UnknownEventType.of("event_type", "is not in the catalogue of event types")
     return event_type
 
 
@@ -389,7 +381,7 @@ def _validated(event_type: str, data: Json) -> Json:
     try:
         payload = catalogue.CATALOGUE[event_type].model_validate(data)
     except ValidationError as e:
-        raise _invalid(
+        raise InvalidInput.of_fields(
             [
                 {
                     "field": ".".join(("event_data", *(str(part) for part in found["loc"]))),
@@ -402,10 +394,6 @@ def _validated(event_type: str, data: Json) -> Json:
         ) from None
     stored: Json = payload.model_dump(exclude_unset=True)
     return stored
-
-
-def _invalid(fields: list[FieldError]) -> InvalidInput:
-    return InvalidInput("; ".join(f"{f['field']}: {f['message']}" for f in fields), errors=fields)
 
 
 HANDLERS: Mapping[type, Handler] = {

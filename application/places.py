@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from application.holdings import prepare_holdings, release_all
 from application.session_view import view
 from application.work import Work
 from domain import claim
@@ -109,15 +110,3 @@ class Place:
 
     def _claims(self) -> Sequence[Claim]:
         return [self.place, *([self.slot] if self.slot else [])]
-
-
-def prepare_holdings(work: Work, *sessions: Session) -> None:
-    """Bring into memory the claims that these sessions hold."""
-    work.prepare(*((Claim, resource) for s in sessions for resource in s.held))
-
-
-def release_all(work: Work, session: Session) -> None:
-    """Let go of all that a session holds, on both sides."""
-    for resource in list(session.held):
-        work.load(Claim, resource).release(work.now, session.key)
-        session.give_up(work.now, resource)

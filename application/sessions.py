@@ -9,7 +9,8 @@ from uuid import uuid4
 from pydantic import Field, StrictBool
 
 from application.fields import Command, Id, Metadata, Name, Slot, StallThreshold, Text
-from application.places import Place, prepare_holdings, release_all
+from application.holdings import prepare_holdings, release_all
+from application.places import Place
 from application.session_view import view
 from application.work import Handler, Reply, Work
 from domain.session import Session, SessionStatus

@@ -46,10 +46,7 @@ def create(work: Work, command: CreateTask) -> Reply:
     """201 with the task. An unknown session is 400: it is a field of the body (S4 3.1.b)."""
     session = work.load(Session, command.session_id)
     if session.version == 0 or session.is_deleted:
-        raise UnknownSession(
-            "session_id: there is no such session",
-            errors=[{"field": "session_id", "message": "there is no such session"}],
-        )
+        raise UnknownSession.of("session_id", "there is no such session")
     session.require_writable()
     if command.project_id != session.project_id:
         raise InvalidInput.of("project_id", "the session belongs to another project")

@@ -22,7 +22,7 @@ is its default message.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypedDict
+from typing import ClassVar, Self, TypedDict
 
 
 class FieldError(TypedDict):
@@ -56,9 +56,17 @@ class InvalidInput(HoldfastError):
     code = "validation_error"
 
     @classmethod
-    def of(cls, field: str, message: str) -> InvalidInput:
+    def of(cls, field: str, message: str, *, details: Mapping[str, object] | None = None) -> Self:
         """The error for a single field, named in the message as well as in ``errors``."""
-        return cls(f"{field}: {message}", errors=[{"field": field, "message": message}])
+        return cls.of_fields([{"field": field, "message": message}], details=details)
+
+    @classmethod
+    def of_fields(
+        cls, fields: Sequence[FieldError], *, details: Mapping[str, object] | None = None
+    ) -> Self:
+        """The error for these fields, its message naming each."""
+        message = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
+        return cls(message, details=details, errors=fields)
 
 
 class UnknownSession(InvalidInput):

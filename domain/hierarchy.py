@@ -39,4 +39,4 @@ def require_pair(scope: Scope, parent_scope: Scope | None) -> None:
 
 
 def _rule(message: str) -> ScopeRule:
-    return ScopeRule(f"parent_id: {message}", errors=[{"field": "parent_id", "message": message}])
+    return ScopeRule.of("parent_id", message)

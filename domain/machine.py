@@ -150,9 +150,8 @@ class Machine(Aggregate):
         """Raise :class:`UnknownSlot` for a slot that the machine's declaration leaves out."""
         if slot is None or self.docker_slots is None or slot in self.docker_slots:
             return
-        message = f"machine {self.key} has no docker slot {slot}"
-        raise UnknownSlot(
-            f"docker_slot: {message}",
-            errors=[{"field": "docker_slot", "message": message}],
+        raise UnknownSlot.of(
+            "docker_slot",
+            f"machine {self.key} has no docker slot {slot}",
             details={"machine_id": self.key, "docker_slots": self.docker_slots},
         )

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from application.fields import FoundMark
 from application.idempotency import KeepReply, NothingKept, RecallReply
 from application.work import Context, Outcome
-from domain.errors import FieldError, NotFound, SessionNotFound, TaskNotFound
+from domain.errors import FieldError, InvalidInput, NotFound, SessionNotFound, TaskNotFound
 from interfaces import errors
 from interfaces.operations import Operation, Services
 from projections.reads import Freshness, freshness
@@ -89,9 +89,9 @@ class Undertaking:
         try:
             model: BaseModel = self.operation.model.model_validate(values)
         except ValidationError as e:
-            raise errors.of_fields([*errors.invalid(e).errors, *unknown]) from None
+            raise InvalidInput.of_fields([*errors.invalid(e).errors, *unknown]) from None
         if unknown:
-            raise errors.of_fields(unknown)
+            raise InvalidInput.of_fields(unknown)
         return model
 
     async def command(self, command: BaseModel, context: Context) -> Outcome:

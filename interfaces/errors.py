@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -94,13 +94,7 @@ def invalid(error: ValidationError) -> InvalidInput:
     for found in error.errors(include_url=False, include_context=False, include_input=False):
         field = ".".join(str(part) for part in found["loc"]) or "body"
         fields.append({"field": field, "message": _in_words(found["type"], found["msg"])})
-    return of_fields(fields)
-
-
-def of_fields(fields: Sequence[FieldError]) -> InvalidInput:
-    """The error for these fields, its message naming each."""
-    message = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
-    return InvalidInput(message, errors=fields)
+    return InvalidInput.of_fields(fields)
 
 
 def _in_words(kind: str, message: str) -> str:

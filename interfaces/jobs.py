@@ -112,10 +112,8 @@ class Jobs:
         # The request's idempotency key is for the whole, not for each of its commands.
         context = context._replace(idempotency=None)
         for start in range(0, len(commands), AT_ONCE):
-            outcomes = await asyncio.gather(
-                *(self._engine.submit(c, context) for c in commands[start : start + AT_ONCE]),
-                return_exceptions=True,
-            )
+            some = commands[start : start + AT_ONCE]
+            outcomes = await self._engine.submit_all([(command, context) for command in some])
             for outcome in outcomes:
                 if isinstance(outcome, Unavailable):
                     raise outcome

@@ -38,7 +38,7 @@ from interfaces.carry_out import (
     path_parameters,
     repeatable,
 )
-from interfaces.errors import Internal, of_fields, tool_error_of
+from interfaces.errors import Internal, tool_error_of
 from interfaces.http import body
 from interfaces.json_schema import JsonSchema
 from interfaces.operations import OPERATIONS, Operation, Services
@@ -173,7 +173,7 @@ def _members(group: str, value: object, members: Sequence[str], beside: Json) ->
         elif name in beside:
             wrong.append({"field": f"{group}.{name}", "message": "is given twice"})
     if wrong:
-        raise of_fields(wrong)
+        raise InvalidInput.of_fields(wrong)
     return value
 
 
