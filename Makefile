@@ -13,7 +13,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 PYTHONS := $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
-TYPED := $(patsubst %/,%,$(wildcard domain/ application/ projections/ interfaces/ tests/ bench/ demo/))
+CLIENT := clients/python
+TYPED := $(patsubst %/,%,$(wildcard domain/ application/ projections/ interfaces/ tests/ bench/ demo/ \
+	$(CLIENT)/tests/))
 TEST_PROCESSES ?= 2
 
 # A .venv whose Python has gone, or that came from another folder, is made again.
@@ -21,7 +23,7 @@ ifneq ($(shell test -x $(BIN)/python && cat $(LOCKED) 2>/dev/null),$(CURDIR))
 .PHONY: $(LOCKED)
 endif
 
-.PHONY: help run test lint demo bench crash-test lock setup
+.PHONY: help run test lint demo bench crash-test lin-test lock setup
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -38,6 +40,7 @@ lint: setup ## ruff, mypy --strict, import rules
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
 	@$(BIN)/mypy --no-error-summary $(TYPED)
+	@cd $(CLIENT) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --python-version 3.10 --no-error-summary holdfast
 	@out=$$($(BIN)/lint-imports 2>&1) || { echo "$$out"; exit 1; }
 
 demo: setup ## a tour against a service of its own
@@ -49,18 +52,21 @@ bench: setup ## measure
 crash-test: setup ## kill the service and Postgres under load, then look for losses
 	@$(BIN)/python -m tests.crash.run $(ARGS)
 
+lin-test: setup ## many quarrel over few items while the service dies and stalls; then check that claims are linearizable
+	@$(BIN)/python -m tests.lin.run $(ARGS)
+
 # Where packages come from stays out of the lock: the machine that installs decides.
 lock: setup ## choose versions again, for all platforms and Pythons, with hashes; ARGS="--upgrade" for the newest
 	@echo "lock"
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --custom-compile-command "make lock" --all-extras $(ARGS) \
-		--output-file requirements.lock pyproject.toml
+		--output-file requirements.lock pyproject.toml $(CLIENT)/pyproject.toml
 
 setup: $(READY)
 
-$(READY): $(LOCKED) pyproject.toml
-	@echo "setup: installing holdfast-server"
-	@$(PIP) --no-build-isolation --editable . >>$(LOG) 2>&1 || { tail -n 30 $(LOG); exit 1; }
+$(READY): $(LOCKED) pyproject.toml $(CLIENT)/pyproject.toml
+	@echo "setup: installing holdfast-server and holdfast"
+	@$(PIP) --no-build-isolation --editable . --editable $(CLIENT) >>$(LOG) 2>&1 || { tail -n 30 $(LOG); exit 1; }
 	@touch $@
 
 # The stamp is written last and removed first, so that an interrupted setup starts over.

@@ -365,8 +365,9 @@ class Engine:
         expected = batch.read_only()
         if not (batch.rows or batch.receipts or expected):
             return store.head(namespace)
+        asked = self._clock.seconds()
         appended = store.append(namespace, batch.rows, expected, batch.receipts)
-        self._clock.set(appended.written_at)
+        self._clock.set(appended.written_at, asked)
         return appended.head - len(batch.rows)
 
     def _keep_snapshots(self, namespace: str, batch: Batch) -> None:

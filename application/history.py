@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from application.eventstore.mapper import Mapper, Recorded
@@ -54,6 +55,20 @@ class History:
     ) -> list[Recorded]:
         """The namespace's events after a position, in commit order."""
         return self._store.read_log(namespace, after=position, limit=limit, types=types)
+
+    def first(self, namespace: str, stream_id: str) -> Recorded:
+        """The event that a stream began with."""
+        events = self._store.read_stream(namespace, stream_id, upto=1)
+        if not events:
+            raise StreamNotFound
+        return events[0]
+
+    def present(self, namespace: str, stream_id: str) -> tuple[Aggregate, datetime]:
+        """The aggregate as it is now, and what time it is by the database's clock."""
+        version = self._store.version(namespace, stream_id)
+        if version == 0:
+            raise StreamNotFound
+        return self.state_at(namespace, stream_id, version), self._store.clock()
 
     def state_at(self, namespace: str, stream_id: str, sequence_num: int) -> Aggregate:
         """The aggregate as it was after that event, which must be there."""

@@ -1,10 +1,26 @@
-"""What a session or an instance holds: brought into memory, and let go of."""
+"""What a session or an instance holds: brought into memory, granted, moved, and let go of.
+
+Every function changes both sides in one append: the claim's stream and its holders' (spec 6).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from application.work import Work
-from domain.claim import Claim
+from domain.claim import Claim, HolderKind, is_work_item
 from domain.holder import Holder
+from domain.instance import Instance
+from domain.session import Session
+
+HOLDERS: dict[HolderKind, type[Session | Instance]] = {"session": Session, "instance": Instance}
+
+
+def holder_of(work: Work, claim: Claim) -> Holder | None:
+    """Whoever has the claim now."""
+    if claim.holder_kind is None or claim.holder_id is None:
+        return None
+    return work.load(HOLDERS[claim.holder_kind], claim.holder_id)
 
 
 def prepare_holdings(work: Work, *holders: Holder) -> None:
@@ -12,8 +28,48 @@ def prepare_holdings(work: Work, *holders: Holder) -> None:
     work.prepare(*((Claim, resource) for holder in holders for resource in holder.held))
 
 
+def grant(
+    work: Work,
+    claim: Claim,
+    to: Session | Instance,
+    previous: Holder | None = None,
+    **owner: str | None,
+) -> None:
+    """Give a claim to a holder, from the ``previous`` one if there is one.
+
+    ``owner`` says where the holder is at a work item (``hostname``, ``tty``, ``codebase``); what
+    it leaves out is as the holder itself said. One that never named its host is known by its
+    machine.
+    """
+    kind: HolderKind = "session" if isinstance(to, Session) else "instance"
+    said: dict[str, str | None] = {}
+    if is_work_item(claim.resource):
+        hostname = owner.get("hostname") or to.hostname or to.machine
+        said = {
+            "hostname": hostname,
+            "tty": owner.get("tty") or to.tty,
+            "codebase": owner.get("codebase") or to.codebase,
+            "machine_id": to.machine or hostname,
+        }
+    fence = claim.grant(work.now, kind, to.key, **said)
+    if previous is not None:
+        previous.lose(work.now, claim.resource, to.key)
+    to.acquire(work.now, claim.resource, fence)
+
+
+def move(work: Work, resources: Iterable[str], holder: Holder, to: Session | Instance) -> None:
+    """Give these claims of a holder to its successor, each with the next fence."""
+    for resource in list(resources):
+        grant(work, work.load(Claim, resource), to, holder)
+
+
 def release_all(work: Work, holder: Holder) -> None:
     """Let go of all that a holder has, on both sides."""
     for resource in list(holder.held):
-        work.load(Claim, resource).release(work.now, holder.key)
-        holder.give_up(work.now, resource)
+        release(work, work.load(Claim, resource), holder)
+
+
+def release(work: Work, claim: Claim, holder: Holder) -> None:
+    """Let go of one claim, on both sides."""
+    claim.release(work.now, holder.key)
+    holder.give_up(work.now, claim.resource)

@@ -10,7 +10,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
 from application.fields import Command, Id, Integer, Metadata, Name, Number, Text
-from application.holdings import prepare_holdings, release_all
+from application.holdings import grant, prepare_holdings, release_all
 from application.instance_view import view
 from application.work import Handler, Reply, Work
 from domain import identity
@@ -167,10 +167,10 @@ def register(work: Work, command: RegisterInstance) -> Reply:
     project = identity.slug(command.project)
     if project is None:
         raise InvalidInput.of("project", "has no letter or digit that an id could be made of")
-    parent = _parent(work, command.parent_id)
+    parent = open_parent(work, command.parent_id)
     require_pair(command.scope, parent.scope if parent else None)
-    only = _only_global(work) if command.scope == "global" else None
-    instance, draws = _unregistered(work, project, command.instance_type)
+    only = only_global(work) if command.scope == "global" else None
+    instance, draws = unregistered(work, project, command.instance_type)
     context = command.initial_context or InitialContext()
     policy = command.restart_policy
     instance.register(
@@ -193,7 +193,7 @@ def register(work: Work, command: RegisterInstance) -> Reply:
     if parent is not None:
         parent.add_child(work.now, instance.key)
     if only is not None:
-        instance.acquire(work.now, GLOBAL, only.grant(work.now, "instance", instance.key))
+        grant(work, only, instance)
     return _reply(work, instance, 201)
 
 
@@ -202,20 +202,21 @@ def beat(work: Work, command: BeatInstance) -> Reply:
     if command.activity_reason is not None and command.activity is None:
         raise InvalidInput.of("activity_reason", "goes with activity")
     instance = work.load(Instance, command.instance_id)
-    gap = instance.gap_seconds(work.now)
-    said = command.model_dump(exclude={"instance_id"}, exclude_none=True)
+    gap, lost = instance.gap_seconds(work.now), instance.lost_claims
+    said = command.model_dump(exclude={"instance_id", "claim"}, exclude_none=True)
     instance.beat(work.now, **said)
-    return Reply(
-        {
-            "instance_id": instance.key,
-            "status": instance.status,
-            "last_heartbeat": instance.last_heartbeat,
-            "age_seconds": gap,
-            "stale": gap > work.policy.instance_stale_seconds,
-            "context_percent": instance.context_percent,
-            "current_epic": instance.current_epic,
-        }
-    )
+    value: Json = {
+        "instance_id": instance.key,
+        "status": instance.status,
+        "last_heartbeat": instance.last_heartbeat,
+        "age_seconds": gap,
+        "stale": gap > work.policy.instance_stale_seconds,
+        "context_percent": instance.context_percent,
+        "current_epic": instance.current_epic,
+    }
+    if lost:
+        value["lost_claims"] = lost
+    return Reply(value)
 
 
 def emit(work: Work, command: EmitEvent) -> Reply:
@@ -267,23 +268,19 @@ def create_checkpoint(work: Work, command: CreateCheckpoint) -> Reply:
 def set_parent(work: Work, command: SetParent) -> Reply:
     """The instance; both parents and the child record it in one append."""
     instance = work.load(Instance, command.instance_id)
-    instance.require_open()
-    parent = _parent(work, command.parent_id)
+    instance.require_writable()
+    parent = open_parent(work, command.parent_id)
     previous = work.load(Instance, instance.parent_id) if instance.parent_id else None
     require_pair(instance.scope, parent.scope if parent else None)
     if instance.parent_id != command.parent_id:
-        if previous is not None:
-            previous.remove_child(work.now, instance.key)
-        if parent is not None:
-            parent.add_child(work.now, instance.key)
-        instance.change_parent(work.now, command.parent_id)
+        give_parent(work, instance, previous, parent)
     return _reply(work, instance)
 
 
 def close(work: Work, command: CloseInstance) -> Reply:
     """The closed instance, with what was closed below it."""
     instance = work.load(Instance, command.instance_id)
-    instance.require_open()
+    instance.require_writable()
     below = _open_descendants(work, instance)
     prepare_holdings(work, instance, *below)
     if not command.cascade:
@@ -319,7 +316,7 @@ def _reply(work: Work, instance: Instance, status: int = 200) -> Reply:
     return Reply(view(instance, work.now, work.policy.instance_stale_seconds), status)
 
 
-def _unregistered(work: Work, project: str, instance_type: str) -> tuple[Instance, int]:
+def unregistered(work: Work, project: str, instance_type: str) -> tuple[Instance, int]:
     """An instance under an id that is free, and how many ids were drawn (spec 4)."""
     for draw in range(1, MAX_DRAWS + 1):
         drawn = identity.generate(project, instance_type, work.now, work.entropy(draw))
@@ -330,7 +327,19 @@ def _unregistered(work: Work, project: str, instance_type: str) -> tuple[Instanc
     raise WriteConflict(f"No free id for {project}-{instance_type} in {MAX_DRAWS} draws.")
 
 
-def _parent(work: Work, parent_id: str | None) -> Instance | None:
+def give_parent(
+    work: Work, child: Instance, previous: Instance | None, parent: Instance | None
+) -> None:
+    """Put a child under another parent, or under none; all three record it."""
+    if previous is not None:
+        previous.remove_child(work.now, child.key)
+    if parent is not None:
+        parent.add_child(work.now, child.key)
+    child.change_parent(work.now, parent.key if parent else None)
+
+
+def open_parent(work: Work, parent_id: str | None) -> Instance | None:
+    """The parent of this id. Raises :class:`UnknownParent` unless it is there and open."""
     if parent_id is None:
         return None
     parent = work.load(Instance, parent_id)
@@ -340,7 +349,7 @@ def _parent(work: Work, parent_id: str | None) -> Instance | None:
     return parent
 
 
-def _only_global(work: Work) -> Claim:
+def only_global(work: Work) -> Claim:
     """The claim on being the global instance. Raises :class:`GlobalExists`."""
     claim = work.load(Claim, GLOBAL)
     if claim.holder_id is not None:

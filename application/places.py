@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from application.holdings import prepare_holdings, release_all
+from application.holdings import grant, prepare_holdings, release_all
 from application.session_view import view
 from application.work import Work
 from domain import claim
@@ -92,11 +92,7 @@ class Place:
             else:
                 holder.fail(now, f"Replaced by session {session.key}.")
         for resource in self._claims():
-            previous = self.holders.get(resource.holder_id or "")
-            fence = resource.grant(now, "session", session.key)
-            if previous is not None:
-                previous.lose(now, resource.resource, session.key)
-            session.acquire(now, resource.resource, fence)
+            grant(self.work, resource, session, self.holders.get(resource.holder_id or ""))
         for holder in self.holders.values():
             release_all(self.work, holder)
 

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from application import idempotency, instances, machines, sessions, tasks
+from application import (
+    claims,
+    idempotency,
+    instances,
+    machines,
+    resume,
+    sessions,
+    tasks,
+    work_items,
+)
+from application.claims import fenced
 from application.work import Handler
-from domain import claim, holder, instance, machine, session
+from domain import claim, holder, instance, machine, session_events, work_item
 from domain.aggregate import Event
 
-HANDLERS: Mapping[type, Handler] = {
+_OWN: Mapping[type, Handler] = {
     **sessions.HANDLERS,
     **tasks.HANDLERS,
     **machines.HANDLERS,
     **instances.HANDLERS,
+    **resume.HANDLERS,
+    **claims.HANDLERS,
+    **work_items.HANDLERS,
     **idempotency.HANDLERS,
 }
+# Any of them may come with a fence.
+HANDLERS: Mapping[type, Handler] = {cls: fenced(handler) for cls, handler in _OWN.items()}
 
 EVENTS: tuple[type[Event], ...] = (
-    *session.EVENTS,
+    *session_events.EVENTS,
     *instance.EVENTS,
     *holder.EVENTS,
     *machine.EVENTS,
     *claim.EVENTS,
+    *work_item.EVENTS,
 )

@@ -8,11 +8,13 @@ from uuid import uuid4
 
 from pydantic import Field, StrictBool
 
+from application.claim_view import lost_item
 from application.fields import Command, Id, Metadata, Name, Slot, StallThreshold, Text
-from application.holdings import prepare_holdings, release_all
+from application.holdings import grant, move, prepare_holdings, release_all
 from application.places import Place
 from application.session_view import view
 from application.work import Handler, Reply, Work
+from domain.claim import Claim, is_work_item
 from domain.session import Session, SessionStatus
 
 
@@ -145,12 +147,14 @@ def update(work: Work, command: UpdateSession) -> Reply:
 def beat(work: Work, command: BeatSession) -> Reply:
     """The session, and how long it had been silent before this beat."""
     session = work.load(Session, command.session_id)
-    gap = session.gap_seconds(work.now)
+    gap, lost = session.gap_seconds(work.now), session.lost_claims
     session.beat(work.now, command.current_task_id, command.metadata)
     default_ms = work.policy.stall_threshold_ms
     value = view(session, work.now, default_ms)
     value["age_seconds"] = gap
     value["stale"] = gap > session.threshold_seconds(default_ms)
+    if lost:
+        value["lost_claims"] = lost
     return Reply(value)
 
 
@@ -209,11 +213,12 @@ def recover(work: Work, command: RecoverSession) -> Reply:
     original.require_known()
     if original.recovered_to:
         original.require_same_recovery(command.new_machine_id)
-        return _reply(work, work.load(Session, original.recovered_to))
+        return _recovered(work, work.load(Session, original.recovered_to), original, 200)
     default_ms = work.policy.stall_threshold_ms
     original.require_recoverable(work.now, default_ms)
     place = Place.load(work, original.project_id, command.new_machine_id, command.docker_slot)
     prepare_holdings(work, original)
+    released = _released_items(work, original)
     place.machine.require_available()
     place.require_free(leaving=original)
     original.note_overdue(work.now, default_ms)
@@ -234,10 +239,30 @@ def recover(work: Work, command: RecoverSession) -> Reply:
     for task in original.tasks.values():
         if task.status in carried:
             successor.carry_over(work.now, str(uuid4()), task)
-    original.recover(work.now, successor.key, command.new_machine_id)
+    lost = [lost_item(claim) for claim in released if claim.status != "open"]
+    original.recover(work.now, successor.key, command.new_machine_id, lost)
+    move(work, filter(is_work_item, original.held), original, successor)
+    for claim in released:
+        if claim.status == "open":
+            grant(work, claim, successor)
     place.occupy(successor, leaving=original)
     release_all(work, original)
-    return _reply(work, successor, 201)
+    return _recovered(work, successor, original, 201)
+
+
+def _released_items(work: Work, original: Session) -> list[Claim]:
+    """The items that the session let go of when it broke off, which its successor may want."""
+    ids = dict.fromkeys(original.released_items)
+    work.prepare(*((Claim, item_id) for item_id in ids))
+    return [work.load(Claim, item_id) for item_id in ids]
+
+
+def _recovered(work: Work, successor: Session, original: Session, status: int) -> Reply:
+    """The successor, and what it could not have back of the items let go of (spec 17)."""
+    reply = _reply(work, successor, status)
+    if original.released_items:
+        reply.value["lost_items"] = original.lost_items
+    return reply
 
 
 def delete(work: Work, command: DeleteSession) -> Reply:

@@ -45,7 +45,7 @@ class DeleteTask(Command):
 def create(work: Work, command: CreateTask) -> Reply:
     """201 with the task. An unknown session is 400: it is a field of the body (S4 3.1.b)."""
     session = work.load(Session, command.session_id)
-    if session.version == 0 or session.is_deleted:
+    if not session.is_known:
         raise UnknownSession.of("session_id", "there is no such session")
     session.require_writable()
     if command.project_id != session.project_id:

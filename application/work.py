@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from application.eventstore.mapper import Origin
 from domain.aggregate import Aggregate, Json
+from domain.errors import WriteConflict
 from domain.identity import DEFAULT_TYPES
 
 A = TypeVar("A", bound=Aggregate)
@@ -19,6 +20,7 @@ class Policy(NamedTuple):
 
     stall_threshold_ms: int = 180_000
     instance_stale_seconds: float = 120
+    claim_stale_seconds: float = 300
     instance_types: tuple[str, ...] = DEFAULT_TYPES
 
 
@@ -78,6 +80,10 @@ class Missing(Exception):
     def __init__(self, streams: dict[str, type[Aggregate]]) -> None:
         super().__init__(*streams)
         self.streams = streams
+
+
+class Outdated(WriteConflict):
+    """What was found for the command in the read models is no longer so: find anew, ask again."""
 
 
 class Work:

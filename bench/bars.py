@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from bench import reading, writing
+from bench import asking, bulk, crowd, growth, reading, writing
 from bench.figures import Bar, Effort, Figure, Watch
 from bench.servers import Stage
 
@@ -18,6 +18,8 @@ class Measure(NamedTuple):
     name: str
     run: Run
     bars: tuple[Bar, ...]
+    # Only when it is asked for: it takes as long as all others together.
+    slow: bool = False
 
 
 MEASURES: tuple[Measure, ...] = (
@@ -39,7 +41,39 @@ MEASURES: tuple[Measure, ...] = (
             ),
         ),
     ),
-    Measure("emit", writing.emit, (Bar("emit_p99", "emit at 200/s offered, p99", "<", 10, "ms"),)),
+    Measure(
+        "bulk",
+        bulk.bulk_heartbeats,
+        (
+            Bar(
+                "bulk_to_inserts",
+                "heartbeats/s through /api/heartbeats ÷ raw batched INSERTs",
+                "≥",
+                0.5,
+            ),
+        ),
+    ),
+    Measure(
+        "emit", writing.emit, (Bar("event_emit_p99", "emit at 200/s offered, p99", "<", 10, "ms"),)
+    ),
+    Measure(
+        "instances",
+        asking.instances,
+        (
+            Bar("instance_register_p95", "register an instance, p95", "<", 15, "ms"),
+            Bar("instance_lookup_p95", "one instance, by id or part of it, p95", "<", 10, "ms"),
+            Bar("instance_list_p95", "list of 100 instances, p95", "<", 20, "ms"),
+        ),
+    ),
+    Measure(
+        "events",
+        asking.events,
+        (
+            Bar("last_events_p99", "an instance's last 100 events, p99", "<", 20, "ms"),
+            Bar("replay_p99", "replay of 100 events, p99", "<", 20, "ms"),
+            Bar("event_search_p99", "type and date range over 10,000 events, p99", "<", 50, "ms"),
+        ),
+    ),
     Measure(
         "replies",
         reading.replies,
@@ -85,8 +119,23 @@ MEASURES: tuple[Measure, ...] = (
         ),
     ),
     Measure(
-        "sweep",
-        reading.sweep,
-        (Bar("sweep_seconds", "sweep over 100,000 sessions, 1,000 of them stale", "<", 5, "s"),),
+        "memory",
+        crowd.memory,
+        (Bar("memory_mib", "resident memory with 100,000 live instances", "≤", 512, "MiB"),),
     ),
+    Measure(
+        "sweep",
+        crowd.sweeps,
+        (
+            Bar(
+                "instance_sweep_seconds",
+                "sweep over 100,000 instances, 1,000 of them stale",
+                "<",
+                5,
+                "s",
+            ),
+            Bar("sweep_seconds", "sweep over 100,000 sessions, 1,000 of them stale", "<", 5, "s"),
+        ),
+    ),
+    Measure("history", growth.history, growth.BARS, slow=True),
 )

@@ -43,6 +43,8 @@ class Figure:
     bar: str
     measured: float
     details: Mapping[str, Detail] = field(default_factory=dict)
+    # How it is shown, where a number says too little.
+    shown: str = ""
 
 
 class BenchError(Exception):
@@ -60,8 +62,9 @@ class Effort(NamedTuple):
     passes: int  # of catching up
     lag_seconds: int
     heartbeats: int  # on disk
-    swept: int  # sessions
+    swept: int  # sessions, instances
     stale: int  # of the swept ones
+    history: int = 0  # events of the large store; 0: no history is measured
 
 
 FULL = Effort(5, 8, 60, 500, 100_000, 3, 30, 100_000, 100_000, 1_000)

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import orjson
 import psutil
@@ -24,10 +25,19 @@ from bench.servers import Server
 CONNECTIONS = 64
 # Requests that wrk leaves behind at its end are still carried out.
 DRAIN_SECONDS = 0.5
-SCRIPT = Path(__file__).with_name("heartbeats.lua")
+SCRIPT = Path(__file__).with_name("posts.lua")
 # Refusals by the store's own rules happen to the stock recorder when two beats of one session
 # meet; more than this share is a broken measurement.
 TOLERATED_SHARE = 0.01
+
+
+# A path and a body.
+Post = tuple[str, str]
+
+
+def beats(ids: Iterable[str], plural: str = "sessions") -> list[Post]:
+    """A heartbeat of each."""
+    return [(f"/api/{plural}/{each}/heartbeat", "{}") for each in ids]
 
 
 class Phase(NamedTuple):
@@ -41,19 +51,19 @@ class Phase(NamedTuple):
 
 
 class Saturation:
-    """Heartbeats of many in turn over 64 connections, as fast as they are answered."""
+    """Requests in turn over so many connections, as fast as they are answered."""
 
     def __init__(
         self,
         directory: Path,
-        ids: Sequence[str],
+        requests: Sequence[Post],
         postgres: psutil.Process,
-        plural: str = "sessions",
+        connections: int = CONNECTIONS,
     ) -> None:
-        self._ids = directory / f"{plural}-ids"
-        self._ids.write_text("".join(f"{each}\n" for each in ids))
+        self._requests = directory / f"requests-{uuid4().hex[:8]}"
+        self._requests.write_text("".join(f"{path}\t{body}\n" for path, body in requests))
         self._postgres = postgres
-        self._plural = plural
+        self._connections = connections
 
     def phase(self, server: Server, seconds: int) -> Phase:
         """One phase of load, with what it cost. Raises :class:`BenchError` if it went wrong."""
@@ -76,9 +86,8 @@ class Saturation:
         )
 
     def _wrk(self, server: Server, seconds: int) -> Mapping[str, Any]:
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s"]
-        command += ["-s", str(SCRIPT), server.url, "--", server.key, str(self._ids)]
-        command.append(self._plural)
+        command = ["wrk", "-t1", f"-c{self._connections}", f"-d{seconds}s", "--timeout", "20s"]
+        command += ["-s", str(SCRIPT), server.url, "--", server.key, str(self._requests)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         _, found, result = done.stdout.partition("RESULT ")
         if done.returncode or not found:
@@ -130,14 +139,14 @@ class Running:
 
 @contextmanager
 def constant_rate(
-    server: Server, session_ids: Sequence[str], rate: int, seconds: int, connections: int = 32
+    server: Server, requests: Sequence[Post], rate: int, seconds: int, connections: int = 32
 ) -> Iterator[Running]:
-    """Heartbeats of sessions in turn at a constant rate."""
+    """Requests in turn at a constant rate."""
     parts = urlsplit(server.url)
     assert parts.hostname is not None
     assert parts.port is not None
     running = Running(
-        Plan(parts.hostname, parts.port, server.key, list(session_ids), rate, seconds, connections)
+        Plan(parts.hostname, parts.port, server.key, list(requests), rate, seconds, connections)
     )
     try:
         yield running
@@ -154,6 +163,19 @@ class Client:
 
     def timed(self, verb: str, path: str, body: Mapping[str, object] | None = None) -> float:
         """Milliseconds until the whole reply was there."""
+        return self._asked(verb, path, body)[0]
+
+    def get(self, path: str) -> Mapping[str, Any]:
+        """The reply to a GET."""
+        return self._asked("GET", path, None)[1]
+
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> Mapping[str, Any]:
+        """The reply to a POST."""
+        return self._asked("POST", path, body or {})[1]
+
+    def _asked(
+        self, verb: str, path: str, body: Mapping[str, object] | None
+    ) -> tuple[float, Mapping[str, Any]]:
         content = None if body is None else orjson.dumps(body)
         started = time.perf_counter()
         self._connection.request(verb, path, content, self._headers)
@@ -162,23 +184,20 @@ class Client:
         taken = (time.perf_counter() - started) * 1000
         if response.status not in (200, 201):
             raise BenchError(f"{verb} {path}: {response.status} {reply[:500].decode()}")
-        return taken
-
-    def post(self, path: str, body: Mapping[str, object] | None = None) -> Mapping[str, Any]:
-        """The reply to a POST."""
-        self._connection.request("POST", path, orjson.dumps(body or {}), self._headers)
-        response = self._connection.getresponse()
-        reply: Mapping[str, Any] = orjson.loads(response.read())
-        if response.status not in (200, 201):
-            raise BenchError(f"POST {path}: {response.status} {reply}")
-        return reply
+        parsed: Mapping[str, Any] = orjson.loads(reply)
+        return taken, parsed
 
 
-def touch(server: Server, session_ids: Sequence[str]) -> None:
-    """Beat once for each session: the first beat of a cold one loads it from the log."""
+def touch(server: Server, ids: Iterable[str], plural: str = "sessions") -> None:
+    """Beat once for each: the first beat of a cold one loads it from the log."""
     client = Client(server)
-    for session_id in session_ids:
-        client.timed("POST", f"/api/sessions/{session_id}/heartbeat", {})
+    for path, _ in beats(ids, plural):
+        client.timed("POST", path, {})
+
+
+def bulk(ids: Sequence[str], said: Mapping[str, object] | None = None) -> Mapping[str, object]:
+    """The body for ``/api/heartbeats`` with a beat of each instance."""
+    return {"heartbeats": [{"instance_id": each, **(said or {})} for each in ids]}
 
 
 def register_instances(server: Server, count: int) -> list[str]:

@@ -29,7 +29,8 @@ class Plan(NamedTuple):
     host: str
     port: int
     key: str
-    session_ids: list[str]
+    # Path and body of each POST, sent in turn.
+    requests: list[tuple[str, str]]
     rate: int
     seconds: int
     connections: int
@@ -50,7 +51,7 @@ class Load:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._requests = [_request(plan, session_id) for session_id in plan.session_ids]
+        self._requests = [_request(plan, path, body) for path, body in plan.requests]
         self._due: deque[tuple[float, bytes]] = deque()
         self.free: deque[Connection] = deque()
         self.outcome = Outcome([], [], 0, 0)
@@ -90,7 +91,7 @@ class Load:
         """Note an answer; its connection is free again."""
         now = time.monotonic()
         self.outcome.latencies_ms.append((now - due) * 1000)
-        if status == b"200":
+        if status in (b"200", b"201"):
             position = head.partition(b"x-event-position: ")[2].partition(b"\r\n")[0]
             self.outcome.acknowledged.append((now, int(position)))
         else:
@@ -133,13 +134,13 @@ class Connection(asyncio.Protocol):
             self._load.answered(self, self._due, head[9:12], head)
 
 
-def _request(plan: Plan, session_id: str) -> bytes:
+def _request(plan: Plan, path: str, body: str) -> bytes:
     return (
-        f"POST /api/sessions/{session_id}/heartbeat HTTP/1.1\r\n"
+        f"POST {path} HTTP/1.1\r\n"
         f"host: {plan.host}:{plan.port}\r\n"
         f"x-api-key: {plan.key}\r\n"
         "content-type: application/json\r\n"
-        "content-length: 2\r\n\r\n{}"
+        f"content-length: {len(body.encode())}\r\n\r\n{body}"
     ).encode()
 
 

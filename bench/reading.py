@@ -1,4 +1,4 @@
-"""Measures of the read side: replies to one client, the projector, the sweep."""
+"""Measures of the read side: replies to one client, the projector."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psycopg
@@ -16,12 +15,11 @@ from bench.history import (
     NAMESPACE,
     Fleet,
     Writer,
-    open_session,
     open_sessions,
     session_id,
     writing,
 )
-from bench.load import Client, constant_rate, touch
+from bench.load import Client, beats, constant_rate, touch
 from bench.servers import Stage, positions, settle, tidy, watching
 
 KNOWN_SESSIONS = 10_000
@@ -29,10 +27,6 @@ FLEET = 1_000
 LAG_RATE = 1_000
 LOOK_SECONDS = 0.002
 CATCH_UP_SECONDS = 120.0
-
-# Longer than it takes to write the history: what is fresh stays fresh until the sweep.
-STALL_SECONDS = 1_800
-STALE_FOR = timedelta(hours=2)
 
 
 def replies(stage: Stage, effort: Effort, watch: Watch) -> Iterator[Figure]:
@@ -109,7 +103,7 @@ def projector(stage: Stage, effort: Effort, watch: Watch) -> Iterator[Figure]:
         watch(f"{LAG_RATE}/s for {effort.lag_seconds} s", steps - 1, steps)
         with (
             Lookout(database) as lookout,
-            constant_rate(server, ids, LAG_RATE, effort.lag_seconds) as load,
+            constant_rate(server, beats(ids), LAG_RATE, effort.lag_seconds) as load,
         ):
             outcome = load.finish()
             settle(database)
@@ -196,29 +190,3 @@ class Lookout:
                 if last:
                     return
                 self._stopping.wait(LOOK_SECONDS)
-
-
-def sweep(stage: Stage, effort: Effort, watch: Watch) -> Iterator[Figure]:
-    """Recording the stalls among very many sessions."""
-    thresholds = {
-        "STALL_THRESHOLD_MS": str(STALL_SECONDS * 1000),
-        "CLAIM_STALE_SECONDS": str(STALL_SECONDS * 2),
-    }
-    with stage.database() as database, stage.holdfast(database, **thresholds) as server:
-        now = datetime.now(UTC)
-        every = effort.swept // effort.stale
-        with writing(database) as writer:
-            for number in range(effort.swept):
-                if number % 1_000 == 0:
-                    watch("opening sessions", number, effort.swept)
-                open_session(writer, number, now - STALE_FOR if number % every == 0 else now)
-        watch("catching up", effort.swept, effort.swept)
-        settle(database)
-        tidy(database)
-        watch("sweeping", effort.swept, effort.swept)
-        started = time.perf_counter()
-        reply = Client(server).post("/api/sessions/detect-failures")
-        taken = time.perf_counter() - started
-    if reply["stalled"] != effort.stale:
-        raise BenchError(f"{reply['stalled']} stalls were found where there are {effort.stale}")
-    yield Figure("sweep_seconds", taken, {"sessions": effort.swept, "stale": effort.stale})

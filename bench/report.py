@@ -28,6 +28,7 @@ def keep(path: Path, run: Json, figures: list[Figure]) -> None:
     for figure in figures:
         kept[figure.bar] = {
             "measured": figure.measured,
+            **({"shown": figure.shown} if figure.shown else {}),
             "details": dict(figure.details),
             "run": run,
         }
@@ -56,7 +57,8 @@ def table(figures: list[Figure], failures: dict[str, str]) -> Table:
             if bar.name in by_bar:
                 figure = by_bar[bar.name]
                 verdict = "[green]✓" if bar.met_by(figure.measured) else "[red]✗"
-                shown.add_row(bar.what, _with_unit(bar, figure.measured), bar.shown(), verdict)
+                measured = figure.shown or _with_unit(bar, figure.measured)
+                shown.add_row(bar.what, measured, bar.shown(), verdict)
             elif measure.name in failures:
                 shown.add_row(bar.what, "[red]failed", bar.shown(), "")
     return shown
@@ -77,9 +79,9 @@ def markdown(path: Path) -> str:
         if entry is None:
             lines.append(f"| {bar.what} | | {bar.shown()} | |")
             continue
-        measured = entry["measured"]
-        verdict = "✓" if bar.met_by(measured) else "✗"
-        lines.append(f"| {bar.what} | {_with_unit(bar, measured)} | {bar.shown()} | {verdict} |")
+        measured = entry.get("shown") or _with_unit(bar, entry["measured"])
+        verdict = "✓" if bar.met_by(entry["measured"]) else "✗"
+        lines.append(f"| {bar.what} | {measured} | {bar.shown()} | {verdict} |")
     details = {bar.what: kept[bar.name]["details"] for bar in _bars() if bar.name in kept}
     lines += ["", *(f"- {what}: {_listed(given)}" for what, given in details.items())]
     runs = {entry["run"]["started"]: entry["run"] for entry in kept.values()}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import cycle
 
+import orjson
 import psycopg
 
+from bench.agents import TURN, instance_id, register
 from bench.figures import BenchError, Detail, Effort, Figure, Watch, median, percentile
-from bench.history import open_sessions, session_id
-from bench.load import Phase, Saturation, constant_rate, register_instances, touch
+from bench.history import open_sessions, session_id, writing
+from bench.load import Phase, Post, Saturation, beats, constant_rate, register_instances, touch
 from bench.servers import Server, Stage, positions, settle, tidy, watching
 
 SESSIONS = 1_000
@@ -20,6 +24,7 @@ WARM_SECONDS = 2
 DISK_STREAMS = 200
 
 IDS = tuple(session_id(number) for number in range(SESSIONS))
+AGENTS = tuple(instance_id(number) for number in range(SESSIONS))
 
 
 def populate(server: Server, database_url: str) -> None:
@@ -43,7 +48,7 @@ def heartbeats(stage: Stage, effort: Effort, watch: Watch) -> Iterator[Figure]:
         stage.holdfast(database) as holdfast,
         stage.bare() as bare,
     ):
-        load = Saturation(stage.directory, IDS, stage.postgres)
+        load = Saturation(stage.directory, beats(IDS), stage.postgres)
         watch("opening sessions", 0, steps)
         populate(holdfast, database)
         with stage.stock(stock_database, SESSIONS) as stock:
@@ -107,16 +112,21 @@ def _described(name: str, phases: list[Phase]) -> dict[str, Detail]:
 
 
 def emit(stage: Stage, effort: Effort, watch: Watch) -> Iterator[Figure]:
-    """Latency of one durable write while 200 fall due each second."""
+    """Latency of one durable event of an instance's work while 200 fall due each second."""
     with stage.database() as database, stage.holdfast(database) as server:
-        watch("opening sessions", 0, 2)
-        populate(server, database)
+        watch("registering instances", 0, 2)
+        with writing(database) as writer:
+            for number in range(SESSIONS):
+                register(writer, number, datetime.now(UTC))
+        settle(database)
+        tidy(database)
+        touch(server, AGENTS, "instances")
         settle(database)
         watch(f"{EMIT_RATE}/s for {effort.emit_seconds} s", 1, 2)
-        with constant_rate(server, IDS, EMIT_RATE, effort.emit_seconds) as load:
+        with constant_rate(server, emissions(AGENTS), EMIT_RATE, effort.emit_seconds) as load:
             latencies = load.finish().latencies_ms
     yield Figure(
-        "emit_p99",
+        "event_emit_p99",
         percentile(latencies, 99),
         {
             "p50_ms": percentile(latencies, 50),
@@ -127,6 +137,15 @@ def emit(stage: Stage, effort: Effort, watch: Watch) -> Iterator[Figure]:
             "requests": len(latencies),
         },
     )
+
+
+def emissions(ids: Sequence[str]) -> list[Post]:
+    """An event of each instance's work, of several types."""
+    work = cycle(TURN)
+    return [
+        (f"/api/instances/{each}/events", orjson.dumps({"event_type": t, "event_data": d}).decode())
+        for each, (t, d) in zip(ids, work, strict=False)
+    ]
 
 
 def disk(stage: Stage, effort: Effort, watch: Watch) -> Iterator[Figure]:
@@ -151,7 +170,7 @@ def _bytes_each(
     kind: str,
     ids: Sequence[str],
 ) -> Figure:
-    load = Saturation(stage.directory, ids, stage.postgres, f"{kind}s")
+    load = Saturation(stage.directory, beats(ids, f"{kind}s"), stage.postgres)
     with watching(database) as connection:
         first = positions(connection).head
         before = _sizes(connection)
@@ -163,10 +182,10 @@ def _bytes_each(
         settle(database)
         after = _sizes(connection)
         written = positions(connection).head - first
-        beats = _heartbeats_after(connection, first, f"{kind}_heartbeat")
-    if beats != written:
-        raise BenchError(f"{written} events, of which only {beats} are heartbeats")
-    each = {name: (after[name] - before[name]) / beats for name in after}
+        stored = _heartbeats_after(connection, first, f"{kind}_heartbeat")
+    if stored != written:
+        raise BenchError(f"{written} events, of which only {stored} are heartbeats")
+    each = {name: (after[name] - before[name]) / stored for name in after}
     snapshots = each.pop("snapshots")
     return Figure(
         f"disk_per_{kind}_heartbeat",
@@ -174,8 +193,8 @@ def _bytes_each(
         {
             **{f"{name}_bytes": value for name, value in each.items()},
             "snapshots_besides_bytes": snapshots,
-            "heartbeats": beats,
-            "of_each": beats // DISK_STREAMS,
+            "heartbeats": stored,
+            "of_each": stored // DISK_STREAMS,
         },
     )
 

@@ -128,3 +128,8 @@ def merged(metadata: Json, patch: Json | None) -> Json:
         return metadata
     both = {**metadata, **patch}
     return {key: value for key, value in both.items() if value is not None}
+
+
+def iso(at: datetime) -> str:
+    """A moment as text, for what is kept as JSON: UTC with ``Z`` (spec 9)."""
+    return at.isoformat().replace("+00:00", "Z")

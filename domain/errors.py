@@ -5,12 +5,15 @@ The tree::
     HoldfastError
     ├── InvalidInput            the request itself is wrong
     │   ├── UnknownSession · UnknownSlot · NotRecoverable · UnknownParent · UnknownEventType
+    │   ├── UnknownInstance · DependencyCycle
     ├── NotFound                there is no such thing (any more)
     │   ├── SessionNotFound · TaskNotFound · MachineNotFound · InstanceNotFound · StreamNotFound
+    │   ├── ClaimNotFound · WorkItemNotFound
     ├── Conflict                right in itself, refused by the present state
     │   ├── SessionExists · SlotTaken · SessionEnded · Superseded · InvalidTransition
     │   ├── MachineUnavailable · AlreadyRecovered · NotArchivable · WriteConflict
-    │   ├── InstanceEnded · HasLiveChildren · GlobalExists
+    │   ├── InstanceEnded · InstanceAlive · HasLiveChildren · GlobalExists
+    │   ├── ClaimHeld · NotHolder · StaleFence · ItemCompleted · BlockedByDependencies
     ├── IdempotencyMismatch     one idempotency key, two different requests
     └── Unavailable             nothing is wrong with the request; try again
         └── TimedOut
@@ -75,6 +78,12 @@ class UnknownSession(InvalidInput):
     code = "unknown_session"
 
 
+class UnknownInstance(InvalidInput):
+    """No such instance."""
+
+    code = "unknown_instance"
+
+
 class UnknownSlot(InvalidInput):
     """The machine has no such docker slot."""
 
@@ -97,6 +106,12 @@ class UnknownEventType(InvalidInput):
     """The event type is not in the catalogue."""
 
     code = "unknown_event_type"
+
+
+class DependencyCycle(InvalidInput):
+    """Work items cannot wait for each other in a circle."""
+
+    code = "dependency_cycle"
 
 
 class NotFound(HoldfastError):
@@ -133,6 +148,18 @@ class StreamNotFound(NotFound):
     """No such stream."""
 
     code = "stream_not_found"
+
+
+class ClaimNotFound(NotFound):
+    """Nobody ever claimed that."""
+
+    code = "claim_not_found"
+
+
+class WorkItemNotFound(NotFound):
+    """No such work item."""
+
+    code = "work_item_not_found"
 
 
 class Conflict(HoldfastError):
@@ -193,6 +220,12 @@ class InstanceEnded(Conflict):
     code = "instance_closed"
 
 
+class InstanceAlive(Conflict):
+    """The instance is active; only a stale or closed one can be resumed."""
+
+    code = "instance_alive"
+
+
 class HasLiveChildren(Conflict):
     """The instance has active children; close them too with cascade."""
 
@@ -203,6 +236,36 @@ class GlobalExists(Conflict):
     """There is a live global instance already."""
 
     code = "global_exists"
+
+
+class ClaimHeld(Conflict):
+    """Another holds the work item."""
+
+    code = "claim_held"
+
+
+class NotHolder(Conflict):
+    """Only the holder of a claim may do that."""
+
+    code = "not_holder"
+
+
+class StaleFence(Conflict):
+    """The claim is no longer held under this fence: another may be at work on the item."""
+
+    code = "stale_fence"
+
+
+class ItemCompleted(Conflict):
+    """The work item is completed already."""
+
+    code = "item_completed"
+
+
+class BlockedByDependencies(Conflict):
+    """Other work items must be completed first."""
+
+    code = "blocked_by_dependencies"
 
 
 class NotArchivable(Conflict):

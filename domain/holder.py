@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from domain.aggregate import Aggregate, Event
+from domain.aggregate import Aggregate, Event, Json, iso
+from domain.claim import is_work_item
 
 
 class HolderEvent(Event):
@@ -31,8 +32,11 @@ class ClaimLost(HolderEvent):
     taken_by: str
 
     def change(self, holder: Holder) -> None:
-        holder.held.pop(self.resource, None)
+        fence = holder.held.pop(self.resource, None)
         holder.displaced(self.resource, self.taken_by)
+        if is_work_item(self.resource):
+            lost = {"item_id": self.resource, "fence": fence, "taken_by": self.taken_by}
+            holder.lost_claims = [*holder.lost_claims, {**lost, "at": iso(self.timestamp)}]
 
 
 class ClaimGivenUp(HolderEvent):
@@ -42,6 +46,7 @@ class ClaimGivenUp(HolderEvent):
 
     def change(self, holder: Holder) -> None:
         holder.held.pop(self.resource, None)
+        holder.gave_up(self.resource)
 
 
 EVENTS: tuple[type[HolderEvent], ...] = (ClaimAcquired, ClaimLost, ClaimGivenUp)
@@ -53,6 +58,31 @@ class Holder(Aggregate):
 
     # Resource to fence.
     held: dict[str, int] = field(default_factory=dict)
+    # What was taken over since the last heartbeat, which tells the holder (spec 17).
+    lost_claims: list[Json] = field(default_factory=list)
+
+    # Where it works, for whoever wants to know who has a claim.
+    hostname: str | None = None
+    tty: str | None = None
+    codebase: str | None = None
+
+    @property
+    def machine(self) -> str | None:
+        """The machine that it runs on, as far as it said so."""
+        return self.hostname
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether what it holds is anyone's."""
+        raise NotImplementedError
+
+    def gap_seconds(self, at: datetime) -> float:
+        """Seconds since the last sign of life."""
+        raise NotImplementedError
+
+    def require_writable(self) -> None:
+        """Raise unless it may still act: it is known and has not ended."""
+        raise NotImplementedError
 
     def acquire(self, at: datetime, resource: str, fence: int) -> None:
         """Note a grant."""
@@ -68,3 +98,6 @@ class Holder(Aggregate):
 
     def displaced(self, resource: str, taken_by: str) -> None:
         """What losing a resource means to this holder, beyond no longer having it."""
+
+    def gave_up(self, resource: str) -> None:
+        """What letting go of a resource means to this holder, beyond no longer having it."""

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from sys import intern
 from types import new_class
 from typing import Any, ClassVar, Literal, cast, get_args
 
 from domain import liveness, work
-from domain.aggregate import Event, Json
-from domain.errors import HasLiveChildren, InstanceEnded, InstanceNotFound, UnknownEventType
+from domain.aggregate import Event, Json, iso
+from domain.errors import (
+    HasLiveChildren,
+    InstanceAlive,
+    InstanceEnded,
+    InstanceNotFound,
+    UnknownEventType,
+)
 from domain.hierarchy import Scope
 from domain.holder import Holder
+from domain.packed import Packed, PackedJson
+from domain.standing import FOLLOWED, Checkpoint, Standing, quoted
 
 Activity = Literal["working", "waiting_for_human", "idle"]
 InstanceStatus = Literal["active", "stale", "closed"]
@@ -50,6 +59,10 @@ class InstanceRegistered(InstanceEvent):
     context_percent: float | None = None
     current_epic: str | None = None
     predecessor: str | None = None
+    # What a successor takes over: the epic, where the work stands, and the restarts so far.
+    last_epic: str | None = None
+    standing: Json | None = None
+    restarts: int | None = None
     # How many ids were drawn until one was free; left out when the first one was.
     draws: int | None = None
 
@@ -67,10 +80,16 @@ class InstanceRegistered(InstanceEvent):
             "restart_policy",
             "context_percent",
             "current_epic",
+            "last_epic",
             "predecessor",
         ):
-            setattr(instance, name, getattr(self, name))
+            value = getattr(self, name)
+            # Words that many instances share are kept once.
+            setattr(instance, name, intern(value) if isinstance(value, str) else value)
         instance.tags = self.tags or []
+        instance.restarts = self.restarts or 0
+        if self.standing is not None:
+            instance.standing = Standing.inherited(self.standing)
         instance.created_at = instance.last_heartbeat = instance.alive_since = self.timestamp
 
 
@@ -91,11 +110,20 @@ class InstanceHeartbeat(InstanceEvent):
         if instance.status == "stale":
             instance.status, instance.alive_since = "active", self.timestamp
         instance.last_heartbeat = self.timestamp
+        instance.lost_claims = []
         for name in ("context_percent", "current_epic", "metrics", "git", "native_session_id"):
             if (value := getattr(self, name)) is not None:
                 setattr(instance, name, value)
         if self.activity is not None:
-            instance.activity, instance.activity_reason = self.activity, self.activity_reason
+            instance.activity = cast(Activity, intern(self.activity))
+            instance.activity_reason = self.activity_reason
+            instance.activity_num = self.originator_version
+        if self.context_percent is not None:
+            instance.context_num = self.originator_version
+        if self.current_epic is not None:
+            instance.epic_num = self.originator_version
+        if self.git is not None:
+            instance.git_num = self.originator_version
         since = liveness.age_seconds(instance.alive_since or self.timestamp, self.timestamp)
         if (instance.restarts or instance.crash_looping) and since >= CRASH_LOOP_RESET_SECONDS:
             instance.restarts, instance.crash_looping = 0, False
@@ -186,22 +214,33 @@ class WorkRecorded(InstanceEvent):
     def change(self, instance: Instance) -> None:
         instance.latest[self.event_type] = {
             "sequence_num": self.originator_version,
-            "timestamp": self.timestamp.isoformat().replace("+00:00", "Z"),
+            "timestamp": iso(self.timestamp),
             "data": self.data,
         }
+        if self.event_type in FOLLOWED:
+            instance.standing = instance.standing or Standing()
+            instance.standing.follow(self.event_type, self.originator_version, self.data)
         epic = self.data.get("epic_id")
         match self.event_type:
             case "epic_started":
                 instance.last_epic = instance.current_epic = epic
+                instance.epic_num = self.originator_version
             case "epic_completed" | "epic_failed":
                 instance.last_epic = epic
                 if instance.current_epic == epic:
                     instance.current_epic = None
             case "context_window_updated":
                 instance.context_percent = self.data["context_percent"]
+                instance.context_num = self.originator_version
             case "checkpoint_created" | "checkpoint_loaded":
                 if (state := self.data.get("state")) is not None:
                     instance.checkpoint_state = state
+                    instance.checkpoint = Checkpoint(
+                        number=self.originator_version,
+                        checkpoint_id=self.data.get("checkpoint_id"),
+                        label=quoted(self.data.get("label")),
+                        from_instance_id=self.data.get("from_instance_id"),
+                    )
 
 
 def _event_class(name: str, catalogued: type[work.WorkEvent]) -> type[WorkRecorded]:
@@ -234,6 +273,7 @@ class Instance(Holder):
     """An instance's rules."""
 
     category: ClassVar[str] = "instance"
+    state_version: ClassVar[int] = 2
 
     project: str = ""
     project_name: str = ""
@@ -242,9 +282,6 @@ class Instance(Holder):
     name: str | None = None
     parent_id: str | None = None
     tags: list[str] = field(default_factory=list)
-    hostname: str | None = None
-    tty: str | None = None
-    codebase: str | None = None
     restart_policy: Json | None = None
     status: InstanceStatus = "active"
     context_percent: float | None = None
@@ -266,8 +303,16 @@ class Instance(Holder):
     predecessor: str | None = None
     successor: str | None = None
     checkpoint_state: Json | None = None
+    checkpoint: Checkpoint | None = None
+    # Made with the first event that it follows: most of what beats has no work recorded.
+    standing: Standing | None = None
+    # The numbers of the events that last said so; until then the registration is the evidence.
+    context_num: int = 1
+    epic_num: int = 1
+    git_num: int = 1
+    activity_num: int = 1
     # The newest event of each type of the catalogue, with its sequence number as evidence.
-    latest: dict[str, Json] = field(default_factory=dict)
+    latest: PackedJson = field(default_factory=Packed)
     # In the order in which they came.
     children: dict[str, bool] = field(default_factory=dict)
 
@@ -277,6 +322,11 @@ class Instance(Holder):
     def is_known(self) -> bool:
         """Whether it was registered."""
         return self.version > 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Closed: what it holds is anyone's."""
+        return self.status == "closed"
 
     def gap_seconds(self, at: datetime) -> float:
         """Seconds since the last sign of life."""
@@ -304,11 +354,30 @@ class Instance(Holder):
         if not self.is_known:
             raise InstanceNotFound
 
-    def require_open(self) -> None:
+    def require_writable(self) -> None:
         """Raise unless it was registered and has not been closed."""
         self.require_known()
         if self.status == "closed":
-            raise InstanceEnded(details={"closed_at": self.closed_at})
+            details: Json = {"closed_at": self.closed_at}
+            if self.successor is not None:
+                details["successor"] = self.successor
+            raise InstanceEnded(details=details)
+
+    def require_resumable(self, at: datetime, stale_seconds: float) -> None:
+        """Raise :class:`InstanceAlive` for one that beats: nobody may take its work from it."""
+        self.require_known()
+        if self.status_at(at, stale_seconds) == "active":
+            age = self.gap_seconds(at)
+            raise InstanceAlive(
+                f"Instance {self.key} is active; its last heartbeat was"
+                f" {liveness.human_age(age)}. Close it first, or wait until it is stale.",
+                details={
+                    "instance_id": self.key,
+                    "last_heartbeat": self.last_heartbeat,
+                    "age_seconds": age,
+                    "seconds_until_stale": stale_seconds - age,
+                },
+            )
 
     # Life
 
@@ -318,7 +387,7 @@ class Instance(Holder):
 
     def beat(self, at: datetime, **said: Any) -> None:
         """Note a sign of life, and what the instance says of itself."""
-        self.require_open()
+        self.require_writable()
         self.record(InstanceHeartbeat, at, **said)
 
     def note_stale(self, at: datetime, stale_seconds: float) -> bool:
@@ -344,8 +413,25 @@ class Instance(Holder):
 
     def close(self, at: datetime, cascade_from: str | None = None) -> None:
         """End."""
-        self.require_open()
+        self.require_writable()
         self.record(InstanceClosed, at, cascade_from=cascade_from)
+
+    def inheritance(self) -> Json:
+        """What a successor registers with, beyond what is its own: hostname, tty, parent."""
+        names = ("project", "project_name", "instance_type", "scope", "name", "restart_policy")
+        return {
+            **{name: getattr(self, name) for name in (*names, "current_epic", "last_epic")},
+            "tags": self.tags or None,
+            "standing": self.standing.as_json() if self.standing else None,
+            "restarts": self.restarts or None,
+            "predecessor": self.key,
+        }
+
+    def hand_over(self, at: datetime, successor: str) -> None:
+        """Name the successor; one that has not been closed ends with this."""
+        self.record(InstanceResumed, at, successor=successor)
+        if self.status != "closed":
+            self.close(at)
 
     def require_childless(self, live_children: list[str]) -> None:
         """Raise :class:`HasLiveChildren` if any child is active."""
@@ -371,7 +457,7 @@ class Instance(Holder):
 
     def record_work(self, at: datetime, event_type: str, data: Json) -> WorkRecorded:
         """Record an event of the catalogue, whose data was validated against it."""
-        self.require_open()
+        self.require_writable()
         if event_type not in WORK_EVENTS:
             raise UnknownEventType
         return self.record(WORK_EVENTS[event_type], at, data=data)

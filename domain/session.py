@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import ClassVar, Literal, get_args
 
 from domain import liveness
-from domain.aggregate import Event, Json, merged
+from domain.aggregate import Event, Json
 from domain.claim import is_work_item
 from domain.errors import (
     AlreadyRecovered,
@@ -21,6 +21,27 @@ from domain.errors import (
     TaskNotFound,
 )
 from domain.holder import Holder
+from domain.session_events import (
+    SessionActivated,
+    SessionArchived,
+    SessionCompleted,
+    SessionCreated,
+    SessionDeleted,
+    SessionFailed,
+    SessionHeartbeat,
+    SessionPaused,
+    SessionRecovered,
+    SessionRecoveryPrepared,
+    SessionStalled,
+    SessionUpdated,
+    TaskBlocked,
+    TaskCompleted,
+    TaskCreated,
+    TaskDeleted,
+    TaskFailed,
+    TaskStarted,
+    TaskUpdated,
+)
 from domain.task import Task, TaskStatus
 
 SessionStatus = Literal["active", "paused", "completed", "failed", "stalled"]
@@ -30,303 +51,6 @@ LIVE: frozenset[SessionStatus] = frozenset({"active", "paused", "stalled"})
 # Metadata that the service itself sets (S4 3.2-3.4): a successor does not inherit it.
 SERVICE_METADATA = frozenset(
     {"error_message", "recovery", "recovery_prepared_at", "archived", "archived_at"}
-)
-
-
-class SessionEvent(Event):
-    """A session's event."""
-
-
-class SessionCreated(SessionEvent):
-    """A session was opened, or opened in the place of one that it recovers."""
-
-    event_type = "session_created"
-    project_id: str
-    machine_id: str
-    docker_slot: int | None = None
-    metadata: Json | None = None
-    instance_id: str | None = None
-    hostname: str | None = None
-    tty: str | None = None
-    codebase: str | None = None
-    stall_threshold_ms: int | None = None
-    recovered_from: str | None = None
-
-    def change(self, session: Session) -> None:
-        session.project_id, session.machine_id = self.project_id, self.machine_id
-        session.docker_slot = self.docker_slot
-        session.metadata = merged({}, self.metadata)
-        session.instance_id, session.hostname = self.instance_id, self.hostname
-        session.tty, session.codebase = self.tty, self.codebase
-        session.stall_threshold_ms = self.stall_threshold_ms
-        session.recovered_from = self.recovered_from
-        session.created_at = session.started_at = session.last_heartbeat = self.timestamp
-
-
-class SessionHeartbeat(SessionEvent):
-    """The session is alive (S4 2.2)."""
-
-    event_type = "session_heartbeat"
-    compact = True
-    current_task_id: str | None = None
-    metadata: Json | None = None
-
-    def change(self, session: Session) -> None:
-        session.last_heartbeat = self.timestamp
-        if self.current_task_id is not None:
-            session.current_task_id = self.current_task_id
-        session.metadata = merged(session.metadata, self.metadata)
-
-
-class SessionUpdated(SessionEvent):
-    """The current task or the metadata changed. An empty ``current_task_id`` clears it."""
-
-    event_type = "session_updated"
-    current_task_id: str | None = None
-    metadata: Json | None = None
-
-    def change(self, session: Session) -> None:
-        if self.current_task_id is not None:
-            session.current_task_id = self.current_task_id or None
-        session.metadata = merged(session.metadata, self.metadata)
-
-
-class SessionPaused(SessionEvent):
-    """The session rests on purpose; it never stalls while it does."""
-
-    event_type = "session_paused"
-
-    def change(self, session: Session) -> None:
-        session.status = "paused"
-
-
-class SessionActivated(SessionEvent):
-    """A paused or stalled session works again. Whoever says so has shown that it is alive."""
-
-    event_type = "session_activated"
-
-    def change(self, session: Session) -> None:
-        session.status = "active"
-        session.last_heartbeat = self.timestamp
-
-
-class SessionStalled(SessionEvent):
-    """No heartbeat for longer than the threshold, or someone said so; it may yet come back."""
-
-    event_type = "session_stalled"
-    reason: Literal["no_heartbeat", "marked"]
-    age_ms: int
-
-    def change(self, session: Session) -> None:
-        session.status = "stalled"
-
-
-class SessionCompleted(SessionEvent):
-    """The session ended well."""
-
-    event_type = "session_completed"
-
-    def change(self, session: Session) -> None:
-        session.status, session.outcome = "completed", "completed"
-        session.completed_at = self.timestamp
-
-
-class SessionFailed(SessionEvent):
-    """The session ended badly; its metadata keeps the error (S4 3.2)."""
-
-    event_type = "session_failed"
-    error_message: str
-    metadata: Json | None = None
-
-    def change(self, session: Session) -> None:
-        session.status, session.outcome = "failed", "failed"
-        session.completed_at = self.timestamp
-        session.metadata = merged(
-            session.metadata, {**(self.metadata or {}), "error_message": self.error_message}
-        )
-
-
-class SessionRecoveryPrepared(SessionEvent):
-    """Someone is about to recover the session (S4 3.3)."""
-
-    event_type = "session_recovery_prepared"
-    machine_cleared: bool = False
-
-    def change(self, session: Session) -> None:
-        session.metadata = {
-            **session.metadata,
-            "recovery_prepared_at": _iso(self.timestamp),
-        }
-        if self.machine_cleared:
-            session.machine_id = None
-
-
-class SessionRecovered(SessionEvent):
-    """A successor carries the work on; this session is over (S4 3.3.d)."""
-
-    event_type = "session_recovered"
-    recovered_to: str
-    onto_machine_id: str
-
-    def change(self, session: Session) -> None:
-        session.status, session.outcome = "completed", "recovered"
-        session.recovered_to, session.recovered_onto = self.recovered_to, self.onto_machine_id
-        session.completed_at = session.completed_at or self.timestamp
-        session.metadata = {
-            **session.metadata,
-            "recovery": {"outcome": "recovered", "recovered_to": self.recovered_to},
-        }
-
-
-class SessionArchived(SessionEvent):
-    """Kept for good: clean-up leaves the session alone (S4 3.4)."""
-
-    event_type = "session_archived"
-
-    def change(self, session: Session) -> None:
-        session.archived_at = self.timestamp
-        session.metadata = {
-            **session.metadata,
-            "archived": True,
-            "archived_at": _iso(self.timestamp),
-        }
-
-
-class SessionDeleted(SessionEvent):
-    """A tombstone: nobody sees the session any more, nor its tasks; the events stay (spec 8)."""
-
-    event_type = "session_deleted"
-    task_ids: list[str]
-
-    def change(self, session: Session) -> None:
-        session.is_deleted = True
-        session.tasks = {}
-
-
-class TaskEvent(SessionEvent):
-    """An event of one of the session's tasks."""
-
-    task_id: str
-
-
-class TaskCreated(TaskEvent):
-    """A task was added; a carried-over one keeps its status and names its origin."""
-
-    event_type = "task_created"
-    # The session's: whoever reads the task's events alone knows whose it is.
-    project_id: str
-    task_name: str
-    github_issue_id: str | None = None
-    metadata: Json | None = None
-    status: TaskStatus = "pending"
-    carried_from: str | None = None
-
-    def change(self, session: Session) -> None:
-        session.tasks[self.task_id] = Task(
-            task_id=self.task_id,
-            task_name=self.task_name,
-            github_issue_id=self.github_issue_id,
-            metadata=merged({}, self.metadata),
-            status=self.status,
-            carried_from=self.carried_from,
-            created_at=self.timestamp,
-            updated_at=self.timestamp,
-        )
-
-
-class TaskStarted(TaskEvent):
-    """Work on the task began; it is the session's current task."""
-
-    event_type = "task_started"
-    metadata: Json | None = None
-
-    def change(self, session: Session) -> None:
-        session.change_task(self.task_id, "in_progress", self.timestamp, self.metadata)
-        session.current_task_id = self.task_id
-
-
-class TaskCompleted(TaskEvent):
-    """The task is done."""
-
-    event_type = "task_completed"
-    metadata: Json | None = None
-
-    def change(self, session: Session) -> None:
-        session.change_task(self.task_id, "completed", self.timestamp, self.metadata)
-        session.clear_current_task(self.task_id)
-
-
-class TaskFailed(TaskEvent):
-    """The task did not succeed."""
-
-    event_type = "task_failed"
-    error_message: str
-    metadata: Json | None = None
-
-    def change(self, session: Session) -> None:
-        session.change_task(
-            self.task_id, "failed", self.timestamp, self.metadata, self.error_message
-        )
-        session.clear_current_task(self.task_id)
-
-
-class TaskBlocked(TaskEvent):
-    """The task cannot go on for now."""
-
-    event_type = "task_blocked"
-    error_message: str | None = None
-    metadata: Json | None = None
-
-    def change(self, session: Session) -> None:
-        session.change_task(
-            self.task_id, "blocked", self.timestamp, self.metadata, self.error_message
-        )
-
-
-class TaskUpdated(TaskEvent):
-    """The task's metadata changed, or a blocked task is pending again."""
-
-    event_type = "task_updated"
-    metadata: Json | None = None
-    status: Literal["pending"] | None = None
-
-    def change(self, session: Session) -> None:
-        task = session.tasks[self.task_id]
-        if self.status is not None:
-            task.become(self.status, self.timestamp)
-        task.annotate(self.metadata, self.timestamp)
-
-
-class TaskDeleted(TaskEvent):
-    """A tombstone: nobody sees the task any more."""
-
-    event_type = "task_deleted"
-
-    def change(self, session: Session) -> None:
-        del session.tasks[self.task_id]
-        session.clear_current_task(self.task_id)
-
-
-EVENTS: tuple[type[SessionEvent], ...] = (
-    SessionCreated,
-    SessionHeartbeat,
-    SessionUpdated,
-    SessionPaused,
-    SessionActivated,
-    SessionStalled,
-    SessionCompleted,
-    SessionFailed,
-    SessionRecoveryPrepared,
-    SessionRecovered,
-    SessionArchived,
-    SessionDeleted,
-    TaskCreated,
-    TaskStarted,
-    TaskCompleted,
-    TaskFailed,
-    TaskBlocked,
-    TaskUpdated,
-    TaskDeleted,
 )
 
 
@@ -346,9 +70,6 @@ class Session(Holder):
     completed_at: datetime | None = None
     metadata: Json = field(default_factory=dict)
     instance_id: str | None = None
-    hostname: str | None = None
-    tty: str | None = None
-    codebase: str | None = None
     stall_threshold_ms: int | None = None
     outcome: str | None = None
     recovered_to: str | None = None
@@ -360,13 +81,31 @@ class Session(Holder):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
+    # Items that it let go of because it broke off: its successor may have them back (spec 17).
+    released_items: list[str] = field(default_factory=list)
+    lost_items: list[Json] = field(default_factory=list)
 
     # What is so
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was opened, and not deleted since."""
+        return self.version > 0 and not self.is_deleted
 
     @property
     def is_live(self) -> bool:
         """Active, paused or stalled: not ended."""
         return self.status in LIVE
+
+    @property
+    def machine(self) -> str | None:
+        """The machine that it was opened on."""
+        return self.machine_id
+
+    @property
+    def has_ended(self) -> bool:
+        """Over, or without its place: what it holds is anyone's."""
+        return not self.is_live or self.is_deleted or self.superseded_by is not None
 
     def gap_seconds(self, at: datetime) -> float:
         """Seconds since the last sign of life."""
@@ -388,7 +127,7 @@ class Session(Holder):
 
     def require_known(self) -> None:
         """Raise :class:`SessionNotFound` for one that never was, or was deleted."""
-        if self.version == 0 or self.is_deleted:
+        if not self.is_known:
             raise SessionNotFound
 
     def require_writable(self) -> None:
@@ -502,7 +241,7 @@ class Session(Holder):
 
     def note_overdue(self, at: datetime, default_ms: int) -> bool:
         """Record a stall if there is one at this moment. A heartbeat in between wins."""
-        if self.version == 0 or self.is_deleted or not self.is_overdue(at, default_ms):
+        if not self.is_known or not self.is_overdue(at, default_ms):
             return False
         self.record(SessionStalled, at, reason="no_heartbeat", age_ms=self._gap_ms(at))
         return True
@@ -544,9 +283,17 @@ class Session(Holder):
                 details={"recovered_to": self.recovered_to, "machine_id": self.recovered_onto}
             )
 
-    def recover(self, at: datetime, successor: str, machine_id: str) -> None:
+    def recover(
+        self, at: datetime, successor: str, machine_id: str, lost_items: Sequence[Json] = ()
+    ) -> None:
         """End in favour of the successor."""
-        self.record(SessionRecovered, at, recovered_to=successor, onto_machine_id=machine_id)
+        self.record(
+            SessionRecovered,
+            at,
+            recovered_to=successor,
+            onto_machine_id=machine_id,
+            lost_items=list(lost_items) or None,
+        )
 
     def inheritance(self) -> Json:
         """The metadata that a successor starts with."""
@@ -639,6 +386,12 @@ class Session(Holder):
         if not is_work_item(resource) and not self.recovered_to:
             self.superseded_by = taken_by
 
+    def gave_up(self, resource: str) -> None:
+        """What a session that broke off lets go of is remembered for its successor."""
+        broke_off = self.status == "failed" or self.superseded_by is not None
+        if broke_off and is_work_item(resource):
+            self.released_items = [*self.released_items, resource]
+
     def change_task(
         self,
         task_id: str,
@@ -659,7 +412,3 @@ class Session(Holder):
 
     def _gap_ms(self, at: datetime) -> int:
         return int(self.gap_seconds(at) * 1000)
-
-
-def _iso(at: datetime) -> str:
-    return at.isoformat().replace("+00:00", "Z")

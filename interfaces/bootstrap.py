@@ -36,11 +36,13 @@ class Service:
         self.keys = keys
         self.hosts = settings.hosts
         self.stall_threshold_ms = settings.stall_threshold_ms
+        self.instance_stale_seconds = settings.instance_stale_seconds
         self._store = EventStore.at(url)
         mapper = Mapper(EVENTS)
         policy = Policy(
             stall_threshold_ms=settings.stall_threshold_ms,
             instance_stale_seconds=settings.instance_stale_seconds,
+            claim_stale_seconds=settings.claim_stale_seconds,
             instance_types=settings.instance_types,
         )
         self._engine = Engine(self._store, mapper, HANDLERS, policy)
@@ -52,6 +54,7 @@ class Service:
             self.progress,
             stall_threshold_ms=settings.stall_threshold_ms,
             instance_stale_seconds=settings.instance_stale_seconds,
+            claim_stale_seconds=settings.claim_stale_seconds,
             size=READ_CONNECTIONS,
         )
         self.sweeps = Jobs(

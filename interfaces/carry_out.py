@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, get_origin
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from application.fields import FoundMark
 from application.idempotency import KeepReply, NothingKept, RecallReply
-from application.work import Context, Outcome
+from application.work import Context, Outcome, Outdated
 from domain.errors import FieldError, InvalidInput, NotFound, SessionNotFound, TaskNotFound
 from interfaces import errors
 from interfaces.operations import Operation, Services
 from projections.reads import Freshness, freshness
 
+# How often what a command needs is found anew when others were faster with all that was found.
+MAX_FINDS = 50
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 # Ids in paths that have a form: one of another form is of nothing that exists (spec 15, 8).
 _UUIDS: Mapping[str, type[NotFound]] = {"session_id": SessionNotFound, "task_id": TaskNotFound}
@@ -36,6 +40,21 @@ def body_fields(operation: Operation) -> list[str]:
         for name, field in operation.model.model_fields.items()
         if name not in in_path and not any(isinstance(m, FoundMark) for m in field.metadata)
     ]
+
+
+def accepted(operation: Operation) -> list[str]:
+    """The fields that a client may send, under every name that they have."""
+    return [
+        name
+        for field in body_fields(operation)
+        for name in (field, *_other_names(operation.model.model_fields[field], field))
+    ]
+
+
+def _other_names(field: FieldInfo, name: str) -> list[str]:
+    alias = field.validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else ()
+    return [str(choice) for choice in choices if choice != name]
 
 
 def repeatable(operation: Operation) -> frozenset[str]:
@@ -96,10 +115,14 @@ class Undertaking:
 
     async def command(self, command: BaseModel, context: Context) -> Outcome:
         """Submit a command, with what it takes from the read models."""
-        if self.operation.prepare is not None:
-            found = await self.operation.prepare(self._services, context.namespace, command)
-            command = command.model_copy(update=dict(found))
-        return await self._services.submit(command, context)
+        prepare = self.operation.prepare
+        if prepare is None:
+            return await self._services.submit(command, context)
+        for _ in range(MAX_FINDS):
+            found = await prepare(self._services, context.namespace, command)
+            with suppress(Outdated):
+                return await self._services.submit(command.model_copy(update=dict(found)), context)
+        raise Outdated
 
     async def query(self, namespace: str, params: Any) -> Answer:
         """Ask the read models or the history."""

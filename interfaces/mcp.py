@@ -33,7 +33,7 @@ from domain.errors import FieldError, HoldfastError, InvalidInput
 from interfaces.auth import Principal
 from interfaces.carry_out import (
     Undertaking,
-    body_fields,
+    accepted,
     checked_path,
     path_parameters,
     repeatable,
@@ -48,9 +48,11 @@ log = logging.getLogger("holdfast.mcp")
 INSTRUCTIONS = """\
 holdfast keeps the record that survives you: who works on what, whether they are alive, and what \
 they did. Register once with mcp_meta_register_instance and keep the instance_id. Beat with \
-mcp_meta_heartbeat at least once a minute. Record what happens with mcp_meta_emit_event, and what \
-you would need after losing your context with mcp_meta_create_checkpoint. After a restart read \
-where things stand with mcp_meta_replay_events. A refused call says why, field by field."""
+mcp_meta_heartbeat at least once a minute. Before you start on something that others might do \
+too, claim it with mcp_meta_claim_work_item, or let mcp_meta_next_work_item choose. Record what \
+happens with mcp_meta_emit_event, and what you would need after losing your context with \
+mcp_meta_create_checkpoint. After a restart carry on as the successor of the instance that you \
+were with mcp_meta_resume_instance. A refused call says why, field by field."""
 
 
 def manager(services: Services, hosts: Sequence[str]) -> StreamableHTTPSessionManager:
@@ -108,8 +110,9 @@ class _Tool:
         self._in_path = path_parameters(operation)
         self._repeatable = repeatable(operation)
         # What an agent writes it reads at once; to wait for a position is for programs.
-        fields = [f for f in (*self._in_path, *body_fields(operation)) if f != "min_position"]
-        self._work = Undertaking(operation, services, fields)
+        taken = [f for f in (*self._in_path, *accepted(operation)) if f != "min_position"]
+        self._work = Undertaking(operation, services, taken)
+        fields = [f for f in taken if f in operation.model.model_fields]
         self.described = Described(
             name=self.name,
             description=f"{operation.summary} {operation.tool.advice}".strip(),

@@ -12,7 +12,7 @@ from typing import NamedTuple, get_type_hints
 
 from pydantic import TypeAdapter
 
-from domain import claim, holder, instance, machine, session
+from domain import claim, holder, instance, machine, session_events, work_item
 from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.work import ALIASES, CATALOGUE, WorkEvent
 from interfaces.json_schema import JsonSchema
@@ -43,9 +43,10 @@ CATEGORIES: Mapping[str, str] = {
 }
 STREAMS: Sequence[tuple[str, str, Sequence[type[Event]]]] = (
     ("Life of an instance", "`instance-<id>`", instance.INSTANCE_EVENTS),
-    ("Sessions and their tasks", "`session-<uuid>`", session.EVENTS),
+    ("Sessions and their tasks", "`session-<uuid>`", session_events.EVENTS),
     ("Machines", "`machine-<id>`", machine.EVENTS),
     ("Claims", "`claim-<resource>`", claim.EVENTS),
+    ("Work items", "`claim-<item id>`", work_item.EVENTS),
     ("What holders note of claims", "`session-<uuid>` and `instance-<id>`", holder.EVENTS),
 )
 WORDS: Mapping[object, str] = {"string": "text", "boolean": "true or false", "object": "object"}

@@ -13,5 +13,13 @@ from projections.readmodel import ReadModel
 from projections.recovery import Recovery
 from projections.sessions import Sessions
 from projections.tasks import Tasks
+from projections.work_items import WorkItems
 
-READ_MODELS: Sequence[ReadModel] = (Sessions(), Tasks(), Machines(), Instances(), Recovery())
+READ_MODELS: Sequence[ReadModel] = (
+    Sessions(),
+    Tasks(),
+    Machines(),
+    Instances(),
+    WorkItems(),
+    Recovery(),
+)

@@ -61,13 +61,26 @@ class Instances(Table):
     key = "instance_id"
     columns = COLUMNS
     public_views = ("supervisor_sessions",)
+    patch_columns = ("last_heartbeat", "heartbeat_minute", "updated_at")
+    # Of these a heartbeat changes nothing else (see _heartbeat).
+    patch_condition = "t.status = 'active' AND t.restarts = 0 AND NOT t.crash_looping"
 
     def __init__(self) -> None:
         super().__init__()
+        self.patches = {"instance_heartbeat": _beaten}
         self.folds = {
             event.event_type: _touching(CHANGES.get(event.event_type, _nothing))
             for event in (*EVENTS, *holder.EVENTS)
         }
+
+
+def _beaten(event: Recorded) -> Row:
+    """What a sign of life that says nothing more changes."""
+    return {
+        "last_heartbeat": event.timestamp,
+        "heartbeat_minute": _minute(event.timestamp),
+        "updated_at": event.timestamp,
+    }
 
 
 def _touching(change: Fold) -> Fold:
@@ -94,7 +107,7 @@ def _registered(row: Row | None, event: Recorded) -> Row:
         "hash": event.stream_id.rpartition("-")[2],
         "tags": data.get("tags", []),
         "status": "active",
-        "restarts": 0,
+        "restarts": data.get("restarts", 0),
         "crash_looping": False,
         "alive_since": event.timestamp,
         "created_at": event.timestamp,
@@ -233,16 +246,18 @@ async def listed(
 ) -> Json:
     """Instances by project, then by heartbeat, the latest first (S0 AC5)."""
     filters: dict[str, Any] = {"project": _slug(project), "active_only": active_only}
-    rows, total = await reads.page(SQL["list"], SQL["count"], namespace, page, **filters)
-    answer = page.answer("instances", [present(row) for row in rows], total)
-    if total == len(rows):
+    rows, counts = await reads.page_and_counts(
+        SQL["list"], SQL["count"], namespace, page, **filters
+    )
+    if counts is None and page.offset:
+        # The end of a list whose beginning is on another page.
+        counts = await reads.one(SQL["count"], namespace, **filters)
+    if counts is None:
         statuses = [row["status_now"] for row in rows]
         counts = {f"{name}_count": statuses.count(name) for name in ("active", "stale")}
-    else:
-        counted = await reads.one(SQL["count"], namespace, **filters)
-        assert counted is not None
-        counts = {name: counted[name] for name in ("active_count", "stale_count")}
-    return answer | counts
+        counts["total_count"] = len(rows)
+    answer = page.answer("instances", [present(row) for row in rows], counts["total_count"])
+    return answer | {name: counts[name] for name in ("active_count", "stale_count")}
 
 
 async def discovered(

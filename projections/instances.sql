@@ -37,8 +37,10 @@ CREATE TABLE instances (
     heartbeat_minute  bigint      NOT NULL,
     PRIMARY KEY (namespace, instance_id)
 ) WITH (fillfactor = 70);
--- Serves: lists and counts by project and status.
+-- Serves: counts by project and status.
 CREATE INDEX instances_by_project ON instances (namespace, project, status);
+-- Serves: lists in their order, by the minute as below: what beat long ago is not looked at.
+CREATE INDEX instances_by_latest ON instances (namespace, project, heartbeat_minute DESC);
 -- Serves: the leading part of an id, and of a hash.
 CREATE INDEX instances_by_prefix ON instances (namespace, instance_id text_pattern_ops);
 CREATE INDEX instances_by_hash ON instances (namespace, hash text_pattern_ops);
@@ -50,21 +52,26 @@ CREATE INDEX instances_by_scope ON instances (namespace, status, scope);
 CREATE INDEX instances_by_heartbeat ON instances (namespace, heartbeat_minute)
     WHERE status = 'active';
 
+-- The service's threshold is a setting of its process: it passes it on as a session setting.
+CREATE FUNCTION instance_stale_seconds() RETURNS float8 LANGUAGE sql STABLE AS $$
+    SELECT coalesce(nullif(current_setting('holdfast.instance_stale_seconds', true), '')::float8,
+                    120)
+$$;
+
 -- A moment's view of every instance: past the threshold an active one is stale.
 CREATE VIEW instances_now AS
 SELECT i.*,
+       -- A query of its own is asked once, where an expression is computed for every row.
        CASE WHEN i.status = 'active'
-                 AND i.last_heartbeat < t.now - t.stale_seconds * interval '1 second'
+                 AND i.last_heartbeat < (SELECT statement_timestamp()
+                                         - instance_stale_seconds() * interval '1 second')
             THEN 'stale' ELSE i.status END AS status_now,
        greatest(extract(epoch FROM t.now - i.last_heartbeat)::float8, 0) AS heartbeat_age_seconds,
        greatest(extract(epoch FROM coalesce(i.closed_at, t.now) - i.created_at)::float8, 0)
            AS uptime_seconds,
-       floor((extract(epoch FROM t.now) - t.stale_seconds) / 60)::bigint AS latest_minute
+       floor((extract(epoch FROM t.now) - instance_stale_seconds()) / 60)::bigint AS latest_minute
 FROM instances i
-CROSS JOIN LATERAL (
-    SELECT statement_timestamp() AS now,
-           coalesce(nullif(current_setting('holdfast.instance_stale_seconds', true), '')::float8,
-                    120) AS stale_seconds) AS t;
+CROSS JOIN LATERAL (SELECT statement_timestamp() AS now) AS t;
 
 -- The table that S0 names, for analysts.
 CREATE VIEW supervisor_sessions AS
@@ -83,21 +90,29 @@ WHERE namespace = %(namespace)s
 ORDER BY project, last_heartbeat DESC, instance_id LIMIT 200
 
 -- name: list
+-- The minute says no more than the heartbeat; it is there for the index.
 SELECT * FROM instances_now
 WHERE namespace = %(namespace)s
   AND (%(project)s::text IS NULL OR project = %(project)s)
   AND (NOT %(active_only)s OR status <> 'closed')
-ORDER BY project, last_heartbeat DESC, instance_id
+ORDER BY project, heartbeat_minute DESC, last_heartbeat DESC, instance_id
 LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: count
-SELECT count(*) AS total_count,
-       count(*) FILTER (WHERE status_now = 'active') AS active_count,
-       count(*) FILTER (WHERE status_now = 'stale') AS stale_count
-FROM instances_now
-WHERE namespace = %(namespace)s
-  AND (%(project)s::text IS NULL OR project = %(project)s)
-  AND (NOT %(active_only)s OR status <> 'closed')
+-- Counted by the stored status; of the active ones, those past their threshold count as stale.
+SELECT coalesce(sum(n), 0)::bigint AS total_count,
+       (coalesce(sum(n) FILTER (WHERE status = 'active'), 0) - max(overdue))::bigint
+           AS active_count,
+       (coalesce(sum(n) FILTER (WHERE status = 'stale'), 0) + max(overdue))::bigint AS stale_count
+FROM (SELECT count(*) AS overdue FROM instances_now
+      WHERE namespace = %(namespace)s AND status = 'active' AND status_now = 'stale'
+        AND heartbeat_minute <= latest_minute
+        AND (%(project)s::text IS NULL OR project = %(project)s)) AS late
+LEFT JOIN (SELECT status, count(*) AS n FROM instances
+           WHERE namespace = %(namespace)s
+             AND (%(project)s::text IS NULL OR project = %(project)s)
+             AND (NOT %(active_only)s OR status <> 'closed')
+           GROUP BY status) AS counted ON true
 
 -- name: discover
 SELECT * FROM instances_now

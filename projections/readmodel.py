@@ -8,7 +8,7 @@ one session are one row written once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, LiteralString, NamedTuple
 
 import orjson
 import psycopg
@@ -67,6 +67,8 @@ class Table(ReadModel):
     # last of them alone is written, without loading the row.
     patches: Mapping[str, Patch]
     patch_columns: ClassVar[Sequence[str]] = ()
+    # Of which rows (``t``) this is true; the others go the long way.
+    patch_condition: ClassVar[LiteralString] = "true"
 
     def keys(self, event: Recorded) -> Iterable[str]:
         """Which rows an event concerns; by default the one that its stream is named after."""
@@ -180,8 +182,14 @@ class Table(ReadModel):
             SQL(
                 "UPDATE {table} AS t SET ({columns}) = ROW ({new})"
                 " FROM json_populate_recordset(NULL::{table}, %s::json) AS p"
-                " WHERE t.namespace = %s AND t.{key} = p.{key} RETURNING t.{key}"
-            ).format(table=table, columns=patched, key=key, new=new)
+                " WHERE t.namespace = %s AND t.{key} = p.{key} AND ({condition}) RETURNING t.{key}"
+            ).format(
+                table=table,
+                columns=patched,
+                key=key,
+                new=new,
+                condition=SQL(self.patch_condition),
+            )
         )
         self._delete = _compiled(
             SQL("DELETE FROM {table} WHERE namespace = %s AND {key} = ANY (%s)").format(

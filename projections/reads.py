@@ -67,6 +67,7 @@ class Reads:
         *,
         stall_threshold_ms: int,
         instance_stale_seconds: float = 120,
+        claim_stale_seconds: float = 300,
         size: int,
     ) -> None:
         self._pool = AsyncConnectionPool(
@@ -76,6 +77,7 @@ class Reads:
                 settings={
                     "holdfast.stall_threshold_ms": str(stall_threshold_ms),
                     "holdfast.instance_stale_seconds": str(instance_stale_seconds),
+                    "holdfast.claim_stale_seconds": str(claim_stale_seconds),
                 },
             ),
             min_size=0,
@@ -114,11 +116,18 @@ class Reads:
         self, query: str, count: str, namespace: str, page: Page, **filters: object
     ) -> tuple[list[Row], int]:
         """A page of a list, and the number of all: known from a page that is not full."""
+        rows, counted = await self.page_and_counts(query, count, namespace, page, **filters)
+        return rows, page.offset + len(rows) if counted is None else counted["total_count"]
+
+    async def page_and_counts(
+        self, query: str, count: str, namespace: str, page: Page, **filters: object
+    ) -> tuple[list[Row], Row | None]:
+        """A page of a list, and the row that counts all; None if the list ends on this page."""
         rows = await self.all(query, namespace, limit=page.limit, offset=page.offset, **filters)
         if len(rows) < page.limit and (rows or page.offset == 0):
-            return rows, page.offset + len(rows)
+            return rows, None
         counted = await self._fetch(count, {"namespace": namespace, **filters})
-        return rows, int(counted[0]["total_count"])
+        return rows, counted[0]
 
     async def namespaces(self) -> list[str]:
         """Every namespace that has events."""

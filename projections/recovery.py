@@ -76,6 +76,10 @@ def brief(row: Row) -> str:
     ):
         if row[group]:
             parts.append(f"{what}: {_named(row[group])}.")
+    if items := sorted(filter(is_work_item, row["held"])):
+        parts.append(f"It holds {', '.join(items)}.")
+    if row["released_items"]:
+        parts.append(f"It had claimed {', '.join(row['released_items'])}.")
     if row["recovered_to"]:
         parts.append(f"Session {row['recovered_to']} carries the work on.")
     return " ".join(parts)

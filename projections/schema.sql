@@ -19,11 +19,17 @@ CREATE TABLE projector_failures (
 CREATE TABLE definition (checksum text NOT NULL);
 
 -- "45s ago", "2m ago", "3h ago", "2d ago" (S3 FR-5).
-CREATE FUNCTION human_age(seconds double precision) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION human_age(seconds double precision) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
     SELECT CASE WHEN seconds >= 86400 THEN floor(seconds / 86400)::text || 'd ago'
                 WHEN seconds >= 3600 THEN floor(seconds / 3600)::text || 'h ago'
                 WHEN seconds >= 60 THEN floor(seconds / 60)::text || 'm ago'
                 ELSE floor(greatest(seconds, 0))::text || 's ago' END
+$$;
+
+-- For how long a holder must have been silent for its claim to be taken over. The service's own
+-- threshold is a setting of its process: it passes it on as a session setting.
+CREATE FUNCTION claim_stale_seconds() RETURNS float8 LANGUAGE sql STABLE AS $$
+    SELECT coalesce(nullif(current_setting('holdfast.claim_stale_seconds', true), '')::float8, 300)
 $$;
 
 -- name: positions

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from application.eventstore.mapper import Recorded
-from domain.aggregate import Json, merged
+from domain.aggregate import Json, iso, merged
 from domain.claim import is_work_item
 from domain.errors import SessionNotFound
 from projections.readmodel import Fold, Row, Table, there
@@ -38,6 +38,7 @@ COLUMNS = (
     "updated_at",
     "held",
     "held_since",
+    "released_items",
     "status_num",
     "heartbeat_num",
     "heartbeat_minute",
@@ -99,6 +100,7 @@ def _created(row: Row | None, event: Recorded) -> Row:
         "status": "active",
         "metadata": merged({}, data.get("metadata")),
         "held": {},
+        "released_items": [],
         "started_at": event.timestamp,
         "created_at": event.timestamp,
         "last_heartbeat": event.timestamp,
@@ -159,7 +161,7 @@ def _recovery_prepared(row: Row | None, event: Recorded) -> Row:
     row = there(row)
     if event.event_data.get("machine_cleared"):
         row["machine_id"] = None
-    row["metadata"] = {**row["metadata"], "recovery_prepared_at": _iso(event)}
+    row["metadata"] = {**row["metadata"], "recovery_prepared_at": iso(event.timestamp)}
     return row
 
 
@@ -180,7 +182,7 @@ def _recovered(row: Row | None, event: Recorded) -> Row:
 
 def _archived(row: Row | None, event: Recorded) -> Row:
     row = there(row)
-    marks = {"archived": True, "archived_at": _iso(event)}
+    marks = {"archived": True, "archived_at": iso(event.timestamp)}
     return row | {"archived_at": event.timestamp, "metadata": {**row["metadata"], **marks}}
 
 
@@ -197,16 +199,24 @@ def _claim_acquired(row: Row | None, event: Recorded) -> Row:
     return row
 
 
-def _claim_given_up(row: Row | None, event: Recorded) -> Row:
-    row = there(row)
-    row["held"] = {k: v for k, v in row["held"].items() if k != event.event_data["resource"]}
+def _without(row: Row, resource: str) -> Row:
+    row["held"] = {k: v for k, v in row["held"].items() if k != resource}
     if not any(map(is_work_item, row["held"])):
         row["held_since"] = None
     return row
 
 
+def _claim_given_up(row: Row | None, event: Recorded) -> Row:
+    resource = event.event_data["resource"]
+    row = _without(there(row), resource)
+    broke_off = row["status"] == "failed" or row["superseded_by"] is not None
+    if broke_off and is_work_item(resource):
+        row["released_items"] = [*row["released_items"], resource]
+    return row
+
+
 def _claim_lost(row: Row | None, event: Recorded) -> Row:
-    row = _claim_given_up(row, event)
+    row = _without(there(row), event.event_data["resource"])
     if not is_work_item(event.event_data["resource"]) and not row["recovered_to"]:
         row["superseded_by"] = event.event_data["taken_by"]
     return row
@@ -225,10 +235,6 @@ def _task_over(row: Row | None, event: Recorded) -> Row:
 
 def _task_changed(row: Row | None, event: Recorded) -> Row:
     return there(row)
-
-
-def _iso(event: Recorded) -> str:
-    return event.timestamp.isoformat().replace("+00:00", "Z")
 
 
 CHANGES: dict[str, Fold] = {
@@ -264,6 +270,7 @@ INTERNAL = frozenset(
         "namespace",
         "held",
         "held_since",
+        "released_items",
         "status_num",
         "heartbeat_num",
         "heartbeat_minute",

@@ -27,6 +27,7 @@ CREATE TABLE sessions (
     updated_at         timestamptz NOT NULL,
     held               jsonb       NOT NULL,
     held_since         timestamptz,
+    released_items     jsonb       NOT NULL,
     status_num         bigint      NOT NULL,
     heartbeat_num      bigint      NOT NULL,
     -- The minute of the last heartbeat, for the index: a row whose indexed columns stay the same
@@ -74,18 +75,23 @@ SELECT namespace, session_id, project_id, machine_id, docker_slot, status_now AS
        held_items, heartbeat_age_seconds,
        heartbeat_age_seconds / 60 AS heartbeat_age_minutes,
        human_age(heartbeat_age_seconds) AS heartbeat_age_human,
-       greatest(300 - heartbeat_age_seconds, 0) AS seconds_until_stale,
-       CASE WHEN heartbeat_age_seconds > 300 THEN 'stale'
+       greatest(stale_after - heartbeat_age_seconds, 0) AS seconds_until_stale,
+       CASE WHEN superseded_by IS NOT NULL THEN 'released'
+            WHEN heartbeat_age_seconds > stale_after THEN 'stale'
             WHEN jsonb_array_length(held_items) = 0 THEN 'idle'
             ELSE 'active' END AS computed_status,
-       CASE WHEN jsonb_array_length(held_items) > 0
-            THEN extract(epoch FROM read_at - held_since)::float8 / 60
+       claims, held_since AS claimed_at,
+       CASE WHEN held_since IS NOT NULL
+            THEN greatest(extract(epoch FROM read_at - held_since)::float8, 0) / 60
        END AS claim_duration_minutes
 FROM sessions_now
+CROSS JOIN LATERAL (SELECT claim_stale_seconds() AS stale_after) AS t
 CROSS JOIN LATERAL (
-    SELECT coalesce(jsonb_agg(item ORDER BY item) FILTER (WHERE item NOT LIKE '@%'), '[]')
-           AS held_items
-    FROM jsonb_object_keys(held) AS item) AS h
+    SELECT coalesce(jsonb_agg(item ORDER BY item), '[]') AS held_items,
+           coalesce(jsonb_agg(jsonb_build_object('item_id', item, 'fence', fence) ORDER BY item),
+                    '[]') AS claims
+    FROM jsonb_each(held) AS each(item, fence)
+    WHERE item NOT LIKE '@%') AS h
 WHERE sessions_now.status IN ('active', 'paused', 'stalled');
 
 -- Every stalled session, recorded or not yet (S4 2.4.b).

@@ -53,10 +53,26 @@ def parse(raw: bytes) -> Json:
     if not isinstance(value, dict):
         raise InvalidInput.of("body", "must be a JSON object")
     # Nearly every body is plain: one look at the bytes tells that there is nothing to find.
-    brackets = raw.count(b"{") + raw.count(b"[")
-    if brackets > MAX_DEPTH or b"\\u" in raw or _LONG_NUMBER.search(raw):
+    if b"\\u" in raw or _LONG_NUMBER.search(raw) or _is_deep(raw, value):
         inspect(value)
     return value
+
+
+def _is_deep(raw: bytes, value: Json) -> bool:
+    """Whether objects and arrays are nested more than ``MAX_DEPTH`` deep."""
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+        return False
+    level: list[Json | list[object]] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def inspect(root: Json) -> None:

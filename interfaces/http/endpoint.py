@@ -13,7 +13,7 @@ from application.work import Context, IdempotencyKey, Outcome
 from domain.aggregate import Json
 from domain.errors import InvalidInput
 from interfaces.auth import ApiKeys, Principal
-from interfaces.carry_out import Undertaking, body_fields, checked_path, repeatable
+from interfaces.carry_out import Undertaking, accepted, checked_path, repeatable
 from interfaces.http import body
 from interfaces.operations import Operation, Services
 
@@ -27,7 +27,7 @@ class Endpoint:
 
     def __init__(self, operation: Operation, services: Services, keys: ApiKeys) -> None:
         self._operation = operation
-        self._work = Undertaking(operation, services, body_fields(operation))
+        self._work = Undertaking(operation, services, accepted(operation))
         self._keys = keys
         self._repeatable = repeatable(operation)
 

@@ -8,9 +8,14 @@ the busiest first, a fixed path before a variable one.
 
 from __future__ import annotations
 
-from interfaces.operations import events, instances, sessions
+from interfaces.operations import claims, events, instances, sessions
 from interfaces.operations.base import ActionResult, Operation, Services
 
 __all__ = ["OPERATIONS", "ActionResult", "Operation", "Services"]
 
-OPERATIONS: tuple[Operation, ...] = (*sessions.ROWS, *instances.ROWS, *events.ROWS)
+OPERATIONS: tuple[Operation, ...] = (
+    *sessions.ROWS,
+    *instances.ROWS,
+    *claims.ROWS,
+    *events.ROWS,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
@@ -13,9 +13,11 @@ from application.fields import Command
 from application.history import History
 from application.work import Context, Outcome
 from domain.aggregate import Json
+from domain.errors import Unavailable
 from projections.progress import Progress
-from projections.reads import Page, Reads
+from projections.reads import Freshness, Page, Reads, freshness
 
+T = TypeVar("T")
 Scope = Literal["read", "write", "admin"]
 Bucket = Literal["api", "ingest"]
 
@@ -86,6 +88,8 @@ class Services(Protocol):
     def sweeps(self) -> Sweeps: ...
     @property
     def stall_threshold_ms(self) -> int: ...
+    @property
+    def instance_stale_seconds(self) -> float: ...
     async def submit(self, command: object, context: Context) -> Outcome:
         """Carry out a command."""
 
@@ -195,6 +199,16 @@ def action(
         scope=scope,
         bucket=bucket,
     )
+
+
+async def unless_lagging(find: Awaitable[T], question: str) -> T:
+    """What a read model tells; ``Unavailable`` if it has nothing to tell while it lags behind."""
+    fresh = Freshness()
+    freshness.set(fresh)
+    found = await find
+    if not found and fresh.lag:
+        raise Unavailable(f"The read models lag behind: it is not known yet {question}.")
+    return found
 
 
 def _first_line(documented: object) -> str:

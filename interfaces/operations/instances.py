@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from application import instances as commands
+from application import resume_view
+from application.resume import ResumeInstance
 from application.sessions import BeatSession
 from application.work import Context
 from domain.aggregate import Json
@@ -29,6 +33,8 @@ from interfaces.operations.base import (
 from projections import instances
 
 BULK_MAX = 1_000  # spec 9
+# What the reply to one beat of many has of the reply to a single one. Lost claims are told once.
+TOLD_IN_BULK = ("status", "lost_claims")
 
 
 class InstanceList(Listing):
@@ -40,6 +46,12 @@ class InstanceList(Listing):
 
 class OneInstance(Params):
     """The instance in the path: its id, or a leading part of the id or of its hash."""
+
+    instance_id: str
+
+
+class KnownInstance(Params):
+    """The instance in the path, by its full id."""
 
     instance_id: str
 
@@ -75,6 +87,18 @@ async def _list(s: Services, namespace: str, p: InstanceList) -> Json:
 async def _find(s: Services, namespace: str, p: OneInstance) -> Json:
     """One instance, or those whose id or hash begins like this."""
     return await instances.find(s.reads, namespace, p.instance_id)
+
+
+async def _resume_brief(s: Services, namespace: str, p: KnownInstance) -> Json:
+    """How things stand with an instance, and what to do next, each with its evidence."""
+    return await asyncio.to_thread(
+        resume_view.read, s.history, namespace, p.instance_id, s.instance_stale_seconds
+    )
+
+
+async def _chain(s: Services, namespace: str, command: ResumeInstance) -> Mapping[str, object]:
+    found = await asyncio.to_thread(resume_view.chain, s.history, namespace, command.instance_id)
+    return {"resume_chain": found}
 
 
 async def _discover(s: Services, namespace: str, p: Discovery) -> Json:
@@ -123,12 +147,13 @@ async def _beat_all(s: Services, context: Context, p: Heartbeats) -> ActionResul
     outcomes = await s.submit_all([one for _, one in accepted]) if accepted else []
     for (number, _), outcome in zip(accepted, outcomes, strict=True):
         if isinstance(outcome, HoldfastError):
-            results[number]["error"] = {"code": outcome.code, "message": outcome.message}
+            results[number]["error"] = _refusal(outcome)
         elif isinstance(outcome, BaseException):
             raise outcome
         else:
-            status = orjson.loads(outcome.body)["status"]
-            results[number] |= {"ok": True, "status": status}
+            reply = orjson.loads(outcome.body)
+            told = {name: reply[name] for name in TOLD_IN_BULK if name in reply}
+            results[number] |= {"ok": True, **told}
             position = max(position, outcome.position)
     done = sum(result["ok"] for result in results)
     value = {"results": results, "accepted": done, "rejected": len(results) - done}
@@ -139,6 +164,11 @@ def _parse(beat: Json) -> commands.BeatInstance | BeatSession:
     if "session_id" in beat and "instance_id" not in beat:
         return BeatSession.model_validate(beat)
     return commands.BeatInstance.model_validate(beat)
+
+
+def _refusal(error: HoldfastError) -> Json:
+    refusal: Json = {"code": error.code, "message": error.message}
+    return {**refusal, "details": error.details} if error.details else refusal
 
 
 def _first(error: ValidationError) -> Json:
@@ -216,6 +246,21 @@ ROWS: tuple[Operation, ...] = (
         f"{_INSTANCE}/close",
         commands.CloseInstance,
         tool=Tool("mcp_meta_close_instance", "It cannot be opened again or written to."),
+    ),
+    query("instance_resume_brief", f"{_INSTANCE}/resume", KnownInstance, _resume_brief),
+    command(
+        "instance_resume",
+        "POST",
+        f"{_INSTANCE}/resume",
+        ResumeInstance,
+        201,
+        prepare=_chain,
+        tool=Tool(
+            "mcp_meta_resume_instance",
+            "Do it in place of registering when you carry on what another instance left: the answer"
+            " has your own instance_id, the checkpoint's state, and suggestions for what comes"
+            " next. Heed its stale_warning. A live instance is refused.",
+        ),
     ),
     command("instance_set_parent", "PUT", f"{_INSTANCE}/parent", commands.SetParent),
     command(

@@ -13,7 +13,6 @@ from application import sessions as session_commands
 from application import tasks as task_commands
 from application.work import Context
 from domain.aggregate import Json
-from domain.errors import Unavailable
 from domain.machine import MachineStatus
 from domain.session import SessionStatus
 from domain.task import TaskStatus
@@ -27,9 +26,9 @@ from interfaces.operations.base import (
     action,
     command,
     query,
+    unless_lagging,
 )
 from projections import machines, recovery, sessions, tasks
-from projections.reads import Freshness, freshness
 
 SESSIONS_MAX = 100  # spec 9
 
@@ -172,12 +171,10 @@ async def _machine(s: Services, namespace: str, p: OneMachine) -> Json:
 
 
 async def _session_of_task(s: Services, namespace: str, found_for: Any) -> Mapping[str, object]:
-    fresh = Freshness()
-    freshness.set(fresh)
-    session_id = await tasks.session_of(s.reads, namespace, found_for.task_id)
-    if session_id is None and fresh.lag:
-        # Perhaps it is among the events that are not projected yet: 404 would be for good.
-        raise Unavailable("The read models lag behind: it is not known yet whose task that is.")
+    # Perhaps it is among the events that are not projected yet: 404 would be for good.
+    session_id = await unless_lagging(
+        tasks.session_of(s.reads, namespace, found_for.task_id), "whose task that is"
+    )
     return {"session_id": session_id}
 
 

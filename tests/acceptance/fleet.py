@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -11,7 +12,9 @@ import httpx
 from application.eventstore.mapper import Mapper, Origin
 from application.eventstore.store import EventStore
 from application.registry import EVENTS
+from domain.aggregate import Aggregate
 from domain.instance import Instance
+from tests.acceptance.past import claimed
 from tests.acceptance.serving import Api, Json, ok
 
 _MAPPER = Mapper(EVENTS)
@@ -94,6 +97,14 @@ class Fleet:
         """The instance's state at one of its events."""
         return ok(self.api.get(f"/api/instances/{instance_id}/replay", params=query))
 
+    def brief(self, instance_id: str) -> Json:
+        """How things stand with the instance, for whoever resumes it."""
+        return ok(self.api.get(f"/api/instances/{instance_id}/resume"))
+
+    def resume(self, instance_id: str, **fields: Any) -> httpx.Response:
+        """The reply to resuming an instance."""
+        return self.api.post(f"/api/instances/{instance_id}/resume", json=fields)
+
     def registry(self, view: str, **query: Any) -> Json:
         """One of the registry's views."""
         return ok(self.api.get(f"/api/v1/registry/{view}", params=query))
@@ -107,23 +118,27 @@ class Fleet:
         """How many instances a sweep finds silent now."""
         return int(ok(self.api.post("/api/sessions/detect-failures"))["instances_stale"])
 
-    def silent(self, ago: timedelta, hash: str, **fields: Any) -> str:
-        """The id of an instance that registered then and has not been heard of since."""
+    def silent(self, ago: timedelta, hash: str, items: Iterable[str] = (), **fields: Any) -> str:
+        """The id of an instance that registered then and has not been heard of since.
+
+        It claimed the ``items`` at once.
+        """
         project, kind = fields.pop("project", "odin"), fields.pop("instance_type", "PS")
         instance = Instance(id=Instance.stream_id(f"{project}-{kind}-{hash}"))
+        at = datetime.now(UTC) - ago
         instance.register(
-            datetime.now(UTC) - ago,
+            at,
             project=project,
             project_name=project,
             instance_type=kind,
             **{"scope": "project", **fields},
         )
-        self.write(instance)
+        self.write(instance, *claimed(instance, items, at))
         return instance.key
 
-    def write(self, *instances: Instance) -> None:
-        """Put what these instances recorded straight into the store, with the times it had."""
-        events = [event for instance in instances for event in instance.collect_events()]
+    def write(self, *aggregates: Aggregate) -> None:
+        """Put what these recorded straight into the store, with the times it had."""
+        events = [event for aggregate in aggregates for event in aggregate.collect_events()]
         origin = Origin(str(uuid4()), "history", "instance_register")
         store = EventStore.at(self._url, size=1)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -9,12 +10,34 @@ from application.eventstore.mapper import Mapper, Origin
 from application.eventstore.store import EventStore
 from application.registry import EVENTS
 from domain import claim
-from domain.claim import Claim
+from domain.claim import Claim, HolderKind
+from domain.instance import Instance
 from domain.machine import Machine
 from domain.session import Session
 from tests.acceptance.serving import Json, name
 
 _MAPPER = Mapper(EVENTS)
+
+
+def claimed(holder: Session | Instance, items: Iterable[str], at: datetime) -> list[Claim]:
+    """The claims on new work items that a holder made at this time."""
+    claims = []
+    for item_id in items:
+        it = Claim(id=Claim.stream_id(item_id))
+        it.list_item(at)
+        kind: HolderKind = "session" if isinstance(holder, Session) else "instance"
+        fence = it.grant(
+            at,
+            kind,
+            holder.key,
+            hostname=holder.hostname,
+            tty=holder.tty,
+            codebase=holder.codebase,
+            machine_id=holder.machine,
+        )
+        holder.acquire(at, item_id, fence)
+        claims.append(it)
+    return claims
 
 
 class Past:
@@ -34,8 +57,12 @@ class Past:
         ended: timedelta | None = None,
         archived: bool = False,
         stall_threshold_ms: int | None = None,
+        items: Iterable[str] = (),
     ) -> Json:
-        """A session that was opened then and has not been heard of since, unless it ended."""
+        """A session that was opened then and has not been heard of since, unless it ended.
+
+        It claimed the ``items`` at once.
+        """
         at = datetime.now(UTC) - ago
         aggregate = Session(id=Session.stream_id(str(uuid4())))
         host = Machine(id=Machine.stream_id(machine_id or name("machine")))
@@ -45,6 +72,7 @@ class Past:
         host.register(at, host.key, None, {})
         place = Claim(id=Claim.stream_id(claim.place(aggregate.project_id, host.key, None)))
         aggregate.acquire(at, place.resource, place.grant(at, "session", aggregate.key))
+        claims = claimed(aggregate, items, at)
         for number in range(tasks):
             aggregate.add_task(at, str(uuid4()), f"task {number}")
         if ended is not None:
@@ -52,6 +80,7 @@ class Past:
             aggregate.change_status(then, "completed")
             place.release(then, aggregate.key)
             aggregate.give_up(then, place.resource)
+            assert not claims
             if archived:
                 aggregate.archive(then)
         described = {
@@ -60,7 +89,7 @@ class Past:
             "machine_id": host.key,
             "tasks": list(aggregate.tasks),
         }
-        self._append(aggregate, host, place)
+        self._append(aggregate, host, place, *claims)
         return described
 
     def _append(self, *aggregates: Session | Machine | Claim) -> None:

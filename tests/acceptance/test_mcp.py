@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from uuid import uuid4
 
 import httpx
@@ -15,6 +16,7 @@ from mcp import MCPError
 from interfaces.http.body import MAX_BYTES, MAX_DEPTH
 from interfaces.operations import OPERATIONS
 from tests.acceptance.conftest import Start
+from tests.acceptance.fleet import Fleet
 from tests.acceptance.mcp_client import LEGACY, MODERN, Mcp
 from tests.acceptance.serving import PLAIN_KEY, ROOT, Api, Json, Server, is_uuid4, name, ok, refused
 
@@ -29,7 +31,15 @@ SEEDS = {
     "mcp_meta_replay_events",
     "mcp_meta_list_event_types",
 }
-OTHERS = {"mcp_meta_create_checkpoint", "mcp_meta_close_instance"}
+OTHERS = {
+    "mcp_meta_create_checkpoint",
+    "mcp_meta_close_instance",
+    "mcp_meta_claim_work_item",
+    "mcp_meta_release_work_item",
+    "mcp_meta_next_work_item",
+    "mcp_meta_complete_work_item",
+    "mcp_meta_resume_instance",
+}
 
 
 @pytest.fixture(params=[MODERN, LEGACY])
@@ -93,6 +103,11 @@ def test_the_seeds_tools_are_listed_by_name(mcp: Mcp) -> None:
         ("list_event_types", set(), set()),
         ("create_checkpoint", {"instance_id", "label", "state"}, set()),
         ("close_instance", {"instance_id"}, {"cascade"}),
+        ("resume_instance", {"instance_id"}, {"hostname", "tty", "codebase", "parent_id"}),
+        ("claim_work_item", {"item_id"}, {"session_id", "instance_id", "takeover", "hostname"}),
+        ("release_work_item", {"item_id"}, {"session_id", "instance_id", "fence"}),
+        ("next_work_item", set(), {"session_id", "instance_id", "track"}),
+        ("complete_work_item", {"item_id"}, {"session_id", "instance_id", "fence"}),
     ],
 )
 def test_parameters_are_flat_and_as_in_the_seeds(
@@ -132,7 +147,8 @@ def test_every_tool_is_a_row_of_the_operations_table() -> None:
 def test_a_model_is_told_what_this_is_for(mcp: Mcp) -> None:
     """Spec 10 The server's instructions name the tools by which an agent begins and goes on."""
     told = mcp.instructions() or ""
-    for tool in ("register_instance", "heartbeat", "emit_event", "create_checkpoint"):
+    named = ("register_instance", "heartbeat", "emit_event", "create_checkpoint", "resume_instance")
+    for tool in named:
         assert f"mcp_meta_{tool}" in told
 
 
@@ -316,6 +332,29 @@ def test_a_state_is_replayed(mcp: Mcp, api: Api, instance: str) -> None:
     assert {**http, "duration_ms": 0} == {**answer, "duration_ms": 0}
 
 
+def test_an_agent_carries_on_as_another_one_s_successor(mcp: Mcp, api: Api, instance: str) -> None:
+    """Spec 7, 10 The answer is HTTP's: the successor, the checkpoint, what to do next."""
+    emit(mcp, instance, "epic_started", epic_id="epic-1")
+    state = {"next": "write the tests"}
+    mcp.call("mcp_meta_create_checkpoint", instance_id=instance, label="wip", state=state)
+    alive = mcp.refused("mcp_meta_resume_instance", "instance_alive", instance_id=instance)
+    assert alive["details"]["instance_id"] == instance
+    mcp.call("mcp_meta_close_instance", instance_id=instance)
+
+    answer = mcp.call("mcp_meta_resume_instance", instance_id=instance, hostname="new-host")
+    assert answer["instance_id"] != instance
+    assert answer["predecessor"] == instance
+    assert answer["instance"]["hostname"] == "new-host"
+    assert answer["checkpoint"]["state"] == state
+    assert answer["suggestions"][0]["text"] == "Epic epic-1 in progress. Continue there."
+    assert answer["resume_chain"] == [instance, answer["instance_id"]]
+    brief = ok(api.get(f"/api/instances/{instance}/resume"))
+    assert set(brief) == set(answer)
+    assert brief["suggestions"] == answer["suggestions"]
+    again = mcp.call("mcp_meta_resume_instance", instance_id=instance)
+    assert again["instance_id"] == answer["instance_id"]
+
+
 def test_event_types_are_told(mcp: Mcp, api: Api) -> None:
     """S2 3 type, description, category, required and optional fields; the same as over HTTP."""
     answer = mcp.call("mcp_meta_list_event_types")
@@ -336,6 +375,87 @@ def test_reads_see_what_was_just_written(mcp: Mcp) -> None:
         assert listed["total_count"] == number
         details = mcp.call("mcp_meta_get_instance_details", instance_id=instance_id)
         assert details["match"] == "exact"
+
+
+# Work items (S3)
+
+
+def test_a_work_item_is_claimed_and_completed(mcp: Mcp, api: Api, instance: str) -> None:
+    """S3, spec 10 Claim answers item, holder, fence and when; complete ends it; HTTP agrees."""
+    item = name("item")
+    claimed = mcp.call("mcp_meta_claim_work_item", item_id=item, instance_id=instance)
+    assert (claimed["item_id"], claimed["holder"], claimed["status"]) == (item, instance, "claimed")
+    http = ok(api.get(f"/api/claims/{item}"))
+    assert {field: http[field] for field in claimed} == claimed
+    again = mcp.call("mcp_meta_claim_work_item", item_id=item, instance_id=instance)
+    assert again == claimed
+    done = mcp.call(
+        "mcp_meta_complete_work_item", item_id=item, instance_id=instance, fence=claimed["fence"]
+    )
+    assert (done["status"], done["completed_by"]) == ("completed", instance)
+    assert ok(api.get(f"/api/work-items/{item}"))["status"] == "completed"
+
+
+def test_a_held_item_is_refused_with_its_owner(mcp: Mcp, api: Api, instance: str) -> None:
+    """S3 FR-2 What another holds is an error that a model can read: who has it, since when."""
+    item = name("item")
+    owner = register(mcp, hostname="rack-1", tty="pts/7", codebase="/src")["instance_id"]
+    mcp.call("mcp_meta_claim_work_item", item_id=item, instance_id=owner)
+    for takeover in (False, True):
+        told = mcp.refused(
+            "mcp_meta_claim_work_item",
+            "claim_held",
+            item_id=item,
+            instance_id=instance,
+            takeover=takeover,
+        )
+        assert item in told["message"]
+        assert owner in told["message"]
+        details = told["details"]
+        assert (details["claimed_by"], details["hostname"]) == (owner, "rack-1")
+        assert details["heartbeat_age_human"].endswith("ago")
+        assert details["seconds_until_takeover"] > 0
+    for tool in ("release", "complete"):
+        told = mcp.refused(
+            f"mcp_meta_{tool}_work_item", "not_holder", item_id=item, instance_id=instance
+        )
+        assert told["details"]["claimed_by"] == owner
+
+
+def test_the_next_work_item_is_chosen(mcp: Mcp, api: Api, instance: str) -> None:
+    """Spec 6 The highest priority first; nothing to do is an empty answer, and no error."""
+    for item, priority in (("low", 1), ("high", 2)):
+        ok(api.post("/api/work-items", json={"item_id": item, "priority": priority}), 201)
+    given = [mcp.call("mcp_meta_next_work_item", instance_id=instance) for _ in range(3)]
+    assert [answer.get("item_id") for answer in given] == ["high", "low", None]
+    assert given[2] == {}
+    released = mcp.call("mcp_meta_release_work_item", item_id="low", instance_id=instance)
+    assert (released["holder"], released["status"]) == (None, "open")
+    session = api.session()
+    again = mcp.call("mcp_meta_next_work_item", session_id=session["session_id"])
+    assert (again["item_id"], again["session_id"]) == ("low", session["session_id"])
+
+
+def test_a_heartbeat_tells_lost_claims(mcp: Mcp, server: Server, api: Api, instance: str) -> None:
+    """Spec 17 Given a claim that was taken over, then the next beat by MCP says so, once."""
+    old = Fleet(api, server.database_url).silent(timedelta(minutes=6), "00abcd", items=["x"])
+    taken = mcp.call("mcp_meta_claim_work_item", item_id="x", instance_id=instance, takeover=True)
+    assert taken["taken_from"] == old
+    (lost,) = mcp.call("mcp_meta_heartbeat", instance_id=old)["lost_claims"]
+    assert (lost["item_id"], lost["taken_by"]) == ("x", instance)
+    assert "lost_claims" not in mcp.call("mcp_meta_heartbeat", instance_id=old)
+
+
+def test_a_stale_fence_stops_a_tool(mcp: Mcp, instance: str) -> None:
+    """Spec 6 Any writing tool may carry the claim under which it writes."""
+    mcp.call("mcp_meta_claim_work_item", item_id="x", instance_id=instance)
+    stale = {"item_id": "x", "fence": 99}
+    told = mcp.refused(
+        "mcp_meta_heartbeat", "stale_fence", instance_id=instance, context_percent=7, claim=stale
+    )
+    assert told["details"]["given_fence"] == 99
+    read = mcp.call("mcp_meta_get_instance_details", instance_id=instance)["instance"]
+    assert read["context_percent"] is None
 
 
 # What is refused, and how
@@ -391,6 +511,13 @@ def test_a_missing_field_of_an_event_is_named(mcp: Mcp, instance: str) -> None:
         ("query_events", {"instance_id": "x", "filters": {"start_date": "?"}}, {"start_date"}),
         ("list_instances", {"active_only": "maybe"}, {"active_only"}),
         ("close_instance", {"instance_id": "x", "cascade": "yes"}, {"cascade"}),
+        ("claim_work_item", {}, {"item_id"}),
+        ("claim_work_item", {"item_id": "x"}, {"session_id"}),
+        ("claim_work_item", {"item_id": "@global", "instance_id": "x"}, {"item_id"}),
+        ("claim_work_item", {"item_id": "x", "takeover": "yes"}, {"takeover"}),
+        ("next_work_item", {}, {"session_id"}),
+        ("release_work_item", {"item_id": "x", "fence": 0}, {"fence"}),
+        ("complete_work_item", {"item_id": "x", "fence": "1"}, {"fence"}),
     ],
 )
 def test_wrong_arguments_are_named(mcp: Mcp, tool: str, arguments: Json, fields: set[str]) -> None:

@@ -89,7 +89,7 @@ def test_the_table_of_the_registry_can_be_queried(
 
 
 def test_the_columns_that_are_searched_have_indexes(store: psycopg.Connection) -> None:
-    """S0 AC2 By project and status, by id, by heartbeat."""
+    """S0 AC2 By project and status, by id, by heartbeat, by project and heartbeat."""
     rows = store.execute(
         "SELECT indexdef FROM pg_indexes WHERE schemaname = 'read_models'"
         " AND tablename = 'instances'"
@@ -99,6 +99,7 @@ def test_the_columns_that_are_searched_have_indexes(store: psycopg.Connection) -
     assert "namespace, project, status" in columns
     assert "namespace, instance_id" in columns
     assert "namespace, heartbeat_minute" in columns
+    assert "namespace, project, heartbeat_minute DESC" in columns
 
 
 # AC3: registering

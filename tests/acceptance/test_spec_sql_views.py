@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from projections import schema
 from tests.acceptance.conftest import Start
 from tests.acceptance.past import Past
+from tests.acceptance.queue import Queue
 from tests.acceptance.serving import Api, gone, ok
 
 
@@ -32,6 +33,63 @@ def test_v_active_sessions(api: Api, past: Past, store: psycopg.Connection) -> N
     assert (found[live]["status"], found[live]["computed_status"]) == ("active", "idle")
     assert (found[old]["status"], found[old]["computed_status"]) == ("stalled", "stale")
     assert found[old]["heartbeat_age_human"] == "6m ago"
+
+
+def test_v_active_sessions_tells_what_is_held(
+    api: Api, past: Past, store: psycopg.Connection
+) -> None:
+    """S3 FR-5 Given sessions with items, then the view has these, the fences and for how long."""
+    queue = Queue(api)
+    session = api.session(docker_slot=1)
+    fences = {item: queue.claim(item, session)["fence"] for item in ("b", "a")}
+    old = past.session(timedelta(minutes=6), items=["c"])
+    ok(api.get("/api/sessions"))
+    found = {row["session_id"]: row for row in rows(store, "v_active_sessions", api.namespace)}
+    row = found[session["session_id"]]
+    assert (row["held_items"], row["computed_status"]) == (["a", "b"], "active")
+    assert {claim["item_id"]: claim["fence"] for claim in row["claims"]} == fences
+    assert 0 <= row["claim_duration_minutes"] < 1
+    assert 290 < row["seconds_until_stale"] <= 300
+    row = found[old["session_id"]]
+    assert (row["held_items"], row["computed_status"]) == (["c"], "stale")
+    assert row["claim_duration_minutes"] >= 6
+    assert row["seconds_until_stale"] == 0
+    assert row["heartbeat_age_minutes"] * 60 == row["heartbeat_age_seconds"]
+    for item in fences:
+        ok(queue.release(item, session))
+    ok(api.get("/api/sessions"))
+    found = {row["session_id"]: row for row in rows(store, "v_active_sessions", api.namespace)}
+    row = found[session["session_id"]]
+    assert (row["held_items"], row["claims"], row["computed_status"]) == ([], [], "idle")
+    assert row["claim_duration_minutes"] is None
+
+
+def test_work_queue(api: Api, past: Past, store: psycopg.Connection) -> None:
+    """S3 FR-3, FR-6 Given items in every state, then the view says what the API says."""
+    queue = Queue(api)
+    queue.add("house", title="A house", track="build", priority=2, depends_on=["walls"])
+    session = api.session(hostname="rack-1")
+    queue.claim("walls", session)
+    queue.claim("plan", session)
+    ok(queue.complete("plan", session))
+    silent = past.session(timedelta(minutes=6), items=["forgotten"])
+    items = {item["item_id"]: item for item in queue.items()}
+    found = {row["item_id"]: row for row in rows(store, "work_queue", api.namespace)}
+    assert found.keys() == items.keys()
+    steady = {
+        *("title", "track", "priority", "depends_on", "blocked_by", "status", "is_working_on"),
+        *("active_session_id", "active_instance_id", "hostname", "fence", "stale"),
+    }
+    for item_id, row in found.items():
+        assert {field: row[field] for field in steady} == {
+            field: items[item_id][field] for field in steady
+        }
+    assert found["house"]["blocked_by"] == ["walls"]
+    assert found["walls"]["active_session_id"] == session["session_id"]
+    assert found["forgotten"]["active_session_id"] == silent["session_id"]
+    assert (found["forgotten"]["stale"], found["forgotten"]["seconds_until_takeover"]) == (True, 0)
+    assert found["forgotten"]["heartbeat_age_human"] == "6m ago"
+    assert found["plan"]["is_working_on"] is False
 
 
 def test_stalled_sessions(api: Api, past: Past, store: psycopg.Connection) -> None:

@@ -27,6 +27,9 @@ EFFECTS: Mapping[str, frozenset[str]] = {
     ),
     "machine_register": frozenset({"machine_registered", "machine_updated"}),
     "machine_heartbeat": frozenset({"machine_heartbeat"}),
+    "claim_item": frozenset({"claim_granted", "claim_taken_over"}),
+    "claim_release": frozenset({"claim_released"}),
+    "work_item_complete": frozenset({"work_item_completed"}),
 }
 
 
@@ -133,7 +136,7 @@ def positions_have_no_gaps(history: History) -> list[str]:
     return [f"the log counts {_first_break(positions)}; its head is {history.head}"]
 
 
-def every_place_has_one_holder(history: History) -> list[str]:
+def everything_held_has_one_holder(history: History) -> list[str]:
     """Claims and sessions agree on who holds what, and no two work in one place."""
     holders = _holders(history.events)
     sessions = _sessions(history.events)
@@ -190,7 +193,7 @@ CHECKS: Sequence[Check] = (
     nothing_there_is_denied,
     every_stream_is_contiguous,
     positions_have_no_gaps,
-    every_place_has_one_holder,
+    everything_held_has_one_holder,
     read_models_are_as_if_built_anew,
     no_event_was_set_aside,
     nothing_was_broken,

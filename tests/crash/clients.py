@@ -27,6 +27,8 @@ OVER = frozenset({"session_ended", "superseded", "session_not_found", "unknown_s
 
 PROJECTS = ("apollo", "gemini", "mercury/7")
 MACHINES = ("m1", "m2", "m3")
+# So few that clients meet, and so many that not all are done before the end.
+ITEMS = tuple(f"item-{number}" for number in range(60))
 # What clients know of, at most: old sessions make room for those that others still work on.
 KNOWN = 40
 
@@ -131,7 +133,8 @@ class Client(threading.Thread):
             outcome = "refused" if reply.is_client_error else "broken"
             write = replace(write, effects=())
             if value["code"] in OVER and write.stream is not None:
-                self._world.forget(write.stream.removeprefix("session-"))
+                session_id = write.body.get("session_id") or write.stream.removeprefix("session-")
+                self._world.forget(session_id)
         else:
             write = self._learned(write, reply.status_code, value)
         return replace(
@@ -158,6 +161,8 @@ class Client(threading.Thread):
                 return replace(write, effects=effects, facts={"recovered_to": successor})
             case "session_mark_failed":
                 world.remember("ended", value["session_id"])
+            case "claim_item" if status == 200:
+                return replace(write, effects=())  # held already: nothing was to do
             case "task_create":
                 world.remember("tasks", (value["task_id"], value["session_id"]))
                 return replace(write, facts={**write.facts, "task_id": value["task_id"]})
@@ -183,8 +188,10 @@ class Client(threading.Thread):
         session_id, project_id = session
         if lot < 0.65:
             return self._add_task(session_id, project_id)
-        if lot < 0.76:
+        if lot < 0.74:
             return self._change(session_id)
+        if lot < 0.86:
+            return self._work(session_id)
         return self._beat(session_id)
 
     def _create(self) -> Write:
@@ -258,6 +265,41 @@ class Client(threading.Thread):
             stream=stream,
             effects=("session_updated",),
             mark=mark["mark"],
+        )
+
+    def _work(self, session_id: str) -> Write:
+        item_id = self._random.choice(ITEMS)
+        stream = f"claim-{item_id}"
+        match self._random.choice(["claim"] * 5 + ["release", "complete"]):
+            case "claim":
+                return Write(
+                    command="claim_item",
+                    path="/api/claims",
+                    body={
+                        "item_id": item_id,
+                        "session_id": session_id,
+                        "takeover": self._random.random() < 0.5,
+                    },
+                    effects=("claim_granted", "claim_taken_over"),
+                    facts={"holder_id": session_id},
+                    stream=stream,
+                )
+            case "release":
+                return Write(
+                    command="claim_release",
+                    path=f"/api/claims/{item_id}/release",
+                    body={"session_id": session_id},
+                    effects=("claim_released",),
+                    facts={"holder_id": session_id},
+                    stream=stream,
+                )
+        return Write(
+            command="work_item_complete",
+            path=f"/api/work-items/{item_id}/complete",
+            body={"session_id": session_id},
+            effects=("work_item_completed",),
+            facts={"completed_by": session_id},
+            stream=stream,
         )
 
     def _recover(self, session_id: str) -> Write:

@@ -308,7 +308,16 @@ def test_a_claim_and_a_session_that_disagree_are_found(lost: str) -> None:
     good = story.history()
     history = with_events(good, without(good.events, event_of(good, lost)))
 
-    assert checks.every_place_has_one_holder(history)
+    assert checks.everything_held_has_one_holder(history)
+
+
+def test_a_work_item_whose_holder_does_not_know_of_it_is_found() -> None:
+    story = Story()
+    story.open("s1", fence=1)
+    grant = {"holder_kind": "session", "holder_id": "s1"}
+    story.write("claim_item", ("claim-item-7", "claim_granted", grant))
+
+    assert found_by(story.history()) == {checks.everything_held_has_one_holder}
 
 
 def test_a_holder_that_is_not_live_is_found() -> None:
@@ -316,7 +325,7 @@ def test_a_holder_that_is_not_live_is_found() -> None:
     story.open("s1", fence=1)
     story.write("session_mark_failed", ("session-s1", "session_failed", {}))
 
-    assert found_by(story.history()) == {checks.every_place_has_one_holder}
+    assert found_by(story.history()) == {checks.everything_held_has_one_holder}
 
 
 def test_two_sessions_at_work_in_one_place_are_found() -> None:
@@ -325,7 +334,7 @@ def test_two_sessions_at_work_in_one_place_are_found() -> None:
         data = {"project_id": "apollo", "machine_id": "m1", "docker_slot": 1}
         story.write("session_create", (f"session-{session_id}", "session_created", data))
 
-    assert found_by(story.history()) == {checks.every_place_has_one_holder}
+    assert found_by(story.history()) == {checks.everything_held_has_one_holder}
 
 
 @pytest.mark.parametrize("side", ["live", "rebuilt"])

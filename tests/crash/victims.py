@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -60,6 +61,18 @@ class Service:
         assert self._process is not None
         self._killed.add(self._process.pid)
         self._process.kill()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """SIGSTOP it for the length of the block. It will not know that time went by."""
+        eventually(self.answers, f"a process serving on port {self.port}")
+        assert self._process is not None
+        process = self._process
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """SIGTERM it, wait for its end, and start it no more."""

@@ -10,8 +10,10 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+from application.claims import ClaimItem, ReleaseClaim
 from application.eventstore import connect, subscription
-from application.eventstore.mapper import NewRow, Recorded
+from application.eventstore.mapper import NewRow, Origin, Recorded
+from application.instances import RegisterInstance
 from application.machines import BeatMachine, RegisterMachine
 from application.sessions import (
     BeatSession,
@@ -22,7 +24,9 @@ from application.sessions import (
     UpdateSession,
 )
 from application.tasks import CreateTask, DeleteTask, UpdateTask
+from application.work_items import CompleteItem, ListItem
 from domain.errors import HoldfastError, SessionNotFound
+from domain.instance import Instance
 from projections import READ_MODELS, schema
 from projections import machines as machine_reads
 from projections import sessions as session_reads
@@ -41,6 +45,7 @@ from tests.support.postgres import (
 from tests.support.waiting import eventually
 from tests.support.wiring import Service, service
 
+ORIGIN = Origin("11111111-1111-4111-8111-111111111111", "k", "test")
 TABLES = {model.name: model.key for model in READ_MODELS if isinstance(model, Table)}
 
 
@@ -81,11 +86,48 @@ def a_varied_story(at: Service, machines: int = 3) -> None:
         at.do(CreateTask(session_id=deleted, project_id="apollo", task_name="never"))
         at.do(DeleteSession(session_id=deleted))
         at.do(BeatMachine(machine_id=machine, metadata={"load": 0.5}))
+        some_work(at, number)
     # All that one batch decides happens at the same moment.
     hasty = new_session("hasty")
     for _ in range(3):
         hasty.beat(START)
     at.given(hasty)
+
+
+def restarted_instance() -> Instance:
+    """One that fell silent, was started again, and beat until it had left its crash loop."""
+    instance = Instance(id=Instance.stream_id("odin-PS-8f4a2b"))
+    policy = {"policy": "always", "max_restarts": 3, "backoff_seconds": 5}
+    instance.register(
+        at(0),
+        project="odin",
+        project_name="odin",
+        instance_type="PS",
+        scope="project",
+        restart_policy=policy,
+    )
+    instance.beat(at(30))
+    instance.note_stale(at(300), 120)
+    for seconds in (330, 360, 930, 960):
+        instance.beat(at(seconds))
+    return instance
+
+
+def some_work(at: Service, number: int) -> None:
+    """Work items in all states: waiting, held, given back, moved, done."""
+    worker = at.open_session(f"work{number}", hostname="tower")
+    agent = at.do(RegisterInstance(project="apollo", instance_type="PS"))["instance_id"]
+    names = [f"{name}-{number}" for name in ("waiting", "held", "free", "moved", "done")]
+    waiting, held, free, moved, done = names
+    at.do(ListItem(item_id=waiting, title="Later", depends_on=[done, held], priority=number))
+    at.do(ClaimItem(item_id=held, instance_id=agent, tty="pts/1"))
+    for item in (free, moved, done):
+        at.do(ClaimItem(item_id=item, session_id=worker))
+    at.do(ReleaseClaim(item_id=free, session_id=worker))
+    at.do(CompleteItem(item_id=done, session_id=worker))
+    at.do(ListItem(item_id=moved, track="flight"))
+    at.do(UpdateSession(session_id=worker, status="stalled"))
+    at.do(RecoverSession(session_id=worker, new_machine_id=f"elsewhere{number}"))
 
 
 def rows(url: str, table: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -157,6 +199,33 @@ def test_the_rows_are_the_same_however_the_events_are_batched(
 
     assert folded(batch) == folded(1)
     assert failures(url) == []
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5_000])
+def test_a_silent_beat_of_an_instance_changes_all_that_it_changes_in_the_aggregate(
+    unprojected: Service, batch: int
+) -> None:
+    """Three columns of most rows; more of one that was stale, restarted or in a crash loop."""
+    events = restarted_instance().collect_events()
+    alike = ("status", "restarts", "crash_looping", "last_heartbeat", "alive_since", "updated_at")
+    instance = Instance(id=events[0].originator_id)
+    with folder(unprojected.url, batch=batch) as it:
+        for start in range(0, len(events), batch):
+            some = events[start : start + batch]
+            unprojected.store.append("default", unprojected.mapper.rows(some, ORIGIN))
+            it.fold("default")
+            for event in some:
+                instance.mutate(event)
+
+            [row] = ask(
+                unprojected.url,
+                "SELECT status, restarts, crash_looping, last_heartbeat, alive_since, updated_at"
+                " FROM read_models.instances",
+            )
+            assert row == tuple(getattr(instance, name) for name in alike)
+
+    assert (instance.restarts, instance.alive_since) == (0, at(330))
+    assert failures(unprojected.url) == []
 
 
 def test_a_deleted_session_is_gone_with_its_tasks(here: Service) -> None:

@@ -40,11 +40,11 @@ FILL: tuple[str, ...] = (
         FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, 500) AS n""",
     f"""INSERT INTO read_models.sessions
                (namespace, session_id, project_id, machine_id, status, last_heartbeat, started_at,
-                completed_at, metadata, archived_at, created_at, updated_at, held, status_num,
-                heartbeat_num, heartbeat_minute)
+                completed_at, metadata, archived_at, created_at, updated_at, held, released_items,
+                status_num, heartbeat_num, heartbeat_minute)
         SELECT namespace, session_id, 'p' || n % 20, 'm' || n % 10, status, heartbeat, heartbeat,
                CASE WHEN status IN ('completed', 'failed') THEN heartbeat END, '{{}}',
-               CASE WHEN n % 30 = 0 THEN now() END, heartbeat, heartbeat, '{{}}', 1, 1,
+               CASE WHEN n % 30 = 0 THEN now() END, heartbeat, heartbeat, '{{}}', '[]', 1, 1,
                floor(extract(epoch FROM heartbeat) / 60)
         FROM (SELECT 'n' || namespace AS namespace, 'session-' || n AS session_id, n,
                      (ARRAY['active', 'paused', 'completed', 'failed', 'stalled'])[1 + n % 5]
@@ -72,6 +72,16 @@ FILL: tuple[str, ...] = (
                      now() - n * interval '1 minute' AS heartbeat
               FROM generate_series(1, {NAMESPACES}) AS namespace,
                    generate_series(1, {SESSIONS}) AS n) AS i""",
+    f"""INSERT INTO read_models.work_items
+               (namespace, item_id, priority, depends_on, status, holder_kind, holder_id, fence,
+                claimed_at, created_at, updated_at, listed_at)
+        SELECT 'n' || namespace, 'item-' || n, n % 7,
+               CASE WHEN n > 1 THEN to_jsonb(ARRAY['item-' || n - 1]) ELSE '[]' END, status,
+               CASE WHEN status = 'claimed' THEN 'session' END,
+               CASE WHEN status = 'claimed' THEN 'session-' || n END, 2, now(), now(), now(), n
+        FROM (SELECT namespace, n, (ARRAY['open', 'claimed', 'completed'])[1 + n % 3] AS status
+              FROM generate_series(1, {NAMESPACES}) AS namespace,
+                   generate_series(1, {SESSIONS}) AS n) AS w""",
     f"""INSERT INTO read_models.projector_position
         SELECT 'n' || n, 1 FROM generate_series(1, {NAMESPACES}) AS n""",
 )
@@ -83,6 +93,7 @@ PARAMETERS: Mapping[str, Any] = {
     "state_versions": [1, 1],
     "stream_id": "session-3",
     "state_version": 1,
+    "hostname": "m4",
     "to": 30,
     "after": 12,
     "upto": 2**63 - 1,
@@ -102,6 +113,9 @@ PARAMETERS: Mapping[str, Any] = {
     "session_id": "session-3",
     "task_id": "task-3-1",
     "instance_id": "p1-PS-000001",
+    "item_id": "item-3",
+    "holder": None,
+    "track": None,
     "reference": "00001",
     "project": None,
     "active_only": False,
@@ -134,7 +148,10 @@ VARIANTS: Mapping[str, list[Mapping[str, Any]]] = {
     "machines.get": [{"machine_id": "m3"}],
     "queries.find_in_stream": [{}, {"keyword": "x", "start": START}],
     "instances.list": [{}, {"project": "p3"}, {"active_only": True}],
+    "instances.count": [{}, {"project": "p3"}, {"active_only": True}],
     "instances.discover": [{}, {"scope": "project"}, {"children_of": "p1-PS-000001"}],
+    "work_items.list": [{}, {"status": "open"}, {"track": "core"}],
+    "work_items.claims": [{}, {"holder": "session-4"}],
     "queries.log": [{}, {"types": ["session_heartbeat"]}],
 }
 EXEMPT: Mapping[str, str] = {

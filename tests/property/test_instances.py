@@ -28,6 +28,7 @@ from application.instances import (
     SetParent,
 )
 from application.registry import HANDLERS
+from application.resume import ResumeInstance
 from application.work import Policy
 from domain.aggregate import Json
 from domain.claim import GLOBAL, Claim
@@ -112,6 +113,7 @@ step = st.one_of(
     steps("beat", said),
     steps("emit", work),
     steps("stale", st.none()),
+    steps("resume", st.none()),
 )
 # Steps in one list are begun at once.
 stories = st.lists(st.lists(step, min_size=1, max_size=3), min_size=3, max_size=15)
@@ -160,7 +162,7 @@ class Story:
             assert error is None or isinstance(error, HoldfastError), error
             if error is None:
                 replies.append(future.result())
-                if one.kind == "register":
+                if one.kind == "register" or (one.kind == "resume" and replies[-1].status == 201):
                     self.ids.append(replies[-1]["instance_id"])
         if not replies:
             assert self.here.store.head(self.namespace) == before
@@ -194,6 +196,8 @@ class Story:
                 command = CloseInstance(instance_id=who, cascade=one.what)
             case "beat":
                 command = BeatInstance(instance_id=who, **one.what)
+            case "resume":
+                command = ResumeInstance(instance_id=who)
             case "emit":
                 event_type, data = one.what
                 command = EmitEvent(instance_id=who, event_type=event_type, event_data=data)
@@ -236,6 +240,7 @@ class Story:
         assert answer["stale_count"] == statuses.count("stale")
         self._check_hierarchy(folded)
         self._check_topology(folded)
+        self._check_successors(folded)
 
     def _check_hierarchy(self, folded: dict[str, Instance]) -> None:
         live = [i for i, a in folded.items() if a.scope == "global" and a.status != "closed"]
@@ -258,7 +263,8 @@ class Story:
             if aggregate.status == "closed":
                 # Children may still leave; none comes, and nothing else is done.
                 afterwards = types[types.index("instance_closed") + 1 :]
-                assert set(afterwards) <= {"child_removed", "claim_given_up"}
+                over = {"child_removed", "claim_given_up", "claim_lost", "instance_resumed"}
+                assert set(afterwards) <= over
 
     def _check_orphan(self, child: Instance, parent: Instance) -> None:
         """A live child of a closed parent was silent when the parent closed (spec 17)."""
@@ -284,6 +290,31 @@ class Story:
         orphans = [i for i, a in live.items() if a.parent_id and a.parent_id not in live]
         assert sorted(topology["orphans"]) == sorted(orphans)
         assert topology["total_count"] == len(live)
+
+    def _check_successors(self, folded: dict[str, Instance]) -> None:
+        """Who was resumed has ended, holds nothing, and has one successor, which says so too."""
+        heirs = {i: a.predecessor for i, a in folded.items() if a.predecessor}
+        resumed = {i: a.successor for i, a in folded.items() if a.successor}
+        assert {former: heir for heir, former in heirs.items()} == resumed
+        assert len(heirs) == len(resumed)
+        for former, heir in resumed.items():
+            gone = folded[former]
+            assert (gone.status, gone.held) == ("closed", {})
+            assert folded[heir or ""].scope == gone.scope
+            assert all(folded[child].status == "closed" for child in gone.children)
+
+    def resume_again(self) -> None:
+        """Resuming twice is resuming once: the same successor, and nothing more is recorded."""
+        for instance_id in self.ids:
+            successor = self.fold(instance_id).successor
+            if successor is not None:
+                before = self.here.store.head(self.namespace)
+                for process in self.processes:
+                    again = process.do(
+                        ResumeInstance(instance_id=instance_id), namespace=self.namespace
+                    )
+                    assert (again.status, again["instance_id"]) == (200, successor)
+                assert self.here.store.head(self.namespace) == before
 
     def replay(self) -> None:
         """Replay leads to every point as it was, and to what readers were shown there."""
@@ -357,6 +388,7 @@ def test_any_story_told_by_two_processes_is_one_that_all_agree_on(database: str)
             for together in story:
                 told.carry_out(together)
                 told.look()
+            told.resume_again()
             told.replay()
 
         holds()

@@ -26,11 +26,12 @@ from domain.aggregate import Event, Json
 from domain.errors import HoldfastError
 from domain.session import SESSION_STATUSES, Session
 from domain.task import TASK_STATUSES
-from projections.readmodel import Row, Table
+from projections.readmodel import Row
 from projections.sessions import Sessions
 from projections.sessions import present as present_session
 from projections.tasks import Tasks
 from projections.tasks import present as present_task
+from tests.support.folding import Folded, as_recorded
 from tests.support.given import START, THRESHOLD_MS
 
 E = TypeVar("E", bound=Event)
@@ -62,28 +63,6 @@ class Watched(Session):
         # As JSON, so that nothing that changes later can change it.
         self.history.append(self.state())
         return event
-
-
-class Folded:
-    """A read model's rows, kept by its folds alone."""
-
-    def __init__(self, model: Table) -> None:
-        self.model = model
-        self.rows: dict[str, Row] = {}
-
-    def fold(self, event: Recorded) -> None:
-        if event.event_type not in self.model.folds:
-            return
-        for key in self.model.keys(event):
-            row = self.model.folds[event.event_type](self.rows.get(key), event)
-            if row is None:
-                self.rows.pop(key, None)
-                continue
-            if event.event_type in self.model.patches and not event.event_data:
-                # The short way must lead where the long one does.
-                patch = self.model.patches[event.event_type](event)
-                assert {name: row[name] for name in patch} == patch
-            self.rows[key] = row | {self.model.key: key}
 
 
 class SessionStream(RuleBasedStateMachine):
@@ -246,6 +225,7 @@ class SessionStream(RuleBasedStateMachine):
             shown = present_session({**row, "status_now": _status_now(row, now)})
             assert shown == view(self.session, now, THRESHOLD_MS)
         assert row["held"] == self.session.held
+        assert row["released_items"] == self.session.released_items
         shown_tasks = {key: present_task(row) for key, row in self.task_rows.rows.items()}
         assert shown_tasks == {
             task.task_id: task_view(self.session, task) for task in self.session.tasks.values()
@@ -300,24 +280,15 @@ class SessionStream(RuleBasedStateMachine):
     def _store(self, command: str) -> None:
         origin = Origin(str(uuid.UUID(int=len(self.log))), "key-1", command)
         for row in self.mapper.rows(self.session.collect_events(), origin):
-            data, kept = orjson.loads(orjson.dumps([row["event_data"], row["metadata"]]))
-            recorded = Recorded(
-                len(self.log) + 1,
-                uuid.UUID(row["event_id"]),
-                row["stream_id"],
-                row["sequence_num"],
-                row["event_type"],
-                row["timestamp"],
-                data,
-                kept,
-            )
+            recorded = as_recorded(row, len(self.log) + 1)
             assert recorded.full_metadata()["request_id"] == origin.request_id
             self.log.append(recorded)
             self.sessions.fold(recorded)
             if recorded.event_type == "task_created":
                 # The read model takes a task's project from its session's row, as we do here.
                 project = self.sessions.rows[KEY]["project_id"]
-                recorded = recorded._replace(event_data={**data, "project_id": project})
+                data = {**recorded.event_data, "project_id": project}
+                recorded = recorded._replace(event_data=data)
             self.task_rows.fold(recorded)
 
 

@@ -61,6 +61,7 @@ def test_what_an_event_did_shows_and_nothing_else() -> None:
     instance.beat(at(7), context_percent=40)
 
     assert changed(before, instance.state()) == {
+        "context_num": [1, 2],
         "context_percent": [None, 40],
         "last_event_type": ["instance_registered", "instance_heartbeat"],
         "last_heartbeat": ["2026-01-01T12:00:00Z", "2026-01-01T12:00:07Z"],

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from domain.aggregate import Json
-from domain.errors import HasLiveChildren, InstanceEnded, InstanceNotFound, UnknownEventType
+from domain.errors import (
+    HasLiveChildren,
+    InstanceAlive,
+    InstanceEnded,
+    InstanceNotFound,
+    UnknownEventType,
+)
 from domain.instance import (
     CRASH_LOOP_RESET_SECONDS,
     INSTANCE_EVENTS,
@@ -390,6 +396,83 @@ def test_live_children_are_named() -> None:
         parent.require_childless(["c1", "c2"])
 
     assert refusal.value.details == {"children": ["c1", "c2"]}
+
+
+# Successors
+
+
+def test_only_a_silent_or_a_closed_instance_may_be_resumed() -> None:
+    """Spec 17."""
+    instance = new_instance()
+    with pytest.raises(InstanceAlive) as refusal:
+        instance.require_resumable(at(50), STALE)
+    assert refusal.value.details == {
+        "instance_id": KEY,
+        "last_heartbeat": at(0),
+        "age_seconds": 50,
+        "seconds_until_stale": 70,
+    }
+    assert "50s ago" in refusal.value.message
+
+    instance.require_resumable(at(121), STALE)
+    instance.note_stale(at(121), STALE)
+    instance.require_resumable(at(122), STALE)
+    instance.beat(at(123))
+    with pytest.raises(InstanceAlive):
+        instance.require_resumable(at(124), STALE)
+    instance.close(at(125))
+    instance.require_resumable(at(126), STALE)
+    with pytest.raises(InstanceNotFound):
+        Instance(id=Instance.stream_id("nobody")).require_resumable(at(0), STALE)
+
+
+def test_handing_over_ends_an_instance_that_had_not_ended() -> None:
+    instance = new_instance()
+    instance.hand_over(at(200), "odin-PS-000002")
+
+    assert types_of(instance) == ["instance_resumed", "instance_closed"]
+    with pytest.raises(InstanceEnded) as refusal:
+        instance.beat(at(201))
+    assert refusal.value.details == {"closed_at": at(200), "successor": "odin-PS-000002"}
+
+
+def test_handing_over_leaves_the_end_of_one_that_was_closed() -> None:
+    instance = new_instance()
+    instance.close(at(10))
+    events_of(instance)
+    instance.hand_over(at(200), "odin-PS-000002")
+
+    assert types_of(instance) == ["instance_resumed"]
+    assert (instance.closed_at, instance.successor) == (at(10), "odin-PS-000002")
+
+
+def test_a_successor_inherits_the_place_and_not_the_condition() -> None:
+    former = new_instance(name="builder", tags=["gpu"], hostname="h", context_percent=95)
+    former.beat(at(1), current_epic="e1", activity="idle", git={"branch": "main"})
+    heir = Instance(id=Instance.stream_id("odin-PS-000002"))
+    heir.register(at(2), **former.inheritance())
+
+    assert heir.predecessor == KEY
+    for name in ("project", "project_name", "instance_type", "scope", "name", "tags"):
+        assert getattr(heir, name) == getattr(former, name)
+    assert heir.current_epic == "e1"
+    for name in ("hostname", "context_percent", "activity", "git", "standing", "checkpoint"):
+        assert getattr(heir, name) is None
+    [registered] = events_of(heir)
+    assert "standing" not in {k for k, v in payload_of(registered).items() if v is not None}
+
+
+def test_a_successor_s_crash_loop_is_counted_on() -> None:
+    former = restarting(max_restarts=1)
+    silence(former, 1)
+    heir = Instance(id=Instance.stream_id("odin-PS-000002"))
+    heir.register(at(1_000), **former.inheritance())
+    assert (heir.restarts, heir.crash_looping) == (1, False)
+    events_of(heir)
+    heir.note_stale(at(1_121), STALE)
+
+    assert types_of(heir) == ["instance_stale"]
+    assert heir.crash_looping
 
 
 # Work

@@ -1,0 +1,108 @@
+"""Claims and work items as clients see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from domain import liveness
+from domain.aggregate import Json
+from domain.claim import Claim
+from domain.holder import Holder
+
+
+def view(claim: Claim) -> Json:
+    """A claim: who has it, since when, under which fence. ``holder`` is null once released."""
+    kind = claim.holder_kind
+    item = claim.item
+    return {
+        "item_id": claim.resource,
+        "title": item.title if item else None,
+        "track": item.track if item else None,
+        "priority": item.priority if item else 0,
+        "status": claim.status,
+        "holder": claim.holder_id,
+        "holder_kind": kind,
+        "session_id": claim.holder_id if kind == "session" else None,
+        "instance_id": claim.holder_id if kind == "instance" else None,
+        "hostname": claim.hostname,
+        "tty": claim.tty,
+        "codebase": claim.codebase,
+        "fence": claim.fence,
+        "claimed_at": claim.claimed_at,
+    }
+
+
+def owner(claim: Claim, holder: Holder, now: datetime, stale_seconds: float) -> Json:
+    """What whoever is refused wants to know about the holder (S3 FR-2, spec 6)."""
+    gap = holder.gap_seconds(now)
+    silent = claim.silent_seconds(now, gap)
+    return {
+        "item_id": claim.resource,
+        "title": claim.item.title if claim.item else None,
+        "claimed_by": claim.holder_id,
+        "holder_kind": claim.holder_kind,
+        "heartbeat_age_seconds": gap,
+        "heartbeat_age_human": liveness.human_age(gap),
+        "hostname": claim.hostname,
+        "tty": claim.tty,
+        "codebase": claim.codebase,
+        "claimed_at": claim.claimed_at,
+        "claim_duration_minutes": liveness.age_seconds(claim.claimed_at or now, now) / 60,
+        "fence": claim.fence,
+        "stale": silent > stale_seconds,
+        "seconds_until_takeover": max(0.0, stale_seconds - silent),
+    }
+
+
+def item_view(
+    claim: Claim,
+    now: datetime,
+    stale_seconds: float,
+    *,
+    holder: Holder | None = None,
+    blocked_by: Sequence[str] = (),
+) -> Json:
+    """A work item, with whoever works on it and what it waits for."""
+    item = claim.require_listed()
+    kind = claim.holder_kind
+    held = owner(claim, holder, now, stale_seconds) if holder else {}
+    return {
+        "item_id": claim.resource,
+        "title": item.title,
+        "track": item.track,
+        "priority": item.priority,
+        "depends_on": item.depends_on,
+        "blocked_by": sorted(blocked_by),
+        "status": claim.status,
+        "is_working_on": claim.holder_id is not None,
+        "active_session_id": claim.holder_id if kind == "session" else None,
+        "active_instance_id": claim.holder_id if kind == "instance" else None,
+        "holder": claim.holder_id,
+        "holder_kind": kind,
+        "hostname": claim.hostname,
+        "tty": claim.tty,
+        "codebase": claim.codebase,
+        "fence": claim.fence or None,
+        "claimed_at": claim.claimed_at,
+        "claim_duration_minutes": held.get("claim_duration_minutes"),
+        "heartbeat_age_seconds": held.get("heartbeat_age_seconds"),
+        "heartbeat_age_human": held.get("heartbeat_age_human"),
+        "stale": held.get("stale", False),
+        "last_machine_id": claim.last_machine_id,
+        "completed_at": item.completed_at,
+        "completed_by": item.completed_by,
+        "created_at": item.created_at,
+        "updated_at": item.updated_at,
+    }
+
+
+def lost_item(claim: Claim) -> Json:
+    """An item that a recovery could not bring back: someone else has it, or did it."""
+    return {
+        "item_id": claim.resource,
+        "status": claim.status,
+        "holder": claim.holder_id,
+        "holder_kind": claim.holder_kind,
+        "fence": claim.fence,
+    }

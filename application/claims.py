@@ -1,0 +1,195 @@
+"""Claims: exclusive, fenced ownership of work items (S3, spec 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import StrictBool
+
+from application.claim_view import owner, view
+from application.fields import Command, Fence, FenceNumber, GivenItemId, Id, Name
+from application.holdings import grant, holder_of, release
+from application.work import Handler, Reply, Work
+from domain.claim import Claim
+from domain.errors import (
+    BlockedByDependencies,
+    ClaimHeld,
+    InvalidInput,
+    NotHolder,
+    UnknownInstance,
+    UnknownSession,
+)
+from domain.holder import Holder
+from domain.instance import Instance
+from domain.session import Session
+
+
+class ForHolder(Command):
+    """A command on behalf of a session or of an instance: exactly one of them."""
+
+    session_id: Id | None = None
+    instance_id: Id | None = None
+
+
+class Claiming(ForHolder):
+    """What a claimer says of itself; the holder's own word stands for what is left out."""
+
+    hostname: Name | None = None
+    tty: Name | None = None
+    codebase: Name | None = None
+
+
+class ClaimItem(Claiming):
+    """Claim a work item for a session or an instance; an unknown item is listed by it."""
+
+    item_id: GivenItemId
+    takeover: StrictBool = False
+
+
+class ReleaseClaim(ForHolder):
+    """Let go of a work item."""
+
+    item_id: str
+    fence: FenceNumber | None = None
+
+
+class VerifyFence(Command):
+    """Whether a claim is still held under a fence, for guards outside of the service."""
+
+    item_id: str
+    fence: FenceNumber
+
+
+def claim_item(work: Work, command: ClaimItem) -> Reply:
+    """201 with the claim; 200 if the holder has it already, and nothing changes."""
+    claim = work.load(Claim, command.item_id)
+    claimer = claimer_of(work, command)
+    previous = holder_of(work, claim)
+    waits_for = open_dependencies(work, claim)
+    claimer.require_writable()
+    if previous is claimer:
+        return Reply(view(claim))
+    claim.require_open()
+    if previous is not None and not previous.has_ended:
+        gap, stale_seconds = previous.gap_seconds(work.now), work.policy.claim_stale_seconds
+        if not claim.may_pass_on(work.now, gap, stale_seconds, takeover=command.takeover):
+            raise ClaimHeld(
+                f"{claim.resource} is already claimed by {claim.holder_kind} {claim.holder_id}.",
+                details=owner(claim, previous, work.now, stale_seconds),
+            )
+    if waits_for:
+        raise BlockedByDependencies(
+            f"{claim.resource} waits for {', '.join(waits_for)}.",
+            details={"item_id": claim.resource, "blocked_by": waits_for},
+        )
+    return Reply(take(work, claim, claimer, previous, command), 201)
+
+
+def release_claim(work: Work, command: ReleaseClaim) -> Reply:
+    """The claim without its holder."""
+    claim = work.load(Claim, command.item_id)
+    claimer = claimer_of(work, command)
+    claim.require_claimed_once()
+    require_held_by(work, claim, claimer, command.fence)
+    release(work, claim, claimer)
+    return Reply(view(claim))
+
+
+def verify_fence(work: Work, command: VerifyFence) -> Reply:
+    """``valid: true``. Raises ``StaleFence`` for any fence but the holder's."""
+    claim = work.load(Claim, command.item_id)
+    claim.require_claimed_once()
+    claim.require_fence(command.fence)
+    return Reply({"valid": True, **view(claim)})
+
+
+def fenced(handler: Handler) -> Handler:
+    """The handler, refusing a command that comes with a stale fence before it does anything."""
+
+    def guarded(work: Work, command: Any) -> Reply:
+        given: Fence | None = command.claim
+        if given is not None:
+            work.load(Claim, given.item_id).require_fence(given.fence)
+        return handler(work, command)
+
+    return guarded
+
+
+# Shared with the work items' commands
+
+
+def claimer_of(work: Work, command: ForHolder) -> Session | Instance:
+    """The session or instance on whose behalf a command comes. Raises ``InvalidInput``."""
+    if command.session_id is not None and command.instance_id is not None:
+        message = "name one holder: session_id or instance_id, not both"
+        raise InvalidInput.of_fields(
+            [{"field": name, "message": message} for name in ("session_id", "instance_id")]
+        )
+    if command.session_id is not None:
+        session = work.load(Session, command.session_id)
+        if not session.is_known:
+            raise UnknownSession.of("session_id", "there is no such session")
+        return session
+    if command.instance_id is not None:
+        instance = work.load(Instance, command.instance_id)
+        if not instance.is_known:
+            raise UnknownInstance.of("instance_id", "there is no such instance")
+        return instance
+    raise InvalidInput.of("session_id", "is required, or instance_id: a claim has a holder")
+
+
+def require_held_by(work: Work, claim: Claim, claimer: Holder, fence: int | None) -> None:
+    """Raise unless the claimer has the claim, and under this fence if there is one.
+
+    Raises ``NotHolder`` with all that is known of the holder, or ``StaleFence``.
+    """
+    holder = holder_of(work, claim)
+    if holder is not claimer:
+        details = {"item_id": claim.resource, "claimed_by": None, "holder_kind": None}
+        if holder is not None:
+            details = owner(claim, holder, work.now, work.policy.claim_stale_seconds)
+        who = f"{claim.holder_kind} {claim.holder_id}" if holder else "nobody"
+        raise NotHolder(f"{claim.resource} is held by {who}.", details=details)
+    if fence is not None:
+        claim.require_fence(fence)
+
+
+def open_dependencies(work: Work, claim: Claim) -> list[str]:
+    """The items that have to be completed before this one can be claimed."""
+    ids = claim.item.depends_on if claim.item and not claim.item.is_completed else []
+    work.prepare(*((Claim, item_id) for item_id in ids))
+    return [item_id for item_id in ids if work.load(Claim, item_id).status != "completed"]
+
+
+def take(
+    work: Work,
+    claim: Claim,
+    claimer: Session | Instance,
+    previous: Holder | None,
+    said: Claiming,
+) -> dict[str, Any]:
+    """Give the item to the claimer; the claim as it is then."""
+    if claim.item is None:
+        claim.list_item(work.now)
+    taken_from = claim.holder_id
+    grant(
+        work,
+        claim,
+        claimer,
+        previous,
+        hostname=said.hostname,
+        tty=said.tty,
+        codebase=said.codebase,
+    )
+    value = view(claim)
+    if taken_from is not None:
+        value["taken_from"] = taken_from
+    return value
+
+
+HANDLERS: Mapping[type, Handler] = {
+    ClaimItem: claim_item,
+    ReleaseClaim: release_claim,
+    VerifyFence: verify_fence,
+}

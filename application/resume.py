@@ -1,0 +1,130 @@
+"""Carrying an instance's work on in a successor (spec 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from application.fields import Command, Found, Id, Name
+from application.holdings import grant, move, prepare_holdings
+from application.instance_view import view
+from application.instances import give_parent, only_global, open_parent, unregistered
+from application.resume_view import brief, checkpoint, held_claims, stale_warning
+from application.work import Handler, Reply, Work
+from domain.claim import GLOBAL
+from domain.errors import UnknownParent
+from domain.hierarchy import MAY_BE_ROOT, require_pair
+from domain.instance import Instance
+
+# Along so many successors of a closed parent one that is open is looked for.
+FARTHEST_PARENT = 20
+
+
+class ResumeInstance(Command):
+    """Register the successor of an instance that is stale or closed, and give it all it held."""
+
+    instance_id: str
+    hostname: Name | None = None
+    tty: Name | None = None
+    codebase: Name | None = None
+    parent_id: Id | None = None
+    resume_chain: Found[list[str]] = Field(default_factory=list)
+
+
+def resume(work: Work, command: ResumeInstance) -> Reply:
+    """201 with the successor and the predecessor's brief; asked again, 200 with the same one."""
+    instance = work.load(Instance, command.instance_id)
+    instance.require_known()
+    if instance.successor is not None:
+        return _reply(work, command, instance, work.load(Instance, instance.successor), 200)
+    instance.require_resumable(work.now, work.policy.instance_stale_seconds)
+    parent = _parent(work, instance, command.parent_id)
+    prepare_holdings(work, instance)
+    work.prepare(*((Instance, child) for child in instance.children))
+    children = [work.load(Instance, child) for child in instance.children]
+    only = None
+    if instance.scope == "global" and GLOBAL not in instance.held:
+        only = only_global(work)
+    successor, draws = unregistered(work, instance.project, instance.instance_type)
+    successor.register(
+        work.now,
+        **instance.inheritance(),
+        parent_id=parent.key if parent else None,
+        hostname=command.hostname,
+        tty=command.tty,
+        codebase=command.codebase or instance.codebase,
+        draws=draws if draws > 1 else None,
+    )
+    instance.hand_over(work.now, successor.key)
+    if parent is not None:
+        parent.add_child(work.now, successor.key)
+    if only is not None:
+        grant(work, only, successor)
+    move(work, instance.held, instance, successor)
+    for child in children:
+        if child.status != "closed":
+            give_parent(work, child, instance, successor)
+    _load_checkpoint(work, instance, successor)
+    return _reply(work, command, instance, successor, 201)
+
+
+def _parent(work: Work, instance: Instance, given: str | None) -> Instance | None:
+    """The successor's parent: one that is given, or whoever stands in the old one's place.
+
+    An orphan whose parent nobody resumed becomes a root where its scope may. Raises
+    :class:`UnknownParent` where it may not, and whatever registering below ``given`` would raise.
+    """
+    if given is not None:
+        parent = open_parent(work, given)
+        require_pair(instance.scope, parent.scope if parent else None)
+        return parent
+    if instance.parent_id is None:
+        return None
+    former = work.load(Instance, instance.parent_id)
+    for _ in range(FARTHEST_PARENT):
+        if former.status != "closed":
+            return former
+        if former.successor is None:
+            break
+        former = work.load(Instance, former.successor)
+    if not MAY_BE_ROOT[instance.scope]:
+        raise UnknownParent.of("parent_id", f"{former.key} is closed; name another parent")
+    return None
+
+
+def _load_checkpoint(work: Work, instance: Instance, successor: Instance) -> None:
+    kept = checkpoint(instance)
+    if kept is None:
+        return
+    loaded = {
+        "checkpoint_id": kept["checkpoint_id"],
+        "from_instance_id": kept["from_instance_id"] or instance.key,
+        **({"label": kept["label"]} if kept["label"] else {}),
+        "state": kept["state"],
+    }
+    successor.record_work(work.now, "checkpoint_loaded", loaded)
+
+
+def _reply(
+    work: Work, command: ResumeInstance, instance: Instance, successor: Instance, status: int
+) -> Reply:
+    """The successor in front of what its predecessor left, to whose stream the evidence belongs."""
+    stale_seconds = work.policy.instance_stale_seconds
+    ended = instance.closed_at or work.now
+    was_silent = instance.gap_seconds(ended) > stale_seconds
+    return Reply(
+        {
+            **brief(instance, work.now, stale_seconds, [*command.resume_chain, successor.key]),
+            "instance_id": successor.key,
+            "instance": view(successor, work.now, stale_seconds),
+            "predecessor": instance.key,
+            "successor": successor.key,
+            "stale_warning": stale_warning(instance, ended) if was_silent else None,
+            "held_claims": held_claims(successor),
+        },
+        status,
+    )
+
+
+HANDLERS: Mapping[type, Handler] = {ResumeInstance: resume}

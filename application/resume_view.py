@@ -1,0 +1,125 @@
+"""What whoever carries an instance's work on is told (S0 AC7, S2, spec 7)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from application.history import History
+from application.instance_view import view
+from domain import liveness, resume
+from domain.aggregate import Json
+from domain.claim import is_work_item
+from domain.errors import InstanceNotFound, StreamNotFound
+from domain.instance import Instance
+from domain.resume import Suggestion
+
+# An instance's predecessors are told back to here.
+LONGEST_CHAIN = 100
+
+
+def read(history: History, namespace: str, instance_id: str, stale_seconds: float) -> Json:
+    """An instance's brief, from its own stream. Raises :class:`InstanceNotFound`."""
+    try:
+        instance, now = history.present(namespace, Instance.stream_id(instance_id))
+    except StreamNotFound:
+        raise InstanceNotFound from None
+    assert isinstance(instance, Instance)
+    told = brief(instance, now, stale_seconds, chain(history, namespace, instance_id))
+    if instance.status_at(now, stale_seconds) == "stale":
+        told["stale_warning"] = stale_warning(instance, now)
+    return told
+
+
+def chain(history: History, namespace: str, instance_id: str) -> list[str]:
+    """An instance after its predecessors, the first one first; empty for an unknown one."""
+    found: list[str] = []
+    following: str | None = instance_id
+    while following is not None and len(found) < LONGEST_CHAIN:
+        try:
+            registered = history.first(namespace, Instance.stream_id(following))
+        except StreamNotFound:
+            break
+        found.insert(0, following)
+        following = registered.event_data.get("predecessor")
+    return found
+
+
+def brief(instance: Instance, now: datetime, stale_seconds: float, chain: list[str]) -> Json:
+    """How things stand with an instance, and what to do next. It does not warn yet."""
+    found = resume.suggestions(instance)
+    epic = resume.epic_of(instance)
+    tests = resume.results_of(epic)
+    return {
+        "instance_id": instance.key,
+        "instance": view(instance, now, stale_seconds),
+        "predecessor": instance.predecessor,
+        "successor": instance.successor,
+        "resume_chain": chain,
+        "stale_warning": None,
+        "last_epic": instance.last_epic,
+        "last_epic_status": epic.status if instance.last_epic else None,
+        "current_epic": instance.current_epic,
+        "tests": tests and tests._asdict(),
+        "checkpoint": checkpoint(instance),
+        "git": instance.git,
+        "held_claims": held_claims(instance),
+        "suggestions": [suggestion._asdict() for suggestion in found],
+        "brief": in_words(instance, now, stale_seconds, found),
+        # The stream that the evidence is in, and its last event.
+        "evidence_stream": instance.id,
+        "last_sequence_num": instance.version,
+    }
+
+
+def stale_warning(instance: Instance, at: datetime) -> str:
+    """What a person must know before taking over from an instance that only fell silent."""
+    age = liveness.human_age(instance.gap_seconds(at))
+    return (
+        f"Instance {instance.key} is stale: its last heartbeat was {age}, at"
+        f" {_time(instance.last_heartbeat)}. Make sure that it does not run any more before"
+        " its work is carried on."
+    )
+
+
+def checkpoint(instance: Instance) -> Json | None:
+    """The state to come back to; one that was recorded without an id is named by its event."""
+    kept = instance.checkpoint
+    if kept is None:
+        return None
+    return {
+        "checkpoint_id": kept.checkpoint_id or f"{instance.id}/{kept.number}",
+        "label": kept.label,
+        "state": instance.checkpoint_state,
+        "sequence_num": kept.number,
+        "from_instance_id": kept.from_instance_id,
+    }
+
+
+def held_claims(instance: Instance) -> list[Json]:
+    """The work items that it holds, each with its fence."""
+    return [
+        {"item_id": item, "fence": fence}
+        for item, fence in sorted(instance.held.items())
+        if is_work_item(item)
+    ]
+
+
+def in_words(
+    instance: Instance, now: datetime, stale_seconds: float, found: list[Suggestion]
+) -> str:
+    """A paragraph for a resuming agent. Numbers in brackets: the stream's events."""
+    who = f"Instance {instance.key} of project {instance.project}"
+    parts = [
+        f"{who} is {instance.status_at(now, stale_seconds)};"
+        f" its last heartbeat was at {_time(instance.last_heartbeat)}."
+    ]
+    if instance.successor is not None:
+        parts.append(f"Instance {instance.successor} carries the work on.")
+    parts += [f"{text} {evidence}" for text, _, evidence in found]
+    if not found:
+        parts.append("It recorded nothing that there is to carry on.")
+    return " ".join(parts)
+
+
+def _time(at: datetime | None) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S UTC") if at else "an unknown time"

@@ -1,0 +1,163 @@
+"""Claims and the queue of work items (S3).
+
+Claiming is never put off: a claim that is not granted now is none. Giving back is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from holdfast.api.area import Area, holder, part, said
+from holdfast.types import Claim, ClaimPage, Json, WorkItem, WorkItemPage
+
+
+class Claims(Area):
+    """``/api/claims``. The holder is a session or an instance: exactly one of the two."""
+
+    def take(
+        self,
+        item_id: str,
+        *,
+        session_id: str | None = None,
+        instance_id: str | None = None,
+        hostname: str | None = None,
+        tty: str | None = None,
+        codebase: str | None = None,
+        takeover: bool = False,
+    ) -> Claim:
+        """Claim an item; what one already holds stays as it is.
+
+        ``Conflict`` ``claim_held`` if another holds it, with S3's owner fields in ``details``;
+        ``takeover`` moves it once its holder has been silent for long enough.
+        """
+        body = said(
+            item_id=item_id,
+            **holder(session_id, instance_id),
+            hostname=hostname,
+            tty=tty,
+            codebase=codebase,
+            takeover=takeover or None,
+        )
+        return cast(Claim, self._now("/api/claims", body))
+
+    def get(self, item_id: str) -> Claim:
+        """Who holds an item; ``NotFound`` if nobody ever did."""
+        return cast(Claim, self._get(_claim(item_id)))
+
+    def list(
+        self,
+        *,
+        session_id: str | None = None,
+        instance_id: str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> ClaimPage:
+        """What is held now, by anybody or by one holder."""
+        page = self._get(
+            "/api/claims",
+            session_id=session_id,
+            instance_id=instance_id,
+            limit=limit,
+            offset=offset,
+        )
+        return cast(ClaimPage, page)
+
+    def release(
+        self,
+        item_id: str,
+        *,
+        session_id: str | None = None,
+        instance_id: str | None = None,
+        fence: int | None = None,
+    ) -> Claim:
+        """Give an item back. ``Conflict`` ``not_holder`` or ``stale_fence`` if it is not ours."""
+        body = said(**holder(session_id, instance_id), fence=fence)
+        return cast(Claim, self._write("POST", f"{_claim(item_id)}/release", body))
+
+    def verify(self, item_id: str, fence: int) -> Json:
+        """``{valid: true, …}``, or ``Conflict`` ``stale_fence``."""
+        return cast(Json, self._now(f"{_claim(item_id)}/verify", {"fence": fence}))
+
+    def _now(self, path: str, body: dict[str, Any]) -> Any:
+        return self._write("POST", path, body, deferrable=False)
+
+
+class WorkItems(Area):
+    """``/api/work-items``"""
+
+    def put(
+        self,
+        item_id: str,
+        *,
+        title: str | None = None,
+        track: str | None = None,
+        priority: int | None = None,
+        depends_on: Sequence[str] | None = None,
+    ) -> WorkItem:
+        """List an item, or change it. A higher ``priority`` goes first."""
+        body = said(
+            item_id=item_id,
+            title=title,
+            track=track,
+            priority=priority,
+            depends_on=None if depends_on is None else [*depends_on],
+        )
+        return cast(WorkItem, self._write("POST", "/api/work-items", body))
+
+    def get(self, item_id: str) -> WorkItem:
+        """One item, with who works on it."""
+        return cast(WorkItem, self._get(_item(item_id)))
+
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        track: str | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> WorkItemPage:
+        """The queue, by priority, then the oldest first."""
+        page = self._get("/api/work-items", status=status, track=track, limit=limit, offset=offset)
+        return cast(WorkItemPage, page)
+
+    def claim_next(
+        self,
+        *,
+        session_id: str | None = None,
+        instance_id: str | None = None,
+        track: str | None = None,
+        hostname: str | None = None,
+        tty: str | None = None,
+        codebase: str | None = None,
+    ) -> Claim | None:
+        """Claim the first item that is open and unblocked; ``None`` if there is none."""
+        body = said(
+            **holder(session_id, instance_id),
+            track=track,
+            hostname=hostname,
+            tty=tty,
+            codebase=codebase,
+        )
+        reply = self._write("POST", "/api/work-items/claim-next", body, deferrable=False)
+        return cast("Claim | None", reply)
+
+    def complete(
+        self,
+        item_id: str,
+        *,
+        session_id: str | None = None,
+        instance_id: str | None = None,
+        fence: int | None = None,
+    ) -> WorkItem:
+        """It is done, and free. ``Conflict`` ``not_holder`` or ``stale_fence``."""
+        body = said(**holder(session_id, instance_id), fence=fence)
+        return cast(WorkItem, self._write("POST", f"{_item(item_id)}/complete", body))
+
+
+def _claim(item_id: str) -> str:
+    return f"/api/claims/{part(item_id)}"
+
+
+def _item(item_id: str) -> str:
+    return f"/api/work-items/{part(item_id)}"

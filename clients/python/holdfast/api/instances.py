@@ -1,0 +1,233 @@
+"""Instances and the registry (S0, S1, S2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, cast
+
+from holdfast.api.area import Area, part, said
+from holdfast.errors import NotFound
+from holdfast.types import (
+    Activity,
+    Beat,
+    Checkpoint,
+    Emitted,
+    EventPage,
+    Instance,
+    InstancePage,
+    Json,
+    Replay,
+    Scope,
+)
+
+
+class Instances(Area):
+    """``/api/instances``"""
+
+    def register(
+        self,
+        project: str,
+        instance_type: str = "PS",
+        *,
+        initial_context: float | Mapping[str, Any] | None = None,
+        name: str | None = None,
+        scope: Scope | None = None,
+        parent_id: str | None = None,
+        tags: Sequence[str] = (),
+        hostname: str | None = None,
+        tty: str | None = None,
+        codebase: str | None = None,
+        restart_policy: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Instance:
+        """Register an agent process; its ``instance_id`` is like ``odin-PS-8f4a2b``."""
+        body = said(
+            project=project,
+            instance_type=instance_type,
+            initial_context=initial_context,
+            name=name,
+            scope=scope,
+            parent_id=parent_id,
+            tags=[*tags] or None,
+            hostname=hostname,
+            tty=tty,
+            codebase=codebase,
+            restart_policy=restart_policy,
+        )
+        reply = self._write(
+            "POST", "/api/instances", body, creates="instance", idempotency_key=idempotency_key
+        )
+        return cast(Instance, reply)
+
+    def get(self, instance_id: str) -> Instance:
+        """The instance of this very id, or the only one that it is a part of."""
+        found = self.find(instance_id)
+        if "instance" in found:
+            return cast(Instance, found["instance"])
+        ids = ", ".join(match["instance_id"] for match in found["matches"])
+        raise NotFound(f"{instance_id} may be any of {ids}", code="ambiguous", details=found)
+
+    def find(self, reference: str) -> Json:
+        """By id, leading part of an id, or leading part (4 and more) of the hash.
+
+        ``{match: "exact", instance}`` or ``{match: "prefix", matches}``.
+        """
+        return cast(Json, self._get(_instance(reference)))
+
+    def list(
+        self,
+        *,
+        project: str | None = None,
+        active_only: bool = False,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> InstancePage:
+        """By project, the latest heartbeat first; ``active_only`` leaves out the closed."""
+        page = self._get(
+            "/api/instances",
+            project=project,
+            active_only=active_only or None,
+            limit=limit,
+            offset=offset,
+        )
+        return cast(InstancePage, page)
+
+    def beat(
+        self,
+        instance_id: str,
+        *,
+        context_percent: float | None = None,
+        current_epic: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        activity: Activity | None = None,
+        activity_reason: str | None = None,
+        git: Mapping[str, Any] | None = None,
+        native_session_id: str | None = None,
+    ) -> Beat:
+        """Note a sign of life. ``Conflict`` ``instance_closed`` if it is over."""
+        body = said(
+            context_percent=context_percent,
+            current_epic=current_epic,
+            metrics=metrics,
+            activity=activity,
+            activity_reason=activity_reason,
+            git=git,
+            native_session_id=native_session_id,
+        )
+        path = f"{_instance(instance_id)}/heartbeat"
+        return cast(Beat, self._write("POST", path, body, replaces=f"beat {instance_id}"))
+
+    def emit(
+        self,
+        instance_id: str,
+        event_type: str,
+        event_data: Mapping[str, Any] | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Emitted:
+        """Record what it did, as a type of the catalogue (``client.history.event_types()``)."""
+        body = said(event_type=event_type, event_data=event_data or {}, metadata=metadata)
+        reply = self._write(
+            "POST",
+            f"{_instance(instance_id)}/events",
+            body,
+            dated=True,
+            idempotency_key=idempotency_key,
+        )
+        return cast(Emitted, reply)
+
+    def checkpoint(self, instance_id: str, label: str, state: Mapping[str, Any]) -> Checkpoint:
+        """Keep a state to come back to."""
+        path = f"{_instance(instance_id)}/checkpoints"
+        body = {"label": label, "state": state}
+        return cast(Checkpoint, self._write("POST", path, body, creates="checkpoint"))
+
+    def set_parent(self, instance_id: str, parent_id: str | None) -> Instance:
+        """Give it another parent, or none."""
+        path = f"{_instance(instance_id)}/parent"
+        return cast(Instance, self._write("PUT", path, {"parent_id": parent_id}))
+
+    def close(
+        self, instance_id: str, *, cascade: bool = False, idempotency_key: str | None = None
+    ) -> Instance:
+        """End it; with ``cascade`` everything below it too."""
+        reply = self._write(
+            "POST",
+            f"{_instance(instance_id)}/close",
+            said(cascade=cascade or None),
+            idempotency_key=idempotency_key,
+        )
+        return cast(Instance, reply)
+
+    def events(
+        self,
+        instance_id: str,
+        *,
+        event_type: str | Sequence[str] | None = None,
+        start_date: datetime | str | None = None,
+        end_date: datetime | str | None = None,
+        keyword: str | None = None,
+        order: Literal["asc", "desc"] | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> EventPage:
+        """Its events; dates with a time zone, both ends included; at most 1,000 at once."""
+        page = self._get(
+            f"{_instance(instance_id)}/events",
+            event_type=event_type,
+            start_date=moment(start_date),
+            end_date=moment(end_date),
+            keyword=keyword,
+            order=order,
+            limit=limit,
+            offset=offset,
+        )
+        return cast(EventPage, page)
+
+    def replay(
+        self, instance_id: str, to_sequence_num: int | None = None, diff_from: int | None = None
+    ) -> Replay:
+        """Its state after an event (the last if not given), and what changed since another."""
+        path = f"{_instance(instance_id)}/replay"
+        found = self._get(path, to_sequence_num=to_sequence_num, diff_from=diff_from)
+        return cast(Replay, found)
+
+    def resume_state(self, instance_id: str) -> Json:
+        """What it takes to carry on from it, with suggestions and their evidence."""
+        return cast(Json, self._get(f"{_instance(instance_id)}/resume"))
+
+    def resume(self, instance_id: str, **fields: Any) -> Json:
+        """Register its successor; ``Conflict`` ``instance_alive`` while it lives."""
+        path = f"{_instance(instance_id)}/resume"
+        return cast(Json, self._write("POST", path, fields, deferrable=False))
+
+
+class Registry(Area):
+    """``/api/v1/registry``"""
+
+    def topology(self) -> Json:
+        """The forest of all open instances, orphans marked."""
+        return cast(Json, self._get("/api/v1/registry/topology"))
+
+    def health(self) -> Json:
+        """How all open instances are, and why."""
+        return cast(Json, self._get("/api/v1/registry/health"))
+
+    def discover(self, **criteria: Any) -> Json:
+        """Instances that meet every criterion.
+
+        ``scope, project, type, status, name, tag, available_parents_for, children_of``, and
+        ``limit, offset``.
+        """
+        return cast(Json, self._get("/api/v1/registry/discover", **criteria))
+
+
+def moment(when: datetime | str | None) -> str | None:
+    """A time as the service takes it."""
+    return when.isoformat() if isinstance(when, datetime) else when
+
+
+def _instance(instance_id: str) -> str:
+    return f"/api/instances/{part(instance_id)}"

@@ -1,0 +1,89 @@
+"""The command itself: all that one can ask of it, in one table."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.cli import (
+    bridging,
+    diagnosis,
+    feed,
+    history,
+    overview,
+    queue,
+    recovery,
+    running,
+)
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "run": running.run,
+    "status": overview.status,
+    "instances": overview.instances,
+    "topology": overview.topology,
+    "next": queue.next_items,
+    "claim": queue.claim,
+    "release": queue.release,
+    "complete": queue.complete,
+    "add": queue.add,
+    "events": history.events,
+    "replay": history.replay,
+    "watch": feed.watch,
+    "resume": recovery.resume,
+    "recover": recovery.recover,
+    "mcp": bridging.mcp,
+    "doctor": diagnosis.doctor,
+}
+
+# Plain help: drawing it with rich would take as long again as all else at start-up.
+app = typer.Typer(
+    name="holdfast",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"holdfast {version('holdfast')}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 conflict, 4 not found, 5 not authorised,"
+    " 6 service unavailable."
+)
+def _holdfast(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """See and steer AI coding agents through the holdfast service.
+
+    HOLDFAST_URL says where it is (http://127.0.0.1:8080 if not set), HOLDFAST_API_KEY lets you in;
+    the key of a development service on this machine is found by itself.
+    """
+
+
+for _name, _command in COMMANDS.items():
+    # What follows the command that is to be run are its own options.
+    app.command(_name, context_settings={"allow_interspersed_args": _name != "run"})(_command)
+
+
+def main() -> None:
+    """The entry point. Ends the process with the command's exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app()

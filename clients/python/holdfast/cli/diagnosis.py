@@ -1,0 +1,170 @@
+"""``holdfast doctor``: what is wrong with the way to the service, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from holdfast.cli.failing import exit_code
+from holdfast.cli.options import AsJson
+from holdfast.cli.screen import out, print_json
+from holdfast.errors import HoldfastError, NotFound, Unauthorized, Unavailable
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+# Ages are computed by the service; times of day are shown by this machine's clock.
+CLOCK_SECONDS = 5.0
+SEND_SECONDS = 30.0
+ENDED = frozenset({"completed", "failed", "closed"})
+
+
+class Check(NamedTuple):
+    """Something that was looked at; if it is not well, what to do and the exit code for it."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str | None = None
+    exit_code: int = 1
+
+
+def doctor(
+    send: Annotated[
+        bool, typer.Option("--send", help="Send what waits in the spool, if the service answers.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the way to the service, and say what to mend.
+
+    Exits with 0 if all is well, else with the code of what is worst: 6 for a service that cannot be
+    reached, 5 for a wrong key, 1 for anything else.
+    """
+    from holdfast.client import Client
+
+    with exit_code(as_json), Client(retries=0) as client:
+        checks = [*_checks(client, send)]
+    if as_json:
+        print_json({"ok": all(check.ok for check in checks), "checks": [*map(_told, checks)]})
+    else:
+        from holdfast.cli.show import checks as show
+
+        show.listed(out(), checks)
+    worst = max((check.exit_code for check in checks if not check.ok), default=0)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _checks(client: Client, send: bool) -> Iterator[Check]:
+    source = "HOLDFAST_URL" if os.environ.get("HOLDFAST_URL", "").strip() else "the default"
+    yield Check("address", True, f"{client.settings.url} ({source})")
+    yield (reached := _reached(client))
+    if reached.ok:
+        yield _clock(client)
+        yield _versions(client)
+        yield (admitted := _key(client))
+        if admitted.ok:
+            yield from _own(client)
+    yield _spool(client, reached.ok, send)
+
+
+def _reached(client: Client) -> Check:
+    started = time.monotonic()
+    try:
+        client.health()
+    except Unavailable as error:
+        advice = (
+            "start it with `holdfast-server serve` (in its repository: `make run`),"
+            " or set HOLDFAST_URL to where it is"
+        )
+        return Check("service", False, error.message, advice, error.exit_code)
+    except HoldfastError as error:
+        advice = "set HOLDFAST_URL to the address of a holdfast service"
+        return Check("service", False, error.message, advice, error.exit_code)
+    return Check("service", True, f"answers in {(time.monotonic() - started) * 1000:.0f} ms")
+
+
+def _clock(client: Client) -> Check:
+    before = time.time()
+    told = datetime.fromisoformat(client.health()["timestamp"].replace("Z", "+00:00"))
+    return clock(before, told.timestamp(), time.time())
+
+
+def clock(before: float, told: float, after: float) -> Check:
+    """Whether the time that the service told fits between those of asking and hearing it."""
+    skew = max(before - told, told - after, 0.0)
+    if skew < CLOCK_SECONDS:
+        return Check("clock", True, "agrees with the service's")
+    way = "ahead of" if told < before else "behind"
+    found = f"this machine's is {skew:.0f} s {way} the service's"
+    return Check("clock", False, found, "set it by a time server; ages stay right meanwhile")
+
+
+def _versions(client: Client) -> Check:
+    from holdfast.request import Request
+
+    own, its = version("holdfast"), client.read(Request("GET", "/api/docs"))["info"]["version"]
+    found = f"holdfast {own}, service {its}"
+    if own.split(".")[:2] == str(its).split(".")[:2]:
+        return Check("versions", True, found)
+    return Check("versions", False, found, "bring the older of the two up to date")
+
+
+def _key(client: Client) -> Check:
+    given = os.environ.get("HOLDFAST_API_KEY", "").strip()
+    source = "HOLDFAST_API_KEY" if given else "found: of the development service on this machine"
+    try:
+        client.sessions.counts()
+    except Unauthorized as error:
+        advice = "set HOLDFAST_API_KEY to a key of this service (a development service prints it)"
+        return Check("key", False, error.message.partition(":")[0], advice, error.exit_code)
+    return Check("key", True, source)
+
+
+def _own(client: Client) -> Iterator[Check]:
+    """The session and the instance that commands act for when none is named."""
+    settings = client.settings
+    if settings.session_id:
+        yield _alive("session", settings.session_id, lambda i: client.sessions.get(i)["status"])
+    if settings.instance_id:
+        yield _alive("instance", settings.instance_id, lambda i: client.instances.get(i)["health"])
+
+
+def _alive(kind: str, an_id: str, ask: Callable[[str], str]) -> Check:
+    advice = f"unset HOLDFAST_{kind.upper()}_ID, or set it to one that runs (`holdfast status`)"
+    try:
+        how = ask(an_id)
+    except NotFound:
+        return Check(kind, False, f"there is no {kind} {an_id}", advice)
+    if how in ENDED:
+        return Check(kind, False, f"{an_id} is {how}", advice)
+    return Check(kind, True, f"{an_id} is {how}")
+
+
+def _spool(client: Client, reached: bool, send: bool) -> Check:
+    """What lenient clients could not send (and keep on disk) until now."""
+    if not client.spool.path.exists():
+        return Check("spool", True, "nothing waits to be sent")
+    if send and reached:
+        client.flush(SEND_SECONDS)
+    kept, of_other_keys, refused = client.spool.stats()
+    waiting = [(kept, "to be sent"), (of_other_keys, "for another API key")]
+    found = [f"{count} waiting {what}" for count, what in waiting if count]
+    if refused:
+        found.append(f"{refused} refused by the service within the last month")
+    where = f"{', '.join(found)}, in {client.spool.path}" if found else "nothing waits to be sent"
+    if kept and reached:
+        return Check("spool", False, where, "send them with `holdfast doctor --send`")
+    if kept:
+        return Check("spool", False, where, "they are sent once the service is back")
+    return Check("spool", True, where)
+
+
+def _told(check: Check) -> dict[str, object]:
+    return {"name": check.name, "ok": check.ok, "found": check.found, "advice": check.advice}

@@ -1,0 +1,51 @@
+"""How a command ends that could not do what it was asked for.
+
+Each class of :mod:`holdfast.errors` has its exit code: 1 failed, 2 usage, 3 conflict, 4 not found,
+5 not authorised, 6 service unavailable.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from holdfast.cli.text import dumped, safe
+from holdfast.errors import HoldfastError, ServiceFault, Unreachable
+
+
+@contextmanager
+def exit_code(as_json: bool = False) -> Iterator[None]:
+    """Tell what goes wrong in the block on stderr and end with its exit code."""
+    try:
+        yield
+    except HoldfastError as error:
+        print(dumped(described(error)) if as_json else told(error), file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+
+
+def told(error: HoldfastError) -> str:
+    """What is wrong and what to do about it, on one line if it can be."""
+    message = error.message
+    if isinstance(error, Unreachable):
+        message += ". Start it with `holdfast-server serve`, or set HOLDFAST_URL to where it is."
+    if isinstance(error, ServiceFault) and error.request_id:
+        message += f" (request {error.request_id} in the service's log)"
+    lines = [f"holdfast: {safe(message)}"]
+    lines += [f"  {safe(e['field'])}: {safe(e['message'])}" for e in error.errors]
+    return "\n".join(lines)
+
+
+def described(error: HoldfastError) -> dict[str, Any]:
+    """The error as the service words it; ``statusCode`` is null if it did not answer."""
+    return {
+        "statusCode": error.status,
+        "code": error.code,
+        "message": error.message,
+        "request_id": error.request_id,
+        "errors": error.errors,
+        "details": error.details,
+    }

@@ -1,0 +1,92 @@
+"""``holdfast watch``: what happens, as it happens."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.cli.folding import HEARTBEATS
+from holdfast.cli.options import AsJson
+from holdfast.cli.screen import out, print_json
+from holdfast.cli.service import connected, head
+from holdfast.errors import Unavailable
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+    from holdfast.types import Event
+
+EVENTS_AT_ONCE = 1_000
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+def watch(
+    after: Annotated[
+        int | None, typer.Option(metavar="POSITION", min=0, help="Begin after it, not with now.")
+    ] = None,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Only events of this type; may be repeated."),
+    ] = None,
+    heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Heartbeats too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Follow everything that happens, until Ctrl-C.
+
+    While the service is away it waits, and goes on where it was. --json prints an event a line.
+    """
+    try:
+        with connected(as_json, retries=0) as client:
+            # Only a service that was there is waited for.
+            client.health()
+            position = head(client) if after is None else after
+            _follow(client, position, kinds or [], heartbeats or bool(kinds), as_json)
+    except KeyboardInterrupt:
+        return
+
+
+def _follow(
+    client: Client, position: int, kinds: list[str], heartbeats: bool, as_json: bool
+) -> None:
+    from holdfast.cli.show.events import happened
+
+    console = out()
+    for event in _events(client, position, kinds):
+        if event["event_type"] in HEARTBEATS and not heartbeats:
+            continue
+        if as_json:
+            print_json(event, indent=None)
+        else:
+            happened(console, event)
+
+
+def _events(client: Client, position: int, kinds: list[str]) -> Iterator[Event]:
+    """Every event after a position, each once, however often the service goes away meanwhile."""
+    from holdfast.api.history import LONG_POLL_SECONDS
+
+    failures = 0
+    while True:
+        try:
+            page = client.history.after(
+                position, limit=EVENTS_AT_ONCE, event_type=kinds, wait=LONG_POLL_SECONDS
+            )
+        except Unavailable as error:
+            if failures == 0:
+                _say("The service is away; waiting for it.")
+            pause = min(FIRST_PAUSE_SECONDS * 2**failures, LONGEST_PAUSE_SECONDS)
+            failures = min(failures + 1, 10)
+            time.sleep(max(pause, error.retry_after or 0))
+            continue
+        if failures:
+            _say(f"The service is back; going on after position {position}.")
+            failures = 0
+        yield from page["events"]
+        position = page["next_position"]
+
+
+def _say(what: str) -> None:
+    print(f"holdfast: {what}", file=sys.stderr, flush=True)

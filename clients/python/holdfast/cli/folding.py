@@ -1,0 +1,37 @@
+"""Histories made short enough to read: heartbeats in a row, states as dotted paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from holdfast.types import Event
+
+HEARTBEATS = frozenset({"instance_heartbeat", "session_heartbeat", "machine_heartbeat"})
+
+
+def runs(events: Sequence[Event], apart: bool = False) -> list[list[Event]]:
+    """The events, heartbeats in a row together unless they are to be ``apart``."""
+    found: list[list[Event]] = []
+    for event in events:
+        beats = event["event_type"] in HEARTBEATS
+        if beats and not apart and found and found[-1][-1]["event_type"] == event["event_type"]:
+            found[-1].append(event)
+        else:
+            found.append([event])
+    return found
+
+
+def flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted paths to all that is not empty."""
+    for name, value in state.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from flat(value, f"{path}.")
+        elif not is_empty(value):
+            yield path, value
+
+
+def is_empty(value: Any) -> bool:
+    """Whether it says nothing: null, or a text, list or object without anything in it."""
+    return value is None or value in ({}, [], "")

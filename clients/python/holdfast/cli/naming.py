@@ -1,0 +1,121 @@
+"""What a person means by an id: the whole, or a part of it that fits only one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from holdfast.cli.service import gathered
+from holdfast.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+# As for the hash of an instance: fewer characters are no reference.
+LEAST_CHARACTERS = 4
+SESSIONS_AT_ONCE = 100
+CATEGORIES = ("session", "instance", "claim", "machine")
+
+
+class Holder(NamedTuple):
+    """On whose behalf a claim is made: a session or an instance."""
+
+    session_id: str | None
+    instance_id: str | None
+
+    @property
+    def in_words(self) -> str:
+        """``session 3f2a…`` or ``instance odin-PS-8f4a2b``."""
+        return f"session {self.session_id}" if self.session_id else f"instance {self.instance_id}"
+
+
+def session_of(client: Client, reference: str) -> str:
+    """The id of the session that is meant. Raises :class:`NotFound`, also for several."""
+    if _is_uuid(reference):
+        return reference
+    found = _sessions(client, reference)
+    if not found:
+        raise NotFound(f"There is no session {reference}.")
+    return _only(reference, found)
+
+
+def instance_of(client: Client, reference: str) -> str:
+    """The id of the instance that is meant. Raises :class:`NotFound`, also for several."""
+    return client.instances.get(reference)["instance_id"]
+
+
+def holder_of(client: Client, session: str | None, instance: str | None) -> Holder:
+    """Who is named, or else whom the environment names. Raises :class:`InvalidInput`."""
+    if session is None and instance is None:
+        settings = client.settings
+        if settings.session_id:
+            return Holder(settings.session_id, None)
+        if settings.instance_id:
+            return Holder(None, settings.instance_id)
+        raise InvalidInput(
+            "On whose behalf? Name it with --session ID or --instance ID, or set"
+            " HOLDFAST_SESSION_ID or HOLDFAST_INSTANCE_ID."
+        )
+    if session is not None and instance is not None:
+        raise InvalidInput("Name one holder: --session or --instance, not both.")
+    if session is not None:
+        return Holder(session_of(client, session), None)
+    assert instance is not None
+    return Holder(None, instance_of(client, instance))
+
+
+def stream_of(client: Client, reference: str) -> str:
+    """The stream of the session, instance, work item or machine that is meant.
+
+    A whole id goes before a part of one. Raises :class:`NotFound`, also for several.
+    """
+    given = [reference] if reference.partition("-")[0] in CATEGORIES else []
+    for stream_id in [*given, *(f"{category}-{reference}" for category in CATEGORIES)]:
+        if _exists(client, stream_id):
+            return stream_id
+    instances = _instances(client, reference)
+    streams = [f"instance-{one}" for one in instances]
+    streams += [f"session-{one}" for one in _sessions(client, reference)]
+    if not streams:
+        raise NotFound(f"There is no instance, session, work item or machine {reference}.")
+    return _only(reference, streams)
+
+
+def _exists(client: Client, stream_id: str) -> bool:
+    try:
+        client.history.events(stream_id, limit=1)
+    except NotFound:
+        return False
+    return True
+
+
+def _instances(client: Client, reference: str) -> list[str]:
+    try:
+        found = client.instances.find(reference)
+    except NotFound:
+        return []
+    matches = found["matches"] if "matches" in found else [found["instance"]]
+    return [match["instance_id"] for match in matches]
+
+
+def _sessions(client: Client, reference: str) -> list[str]:
+    if len(reference) < LEAST_CHARACTERS or not set(reference.lower()) <= set("0123456789abcdef-"):
+        return []
+    page = gathered(client.sessions.list, "sessions", page=SESSIONS_AT_ONCE)
+    # What is opened meanwhile moves the pages: a session may come twice.
+    ids = dict.fromkeys(session["session_id"] for session in page["sessions"])
+    return [one for one in ids if one.startswith(reference.lower())]
+
+
+def _only(reference: str, found: list[str]) -> str:
+    if len(found) > 1:
+        several = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+        raise NotFound(f"{reference} may be any of {several}", code="ambiguous")
+    return found[0]
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,17 @@
+"""The options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in the shapes of the HTTP API.")]
+Session = Annotated[
+    str | None,
+    typer.Option("--session", metavar="ID", help="The session; default HOLDFAST_SESSION_ID."),
+]
+Instance = Annotated[
+    str | None,
+    typer.Option("--instance", metavar="ID", help="The instance; default HOLDFAST_INSTANCE_ID."),
+]

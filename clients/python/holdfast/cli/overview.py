@@ -1,0 +1,81 @@
+"""``holdfast status``, ``instances`` and ``topology``: who is there, and how they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.cli.options import AsJson
+from holdfast.cli.screen import out, print_json
+from holdfast.cli.service import connected, gathered
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+SESSIONS_AT_ONCE = 100
+AT_ONCE = 200
+# The newest that failed: older ones are past helping.
+FAILED = 20
+
+Project = Annotated[str | None, typer.Option(metavar="NAME", help="Only this project's.")]
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show what needs attention, then all that runs."""
+    with connected(as_json) as client:
+        found = _everything(client)
+        url = client.settings.url
+    if as_json:
+        return print_json(found)
+    from holdfast.cli.show import status as show
+
+    return show.overview(out(), found, url)
+
+
+def instances(
+    project: Project = None,
+    every: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the instances: agent processes that are registered."""
+    with connected(as_json) as client:
+        found = gathered(
+            client.instances.list,
+            "instances",
+            page=AT_ONCE,
+            project=project,
+            active_only=not every,
+        )
+    if as_json:
+        return print_json(found)
+    from holdfast.cli.show import instances as show
+
+    return show.listed(out(), found)
+
+
+def topology(as_json: AsJson = False) -> None:
+    """Draw who belongs to whom: global, projects, orchestrations."""
+    with connected(as_json) as client:
+        found = client.registry.topology()
+    if as_json:
+        return print_json(found)
+    from holdfast.cli.show import instances as show
+
+    return show.forest(out(), found)
+
+
+def _everything(client: Client) -> dict[str, Any]:
+    """The replies of the API that an overview is made of, each under its own name."""
+    return {
+        "counts": client.sessions.counts(),
+        "sessions": gathered(client.sessions.active, "sessions", page=SESSIONS_AT_ONCE)["sessions"],
+        "instances": gathered(client.instances.list, "instances", page=AT_ONCE, active_only=True)[
+            "instances"
+        ],
+        "failed_sessions": client.sessions.list(status="failed", limit=FAILED)["sessions"],
+        "work_items": {
+            status: client.work_items.list(status=status, limit=1)["total_count"]
+            for status in ("open", "claimed", "completed")
+        },
+    }

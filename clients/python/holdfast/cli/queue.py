@@ -1,0 +1,178 @@
+"""``holdfast next``, ``claim``, ``release``, ``complete`` and ``add`` (S3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.cli import naming
+from holdfast.cli.options import AsJson, Instance, Session
+from holdfast.cli.screen import err, out, print_json
+from holdfast.cli.service import connected, gathered
+from holdfast.errors import Conflict, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+ITEMS_AT_ONCE = 200
+SHOWN_ITEMS = 50
+
+Item = Annotated[str, typer.Argument(metavar="ITEM", help="The work item's id.")]
+Track = Annotated[str | None, typer.Option(metavar="NAME", help="Only this track.")]
+Fence = Annotated[
+    int | None, typer.Option(metavar="N", help="Only if the claim still has this fence.")
+]
+
+
+def next_items(
+    track: Track = None,
+    every: Annotated[bool, typer.Option("--all", help="Completed items too.")] = False,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Not more than so many.")] = (
+        SHOWN_ITEMS
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Show the queue: claimed by whom, ready, waiting."""
+    with connected(as_json) as client:
+        found = _queue(client, track, every, limit)
+    if as_json:
+        return print_json(found)
+    from holdfast.cli.show import queue
+
+    return queue.queue(out(), found["work_items"], found["total_count"])
+
+
+def claim(
+    item: Annotated[str | None, typer.Argument(metavar="ITEM", help="The work item's id.")] = None,
+    best: Annotated[
+        bool, typer.Option("--next", help="The best item that is ready, whichever it is.")
+    ] = False,
+    track: Track = None,
+    session: Session = None,
+    instance: Instance = None,
+    takeover: Annotated[
+        bool,
+        typer.Option(
+            "--takeover", help="Take it from a holder who has been silent for long enough."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Claim a work item, or learn who has it (exit code 3).
+
+    With --next, exit code 4 says that nothing is ready.
+    """
+    from holdfast.cli.show import queue
+
+    with connected(as_json) as client:
+        _require_one(item, best, track, takeover)
+        holder = naming.holder_of(client, session, instance)
+        try:
+            granted = (
+                client.work_items.claim_next(**holder._asdict(), track=track)
+                if item is None
+                else client.claims.take(item, **holder._asdict(), takeover=takeover)
+            )
+        except Conflict as refusal:
+            if refusal.code != "claim_held" or as_json:
+                raise
+            queue.rejected(err(), refusal)
+            raise typer.Exit(refusal.exit_code) from None
+        if granted is None:
+            raise NotFound("Nothing is ready to be claimed.", code="nothing_to_claim")
+    if as_json:
+        return print_json(granted)
+    return queue.claimed(out(), granted, holder.in_words)
+
+
+def release(
+    item: Item,
+    session: Session = None,
+    instance: Instance = None,
+    fence: Fence = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a work item back."""
+    with connected(as_json) as client:
+        holder = naming.holder_of(client, session, instance)
+        freed = client.claims.release(item, **holder._asdict(), fence=fence)
+    _tell(freed, f"{freed['item_id']} is free", as_json)
+
+
+def complete(
+    item: Item,
+    session: Session = None,
+    instance: Instance = None,
+    fence: Fence = None,
+    as_json: AsJson = False,
+) -> None:
+    """Complete a work item; what waited for it may be ready now."""
+    with connected(as_json) as client:
+        holder = naming.holder_of(client, session, instance)
+        done = client.work_items.complete(item, **holder._asdict(), fence=fence)
+    _tell(done, f"{done['item_id']} is completed", as_json)
+
+
+def add(
+    item: Item,
+    title: Annotated[str | None, typer.Option(help="What it is, in a few words.")] = None,
+    track: Annotated[str | None, typer.Option(metavar="NAME", help="Its track.")] = None,
+    priority: Annotated[
+        int | None, typer.Option(metavar="N", help="The highest goes first; 0 if not given.")
+    ] = None,
+    depends_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ITEM", help="What has to be completed first; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a work item in the queue, or change one.
+
+    What is not given stays as it is.
+    """
+    with connected(as_json) as client:
+        listed = client.work_items.put(
+            item, title=title, track=track, priority=priority, depends_on=depends_on or None
+        )
+    _tell(listed, f"{listed['item_id']} is listed", as_json)
+
+
+def _queue(client: Client, track: str | None, every: bool, limit: int) -> dict[str, Any]:
+    """The work items in the order of the queue; without the completed, unless ``every``."""
+    ask = client.work_items.list
+    if every:
+        return gathered(ask, "work_items", page=ITEMS_AT_ONCE, most=limit, track=track)
+    held, free = (
+        gathered(ask, "work_items", page=ITEMS_AT_ONCE, most=limit, track=track, status=status)
+        for status in ("claimed", "open")
+    )
+    items = [*held["work_items"], *free["work_items"]]
+    items.sort(key=lambda item: (-item["priority"], item["created_at"]))
+    total = held["total_count"] + free["total_count"]
+    shown = items[:limit]
+    return {
+        "work_items": shown,
+        "total_count": total,
+        "limit": limit,
+        "offset": 0,
+        "has_more": len(shown) < total,
+    }
+
+
+def _require_one(item: str | None, best: bool, track: str | None, takeover: bool) -> None:
+    if (item is None) is not best:
+        raise InvalidInput("Name an ITEM, or ask for --next.")
+    if item is not None and track is not None:
+        raise InvalidInput("--track goes with --next.")
+    if item is None and takeover:
+        raise InvalidInput("--takeover needs an ITEM.")
+
+
+def _tell(reply: Any, sentence: str, as_json: bool) -> None:
+    if as_json:
+        print_json(reply)
+    else:
+        from holdfast.cli.text import safe
+
+        out().print(f"✅ {safe(sentence)}", soft_wrap=True)

@@ -1,0 +1,186 @@
+"""``holdfast run``"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.cli.failing import exit_code, told
+from holdfast.cli.text import safe
+from holdfast.errors import Conflict
+
+if TYPE_CHECKING:
+    from holdfast.restarts import RestartPolicy
+
+# Before there is a command a service that is just being restarted is waited for.
+RETRIES = 3
+PATIENCE_SECONDS = 10.0
+PLACE_TAKEN = frozenset({"session_exists", "slot_taken"})
+
+Command = Annotated[list[str], typer.Argument(metavar="CMD", help="The command to run.")]
+Project = Annotated[
+    str | None,
+    typer.Option("--project", metavar="P", help="The project; default: the working copy's folder."),
+]
+Machine = Annotated[
+    str | None,
+    typer.Option("--machine", metavar="M", help="The machine; default: this one's host name."),
+]
+Slot = Annotated[
+    int | None,
+    typer.Option(
+        "--slot",
+        metavar="N",
+        min=0,
+        help="The docker slot. Each slot of a machine has room for one session of a project.",
+    ),
+]
+Replace = Annotated[
+    bool,
+    typer.Option("--replace", help="Take the place of a session that is there; it fails."),
+]
+InstanceType = Annotated[
+    str, typer.Option("--instance-type", metavar="T", help="PS, MS, or what the service knows.")
+]
+Name = Annotated[str | None, typer.Option("--name", help="A name for people.")]
+Item = Annotated[
+    str | None,
+    typer.Option(
+        "--claim",
+        metavar="ITEM",
+        help="Claim this work item first; without the claim nothing is started.",
+    ),
+]
+Takeover = Annotated[
+    bool, typer.Option("--takeover", help="Claim it also from a holder that went silent.")
+]
+Complete = Annotated[
+    bool, typer.Option("--complete", help="Complete the item if the command exits with 0.")
+]
+Restart = Annotated[
+    str,
+    typer.Option(
+        "--restart",
+        metavar="RULE",
+        help="never, on-failure[:N], always[:N]: at most N restarts in a row.",
+    ),
+]
+Backoff = Annotated[
+    float,
+    typer.Option(
+        "--backoff",
+        metavar="SECONDS",
+        min=0.0,
+        help="The pause before a restart; twice as long each time, up to a minute.",
+    ),
+]
+StopIfFenced = Annotated[
+    bool,
+    typer.Option(
+        "--stop-if-fenced", help="Stop the command if its claim or session is taken over."
+    ),
+]
+Grace = Annotated[
+    float,
+    typer.Option(
+        "--grace", metavar="SECONDS", min=0.0, help="From the request to stop to the kill."
+    ),
+]
+Interval = Annotated[
+    float,
+    typer.Option("--interval", metavar="SECONDS", min=0.05, help="Between two heartbeats."),
+]
+
+
+def run(
+    command: Command,
+    project: Project = None,
+    machine: Machine = None,
+    slot: Slot = None,
+    replace: Replace = False,
+    instance_type: InstanceType = "PS",
+    name: Name = None,
+    claim: Item = None,
+    takeover: Takeover = False,
+    complete: Complete = False,
+    restart: Restart = "never",
+    backoff: Backoff = 5.0,
+    stop_if_fenced: StopIfFenced = False,
+    grace: Grace = 10.0,
+    interval: Interval = 30.0,
+) -> None:
+    """Run a command under supervision, whatever it is.
+
+    It is registered as an instance with a session of its own, kept alive by heartbeats, started
+    again as told, and its end is recorded. Its exit code is passed through, 128 + the signal's
+    number if one ended it. The work goes on if the service is away, and is recorded later.
+
+    Its command line is recorded: secrets belong into the environment. It finds its ids in
+    HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID.
+    """
+    if os.name != "posix":
+        raise typer.BadParameter("holdfast run needs Linux, macOS or another Unix.")
+    policy = _policy(restart, backoff)
+    # What a person has to know of heartbeats the supervisor says itself.
+    logging.getLogger("holdfast.heartbeat").setLevel(logging.ERROR)
+    with exit_code():
+        from holdfast.client import Client
+        from holdfast.git import WorkingCopy
+        from holdfast.run_record import Run
+        from holdfast.supervisor import Supervisor
+
+        plan = Run(
+            command=command,
+            project=project or WorkingCopy().name(),
+            machine=machine,
+            slot=slot,
+            replace=replace,
+            instance_type=instance_type,
+            name=name,
+            item=claim,
+            takeover=takeover,
+            complete=complete,
+            restart=policy,
+            stop_if_fenced=stop_if_fenced,
+            grace=grace,
+            interval=interval,
+        )
+        with Client(lenient=True, retries=RETRIES, patience=PATIENCE_SECONDS) as client:
+            try:
+                code = Supervisor(client, plan, _tell).run()
+            except Conflict as refusal:
+                _tell_refusal(refusal)
+                code = refusal.exit_code
+    raise typer.Exit(code)
+
+
+def _policy(rule: str, backoff: float) -> RestartPolicy:
+    from holdfast.restarts import RestartPolicy
+
+    try:
+        return RestartPolicy.parse(rule, backoff)
+    except ValueError as e:
+        raise typer.BadParameter(str(e), param_hint="--restart") from None
+
+
+def _tell_refusal(refusal: Conflict) -> None:
+    if refusal.code == "claim_held":
+        from holdfast.cli.screen import err
+        from holdfast.cli.show import queue
+
+        return queue.rejected(err(), refusal)
+    print(told(refusal), file=sys.stderr)
+    if refusal.code in PLACE_TAKEN:
+        _tell("--slot N gives this one a place of its own, --replace takes that one's place")
+    return None
+
+
+def _tell(line: str) -> None:
+    # The terminal belongs to the command; it may have gone.
+    with suppress(OSError):
+        print(f"holdfast: {safe(line)}", file=sys.stderr, flush=True)

@@ -1,0 +1,72 @@
+"""The service, as a command sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from holdfast.cli.failing import exit_code
+from holdfast.cli.screen import progress
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+# A person is waiting: one more attempt, soon.
+RETRIES = 1
+PATIENCE_SECONDS = 5.0
+FARTHEST_POSITION = 1 << 53
+
+
+@contextmanager
+def connected(
+    as_json: bool = False, *, retries: int = RETRIES, patience: float = PATIENCE_SECONDS
+) -> Iterator[Client]:
+    """A client; what goes wrong is told, and ends the command with its exit code."""
+    from holdfast.client import Client
+
+    with exit_code(as_json), Client(retries=retries, patience=patience) as client:
+        yield client
+
+
+def gathered(
+    ask: Callable[..., Any], plural: str, *, page: int, most: int | None = None, **criteria: Any
+) -> dict[str, Any]:
+    """All pages of a list as one, in the list's own shape; not more than ``most`` items.
+
+    ``page`` is how many the service gives at once.
+    """
+    first: Mapping[str, Any] = ask(limit=min(page, most or page), offset=0, **criteria)
+    items = [*first[plural]]
+    wanted = min(first["total_count"], most or first["total_count"])
+    if len(items) < wanted:
+        with progress(plural.replace("_", " ")) as advance:
+            advance(len(items), wanted)
+            while len(items) < wanted:
+                size = min(page, wanted - len(items))
+                found = ask(limit=size, offset=len(items), **criteria)
+                if not found[plural]:
+                    break
+                items += found[plural]
+                advance(len(items), wanted)
+    total = max(first["total_count"], len(items))
+    whole = {plural: items, "limit": len(items), "offset": 0, "has_more": len(items) < total}
+    return {**first, **whole, "total_count": total}
+
+
+def head(client: Client) -> int:
+    """The position of the newest event: the last after which the feed has nothing.
+
+    The feed tells only whether anything follows a position, so it is searched by halves.
+    """
+    low, high = 0, 1
+    while high < FARTHEST_POSITION and (found := client.history.after(high, limit=1))["events"]:
+        low, high = found["next_position"], high * 8
+    while low < high:
+        middle = (low + high) // 2
+        found = client.history.after(middle, limit=1)
+        if found["events"]:
+            low = found["next_position"]
+        else:
+            high = middle
+    return low

@@ -1,0 +1,1 @@
+"""What the service answered, made readable. Nothing in here fetches anything."""

@@ -1,0 +1,36 @@
+"""What the doctor found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from holdfast.cli.text import safe
+
+
+class Check(Protocol):
+    """Something that was looked at."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def found(self) -> str: ...
+    @property
+    def advice(self) -> str | None: ...
+
+
+def listed(console: Console, checks: Sequence[Check]) -> None:
+    """Each on its line, and under it what to do."""
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    for check in checks:
+        mark = Text("✓", "green") if check.ok else Text("✗", "bold red")
+        lines.add_row(mark, Text(check.name), Text(safe(check.found)))
+        if check.advice:
+            lines.add_row("", "", Text(f"→ {safe(check.advice)}", "yellow"))
+    console.print(lines)

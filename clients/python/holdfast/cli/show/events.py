@@ -1,0 +1,152 @@
+"""Events and states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from holdfast.cli.folding import HEARTBEATS, flat, is_empty
+from holdfast.cli.screen import ENDLESS_COLUMNS
+from holdfast.cli.show.attention import SHORT
+from holdfast.cli.show.table import without_middle
+from holdfast.cli.show.words import clock
+from holdfast.cli.text import compact, dumped, safe
+from holdfast.types import Event, Replay
+
+Json = Mapping[str, Any]
+
+# How an event went shows in the last word of its name.
+OUTCOMES = {
+    "heartbeat": "dim",
+    "completed": "green",
+    "passed": "green",
+    "merged": "green",
+    "failed": "red",
+    "stale": "red",
+    "stalled": "red",
+    "lost": "red",
+    "over": "yellow",
+    "requested": "yellow",
+}
+# They change with every event, and say nothing that its line does not.
+RESTATED = frozenset(
+    {"id", "version", "updated_at", "last_event_type", "latest_timestamp", "total_events_replayed"}
+)
+# The latest event of each type: they have lines of their own.
+EVENTS_AGAIN = "latest."
+STREAM_WIDTH = 24
+
+
+def listed(console: Console, runs: Sequence[Sequence[Event]], total: int, stream_id: str) -> None:
+    """A stream's events, a line for each or for a run of heartbeats, which shows the last."""
+    digits = len(str(max((run[-1]["sequence_num"] for run in runs), default=0)))
+    for run in runs:
+        _print(console, _numbered(run, digits))
+    shown = sum(map(len, runs))
+    if not runs:
+        console.print(f"{safe(stream_id)}: no such events.")
+    elif total > shown:
+        console.print(f"The last {shown} of {total} events; --all shows all.", style="dim")
+
+
+def happened(console: Console, event: Event) -> None:
+    """An event among those of other streams."""
+    when = Text(clock(event["timestamp"]), "dim")
+    whose = Text(_stream(event["stream_id"]), "bold")
+    if console.width < ENDLESS_COLUMNS:
+        whose = without_middle(whose, STREAM_WIDTH)
+    whose.append(" " * (STREAM_WIDTH - whose.cell_len))
+    _print(console, Text("  ").join([when, whose, _event(event)]))
+
+
+def state(console: Console, stream_id: str, replay: Replay) -> None:
+    """A state, a line for each field that has a value."""
+    folded = replay["final_state"]
+    console.print(
+        Text.assemble(
+            (safe(stream_id), "bold"),
+            f" after event {replay['events_replayed']},",
+            f" {safe(folded['last_event_type'])} at {clock(folded['latest_timestamp'])}",
+        ),
+        soft_wrap=True,
+    )
+    fields = {path: value for path, value in flat(folded) if _tells(path)}
+    width = max(map(len, fields), default=0)
+    for path, value in fields.items():
+        _print(
+            console, Text.assemble("  ", (f"{safe(path):<{width}}", "cyan"), f"  {_value(value)}")
+        )
+
+
+def difference(console: Console, stream_id: str, diff: Json) -> None:
+    """What changed between two events."""
+    console.print(
+        Text.assemble((safe(stream_id), "bold"), f" from event {diff['from']} to {diff['to']}"),
+        soft_wrap=True,
+    )
+    changes(console, diff["changed"], margin=2)
+
+
+def walk(console: Console, steps: Sequence[tuple[Sequence[Event], Json]]) -> None:
+    """Event by event, or run by run, each with what it changed."""
+    digits = len(str(max((run[-1]["sequence_num"] for run, _ in steps), default=0)))
+    for run, changed in steps:
+        _print(console, _numbered(run, digits))
+        changes(console, changed, margin=digits + 3)
+
+
+def changes(console: Console, changed: Json, margin: int) -> None:
+    """What changed, a line for each field: the old value and the new one."""
+    told = {
+        path: values
+        for path, values in changed.items()
+        if _tells(path) and not all(map(is_empty, values))
+    }
+    width = max(map(len, told), default=0)
+    for path, (old, new) in told.items():
+        line = Text.assemble(" " * margin, (f"{safe(path):<{width}}", "cyan"), "  ")
+        if not is_empty(old):
+            line.append(_value(old), "red").append(" → ", "dim")
+        _print(console, line.append(_value(new), "green"))
+    if not told:
+        _print(console, Text(" " * margin + "no change", "dim"))
+
+
+def _numbered(run: Sequence[Event], digits: int) -> Text:
+    """The last event of a run, and how many they are."""
+    event = run[-1]
+    number = Text(f"#{event['sequence_num']:<{digits}}", "dim")
+    note = f"  ({len(run)} since #{run[0]['sequence_num']})" if len(run) > 1 else ""
+    when = Text(clock(event["timestamp"]), "dim")
+    return Text("  ").join([number, when, _event(event, note)])
+
+
+def _event(event: Event, note: str = "") -> Text:
+    kind = event["event_type"]
+    told = Text(safe(kind), OUTCOMES.get(kind.rpartition("_")[2], ""))
+    told.append(note, "dim")
+    return told.append(f"  {compact(event['event_data'])}", "dim" if kind in HEARTBEATS else "")
+
+
+def _stream(stream_id: str) -> str:
+    category, _, key = stream_id.partition("-")
+    if category == "instance":
+        return safe(key)
+    return f"{category} {safe(key[:SHORT] if category == 'session' else key)}"
+
+
+def _print(console: Console, line: Text) -> None:
+    """A line, cut on a terminal only."""
+    cut = console.width < ENDLESS_COLUMNS
+    console.print(line, no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut)
+
+
+def _tells(path: str) -> bool:
+    return path not in RESTATED and not path.startswith(EVENTS_AGAIN)
+
+
+def _value(value: Any) -> str:
+    return safe(value) if isinstance(value, str) else dumped(value, indent=None)

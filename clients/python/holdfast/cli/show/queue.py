@@ -1,0 +1,119 @@
+"""The queue and its claims, as in S3 FR-2 and FR-6."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from holdfast.cli.show.words import colour, countdown, length, plural
+from holdfast.cli.text import safe, short
+from holdfast.errors import Conflict
+from holdfast.types import Claim, WorkItem
+
+# `CLAIMED ` and what stands in its place, and the second line under it.
+INDENT = 8
+NO_TRACK = "No track"
+STYLES = {"CLAIMED": "yellow", "READY": "bold green", "BLOCKED": "dim", "DONE": "dim"}
+
+
+def queue(console: Console, items: Sequence[WorkItem], total: int) -> None:
+    """The queue, a block for each track."""
+    if not items:
+        console.print("The queue is empty. `holdfast add ITEM --title …` lists an item.")
+        return
+    for track, members in _tracks(items).items():
+        console.print(Text(safe(track), "bold"))
+        for item in members:
+            for line in _item(item, console.width):
+                console.print(line, no_wrap=True, overflow="ignore", crop=False)
+        console.print()
+    if total > len(items):
+        console.print(f"… and {plural(total - len(items), 'more item')}: --limit shows more.")
+    ready = next((item for item in items if _state(item) == "READY"), None)
+    if ready is not None:
+        console.print(f"Next: {safe(ready['item_id'])}, taken with `holdfast claim --next`.")
+
+
+def claimed(console: Console, claim: Claim, holder: str) -> None:
+    """A claim that was granted, or stands."""
+    console.print(f"✅ {safe(claim['item_id'])} is claimed by {safe(holder)}")
+    if claim.get("title"):
+        console.print(f"   Title: {safe(claim['title'])}")  # type: ignore[typeddict-item]
+    console.print(f"   Fence: {claim['fence']}")
+
+
+def rejected(console: Console, error: Conflict) -> None:
+    """Who has it (S3 FR-2), and when it can be had."""
+    owner = error.details
+    item_id = safe(owner["item_id"])
+    console.print(Text(f"❌ {item_id} is already claimed", "bold"))
+    for name, value in _owner(owner):
+        console.print(Text.assemble(f"   {name}: ", value), soft_wrap=True)
+    left = owner["seconds_until_takeover"]
+    if left > 0 or not owner["stale"]:
+        when = f"possible in {countdown(left)}, if its holder stays silent"
+    else:
+        when = f"possible now: holdfast claim {item_id} --takeover"
+    console.print(f"   Takeover: {when}", soft_wrap=True)
+
+
+def _owner(owner: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
+    age = owner["heartbeat_age_seconds"]
+    yield owner["holder_kind"].capitalize(), Text(safe(owner["claimed_by"]))
+    yield "Heartbeat", Text(owner["heartbeat_age_human"], colour(age))
+    for name, title in (("hostname", "Hostname"), ("tty", "TTY"), ("codebase", "Codebase")):
+        yield title, Text(safe(owner[name])) if owner[name] else Text("unknown", "dim")
+    yield "Claimed", Text(f"{length(owner['claim_duration_minutes'] * 60)} ago")
+
+
+def _tracks(items: Sequence[WorkItem]) -> dict[str, list[WorkItem]]:
+    """By track, each track where its most important item stands."""
+    tracks: dict[str, list[WorkItem]] = {}
+    for item in items:
+        tracks.setdefault(item["track"] or NO_TRACK, []).append(item)
+    return tracks
+
+
+def _state(item: WorkItem) -> str:
+    if item["status"] == "completed":
+        return "DONE"
+    if item["status"] == "claimed":
+        return "CLAIMED"
+    return "BLOCKED" if item["blocked_by"] else "READY"
+
+
+def _item(item: WorkItem, width: int) -> Iterator[Text]:
+    state = _state(item)
+    line = Text.assemble(
+        (f"{state:<{INDENT}}", STYLES[state]), (f"[{safe(item['item_id'])}]", "bold")
+    )
+    if item["title"]:
+        title = Text(f" - {safe(item['title'])}")
+        line.append_text(_cut(title, width - line.cell_len))
+    yield line
+    under = Text(" " * INDENT + "└─ ")
+    if state == "CLAIMED":
+        yield under.append_text(_holder(item))
+    if state == "BLOCKED":
+        yield under.append(f"Waits for {', '.join(map(safe, item['blocked_by']))}")
+
+
+def _holder(item: WorkItem) -> Text:
+    held, age = item["claim_duration_minutes"] or 0, item["heartbeat_age_seconds"]
+    told = Text(f"Claimed by {short(item['holder'] or '')} ({length(held * 60)}) ")
+    beat = f"heartbeat: {item['heartbeat_age_human'] or 'never'}"
+    told.append(f"({beat})", colour(age) if age is not None else "red")
+    if item["stale"]:
+        told.append(" takeover possible", "red")
+    return told
+
+
+def _cut(text: Text, width: int) -> Text:
+    """What fits, with S3's three dots in the place of the rest."""
+    if text.cell_len > width:
+        text.truncate(max(width - 3, 4))
+        text = Text(text.plain.rstrip() + "...")
+    return text

@@ -1,0 +1,211 @@
+"""The client: typed calls to one service."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, cast
+
+from holdfast.api import (
+    Claims,
+    History,
+    Instances,
+    Machines,
+    Registry,
+    Sessions,
+    Tasks,
+    WorkItems,
+)
+from holdfast.errors import HoldfastError, Unauthorized, Unavailable
+from holdfast.heartbeat import INTERVAL_SECONDS, OnEnded, OnLostClaims
+from holdfast.managed import ManagedInstance, ManagedSession
+from holdfast.outage import Outage
+from holdfast.recorder import Recorder
+from holdfast.request import Request, Write
+from holdfast.settings import Settings
+from holdfast.spool import Spool
+from holdfast.transport import (
+    DEFAULT_PATIENCE_SECONDS,
+    DEFAULT_RETRIES,
+    DEFAULT_TIMEOUT_SECONDS,
+    Transport,
+)
+from holdfast.types import Beats, Json
+
+
+class Client:
+    """Speaks to the service for any number of threads. Calls raise :class:`HoldfastError`.
+
+    Without arguments everything comes from the environment (:class:`Settings`). ``timeout`` is
+    the seconds that one attempt may take, ``retries`` how often a request is tried again after
+    connection errors, 429 and 502-504, and ``patience`` for how many seconds in all.
+
+    A ``lenient`` client never fails the work that it records: a write that cannot be sent is kept
+    on disk and sent later, in its order and once; what cannot be recorded at all is logged. Such a
+    write is answered with what was sent and ``unsent: True`` (ids are placeholders, good for any
+    further call), a refused one with ``refused``. What needs an answer raises all the same: reads,
+    claims (a claim that is not granted now is none) and recoveries.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        lenient: bool = False,
+        settings: Settings | None = None,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        retries: int = DEFAULT_RETRIES,
+        patience: float = DEFAULT_PATIENCE_SECONDS,
+    ) -> None:
+        self.settings = settings or Settings.load(url=url, api_key=api_key)
+        self.transport = Transport(
+            self.settings.url,
+            self.settings.api_key,
+            timeout=timeout,
+            retries=retries,
+            patience=patience,
+        )
+        self.lenient = lenient
+        self.outage = Outage(self.settings.url)
+        self.spool = Spool(self.settings.spool_dir, self.settings.url, self.settings.api_key)
+        self._lock = threading.Lock()
+        self._recorder: Recorder | None = None
+        if lenient:
+            _ = self.recorder
+        self.sessions = Sessions(self)
+        self.tasks = Tasks(self)
+        self.machines = Machines(self)
+        self.instances = Instances(self)
+        self.registry = Registry(self)
+        self.history = History(self)
+        self.claims = Claims(self)
+        self.work_items = WorkItems(self)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def health(self) -> Json:
+        """Whether the service serves; needs no key."""
+        return cast(Json, self.read(Request("GET", "/health")))
+
+    def beat_all(self, heartbeats: Sequence[Mapping[str, Any]]) -> Beats:
+        """Heartbeats of up to 1,000 sessions and instances, each ``{session_id | instance_id, …}``.
+
+        A refused one stands in the results with its error; the others count. A lenient client that
+        cannot send them answers with an error for each: the next ones say as much.
+        """
+        request = Request("POST", "/api/heartbeats", {"heartbeats": [*heartbeats]})
+        try:
+            return cast(Beats, self.write(Write(request, deferrable=False)))
+        except (Unavailable, Unauthorized) as e:
+            if not self.lenient:
+                raise
+            error = {"code": e.code, "message": e.message}
+        ids = [beat.get("instance_id") or beat.get("session_id") for beat in heartbeats]
+        results: list[Json] = [{"id": an_id, "ok": False, "error": error} for an_id in ids]
+        return {"results": results, "accepted": 0, "rejected": len(results)}
+
+    def session(
+        self,
+        project_id: str,
+        machine_id: str | None = None,
+        *,
+        interval: float = INTERVAL_SECONDS,
+        on_lost_claims: OnLostClaims | None = None,
+        on_ended: OnEnded | None = None,
+        **fields: Any,
+    ) -> ManagedSession:
+        """A session for a ``with`` block: opened, kept alive, completed or marked failed.
+
+        On this machine if no other is named. ``fields`` are those of ``sessions.create``.
+        """
+        return ManagedSession(
+            self,
+            project_id,
+            machine_id,
+            interval=interval,
+            on_lost_claims=on_lost_claims,
+            on_ended=on_ended,
+            **fields,
+        )
+
+    def instance(
+        self,
+        project: str,
+        instance_type: str = "PS",
+        *,
+        interval: float = INTERVAL_SECONDS,
+        on_lost_claims: OnLostClaims | None = None,
+        on_ended: OnEnded | None = None,
+        **fields: Any,
+    ) -> ManagedInstance:
+        """An instance for a ``with`` block: registered, kept alive, closed.
+
+        ``fields`` are those of ``instances.register``.
+        """
+        return ManagedInstance(
+            self,
+            project,
+            instance_type,
+            interval=interval,
+            on_lost_claims=on_lost_claims,
+            on_ended=on_ended,
+            **fields,
+        )
+
+    @property
+    def recorder(self) -> Recorder:
+        """What records without failing; a client that is not lenient uses it for final reports."""
+        with self._lock:
+            if self._recorder is None:
+                self._recorder = Recorder(self.transport, self.spool, self.outage)
+            return self._recorder
+
+    def read(self, request: Request) -> Any:
+        """The body of the reply to a request that changes nothing."""
+        return self.send(request)
+
+    def write(self, write: Write) -> Any:
+        """The body of the reply to a request that changes something, or what stands in for it."""
+        if self.lenient and write.deferrable:
+            return self.recorder.record(write)
+        return self.send(write.request)
+
+    def send(self, request: Request, *, retries: int | None = None) -> Any:
+        """The body of the reply to a request that is sent now or not at all."""
+        resolved = self.spool.resolved(request)
+        if resolved is None:
+            raise Unavailable(
+                "It is not recorded yet: the service could not be reached.", code="not_recorded_yet"
+            )
+        try:
+            body = self.transport.send(resolved, retries=retries).body
+        except (Unavailable, Unauthorized) as e:
+            if self.lenient:
+                self.outage.begin(e)
+            raise
+        except HoldfastError:
+            self.outage.end()
+            raise
+        self.outage.end()
+        return body
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Send what is kept, for at most so many seconds; whether nothing is left."""
+        return self.recorder.flush(timeout)
+
+    def close(self) -> None:
+        """Close the connections. What is kept stays on disk, to be sent by the next client."""
+        if self._recorder is not None:
+            self._recorder.close()
+        self.transport.close()

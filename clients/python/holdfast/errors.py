@@ -1,0 +1,176 @@
+"""What can go wrong, by what the caller can do about it.
+
+The tree::
+
+    HoldfastError
+    ├── InvalidInput          ask differently: a field is wrong, too large, or not known
+    ├── Unauthorized          give a valid key
+    │   └── Forbidden         give a key that may do this
+    ├── NotFound              there is no such thing (any more)
+    ├── Conflict              the present state is against it; ``code`` and ``details`` say what
+    ├── Unavailable           nothing is wrong with the request; try again later
+    │   ├── Unreachable       no answer at all: connection refused, broken, timed out
+    │   └── RateLimited       too many requests; ``retry_after`` says how long to wait
+    ├── ServiceFault          the service has a defect; ``request_id`` leads to its log
+    └── ConfigurationError    a setting on this side is missing or wrong
+
+Each class has the exit code of the command line (spec 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypedDict
+
+
+class FieldError(TypedDict):
+    """One field that was refused: its dotted path and why."""
+
+    field: str
+    message: str
+
+
+class HoldfastError(Exception):
+    """The request was not carried out.
+
+    ``status`` is the HTTP status (``None`` if there was no reply), ``code`` the service's stable
+    code, ``details`` and ``errors`` what it adds, ``request_id`` what leads to its log.
+    """
+
+    exit_code: ClassVar[int] = 1
+    default_code: ClassVar[str] = "error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        errors: Sequence[FieldError] = (),
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code or self.default_code
+        self.details: dict[str, Any] = dict(details or {})
+        self.errors = list(errors)
+        self.request_id = request_id
+
+
+class InvalidInput(HoldfastError):
+    """The request itself is wrong (400, 405, 413, 422); ``errors`` names the fields."""
+
+    exit_code = 2
+    default_code = "invalid_input"
+
+
+class ConfigurationError(HoldfastError):
+    """A setting on this side is missing or wrong."""
+
+    exit_code = 2
+    default_code = "configuration"
+
+
+class Conflict(HoldfastError):
+    """Right in itself, refused by the present state (409)."""
+
+    exit_code = 3
+    default_code = "conflict"
+
+
+class NotFound(HoldfastError):
+    """There is no such thing, or no longer (404)."""
+
+    exit_code = 4
+    default_code = "not_found"
+
+
+class Unauthorized(HoldfastError):
+    """The service does not know the key (401)."""
+
+    exit_code = 5
+    default_code = "unauthorized"
+
+
+class Forbidden(Unauthorized):
+    """The key may not do this (403)."""
+
+    default_code = "forbidden"
+
+
+class Unavailable(HoldfastError):
+    """The service cannot be reached or cannot answer now (502-504, or a reply that is not its)."""
+
+    exit_code = 6
+    default_code = "unavailable"
+    # The seconds that the service asks to be left alone for.
+    retry_after: float | None = None
+
+
+class Unreachable(Unavailable):
+    """There was no reply."""
+
+    default_code = "unreachable"
+
+
+class RateLimited(Unavailable):
+    """Too many requests (429)."""
+
+    default_code = "rate_limited"
+
+
+class ServiceFault(HoldfastError):
+    """The service has a defect (500)."""
+
+    default_code = "service_fault"
+
+
+_BY_STATUS: Mapping[int, type[HoldfastError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    429: RateLimited,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
+}
+
+_KEY_ADVICE = (
+    "set HOLDFAST_API_KEY to a key of the service (a development service prints its key at start)"
+)
+
+
+def of_reply(status: int, body: object, request_id: str | None, url: str) -> HoldfastError:
+    """The error that a reply of 300 and above stands for."""
+    if not isinstance(body, dict) or "code" not in body:
+        return of_something_else(status, url, request_id)
+    cls = _BY_STATUS.get(status) or (InvalidInput if 400 <= status < 500 else ServiceFault)
+    message = str(body.get("message") or body["code"])
+    if cls is Unauthorized:
+        message = f"{message}: {_KEY_ADVICE}"
+    return cls(
+        message,
+        status=status,
+        code=str(body["code"]),
+        details=body.get("details"),
+        errors=body.get("errors") or (),
+        request_id=body.get("request_id") or request_id,
+    )
+
+
+def of_something_else(status: int, url: str, request_id: str | None = None) -> HoldfastError:
+    """A reply that is none of the service's: of a gateway, say, that has nothing behind it.
+
+    It refuses nothing, whatever its status; but what is too large for it stays so.
+    """
+    cls = InvalidInput if status == 413 else _BY_STATUS.get(status, Unavailable)
+    if not issubclass(cls, InvalidInput | Unavailable):
+        cls = Unavailable
+    return cls(
+        f"{url} answered {status}, but not as the service does; is it a holdfast service?",
+        status=status,
+        request_id=request_id,
+    )

@@ -1,0 +1,308 @@
+"""Sessions and instances that look after themselves: start, beat, end well or badly (S4 4.3)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from holdfast.api.area import part
+from holdfast.errors import HoldfastError
+from holdfast.heartbeat import INTERVAL_SECONDS, HeartbeatManager, OnEnded, OnLostClaims
+from holdfast.request import Request, Write
+from holdfast.types import Claim, Json, LostClaim, WorkItem
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+log = logging.getLogger("holdfast")
+
+# The service takes 10,000 characters.
+MESSAGE_LENGTH = 2_000
+
+
+def this_machine() -> str:
+    """The name under which this machine is known: its host name, or its hardware address."""
+    return socket.gethostname() or f"{uuid.getnode():012x}"
+
+
+def whereabouts() -> Json:
+    """Host name, terminal and working folder, as far as there are any."""
+    found: Json = {"hostname": this_machine()}
+    with suppress(OSError, AttributeError, ValueError):
+        found["tty"] = os.ttyname(sys.stdin.fileno())
+    with suppress(OSError):
+        found["codebase"] = os.getcwd()
+    return found
+
+
+class Managed:
+    """What is on record from ``with`` to the end of the block.
+
+    ``id`` is its id: a placeholder while the service is away, ``None`` if it was refused and
+    nothing of it is recorded. ``ended`` is the error that told that it is over for the service
+    (superseded, recovered elsewhere, closed); the work may go on, or see to it that it ends.
+    ``heartbeats`` is what beats for it.
+    """
+
+    kind: str
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        interval: float,
+        on_lost_claims: OnLostClaims | None,
+        on_ended: OnEnded | None,
+    ) -> None:
+        self._client = client
+        self._on_ended = on_ended
+        self._lock = threading.Lock()
+        self._given_id: str | None = None
+        self.ended: HoldfastError | None = None
+        self.heartbeats = HeartbeatManager(
+            client, interval=interval, on_lost_claims=on_lost_claims, on_ended=self._note_end
+        )
+
+    @property
+    def id(self) -> str | None:
+        """Its id."""
+        if self._given_id is None:
+            return None
+        return self._client.spool.real(self._given_id) or self._given_id
+
+    @property
+    def lost_claims(self) -> list[LostClaim]:
+        """What others took over while it was silent."""
+        return self.heartbeats.stats().lost_claims
+
+    def say(self, **fields: Any) -> None:
+        """Say this with every heartbeat from the next one on; ``None`` takes a field back."""
+        if self._given_id is not None:
+            self.heartbeats.say(self._given_id, **fields)
+
+    def claim(self, item_id: str, *, takeover: bool = False) -> Claim:
+        """Claim a work item. Raises ``Conflict`` if another holds it, lenient or not."""
+        return self._client.claims.take(
+            item_id, **self._holder(), **whereabouts(), takeover=takeover
+        )
+
+    def claim_next(self, *, track: str | None = None) -> Claim | None:
+        """Claim the first item that is free; ``None`` if there is none."""
+        return self._client.work_items.claim_next(**self._holder(), **whereabouts(), track=track)
+
+    def release(self, item_id: str, *, fence: int | None = None) -> Claim:
+        """Give an item back."""
+        return self._client.claims.release(item_id, **self._holder(), fence=fence)
+
+    def complete_item(self, item_id: str, *, fence: int | None = None) -> WorkItem:
+        """An item is done."""
+        return self._client.work_items.complete(item_id, **self._holder(), fence=fence)
+
+    def _holder(self) -> dict[str, str]:
+        if self.id is None:
+            raise HoldfastError(f"This {self.kind} is not recorded.", code="not_recorded")
+        return {f"{self.kind}_id": self.id}
+
+    def _report(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+        """What the end was like: kept if it cannot be sent, even by a client that is strict."""
+        self._client.recorder.record(Write(Request(method, path, body)))
+
+    def _note_end(self, an_id: str, error: HoldfastError) -> None:
+        self.ended = error
+        if self._on_ended is not None:
+            self._on_ended(an_id, error)
+
+
+class ManagedTask:
+    """A unit of a session's progress."""
+
+    def __init__(self, task_id: str | None) -> None:
+        self.id = task_id
+
+
+class ManagedSession(Managed):
+    """``with client.session("odin") as session:``"""
+
+    kind = "session"
+
+    def __init__(
+        self,
+        client: Client,
+        project_id: str,
+        machine_id: str | None = None,
+        *,
+        interval: float = INTERVAL_SECONDS,
+        on_lost_claims: OnLostClaims | None = None,
+        on_ended: OnEnded | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(
+            client, interval=interval, on_lost_claims=on_lost_claims, on_ended=on_ended
+        )
+        self.project_id = project_id
+        self.machine_id = machine_id or this_machine()
+        self._fields = {**whereabouts(), **fields}
+        self._tasks: list[str] = []
+
+    def __enter__(self) -> ManagedSession:
+        created = self._client.sessions.create(self.project_id, self.machine_id, **self._fields)
+        self._given_id = created.get("session_id")
+        if self._given_id is not None:
+            self.heartbeats.start(self._given_id, self._describe)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.heartbeats.stop()
+        if self._given_id is None:
+            return
+        path = f"/api/sessions/{part(self._given_id)}"
+        message = failure(error)
+        if message is None:
+            self._report("PATCH", path, {"status": "completed"})
+        else:
+            self._report("POST", f"{path}/mark-failed", {"error_message": message})
+
+    @contextmanager
+    def task(
+        self,
+        task_name: str,
+        *,
+        github_issue_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Iterator[ManagedTask]:
+        """A task that is in progress within the block; it fails if the block does."""
+        tasks = self._client.tasks
+        task_id = None
+        if self._given_id is not None:
+            created = tasks.create(
+                self._given_id,
+                self.project_id,
+                task_name,
+                github_issue_id=github_issue_id,
+                metadata=metadata,
+            )
+            task_id = created.get("task_id")
+        if task_id is None:
+            yield ManagedTask(None)
+            return
+        tasks.start(task_id)
+        with self._lock:
+            self._tasks.append(task_id)
+        path = f"/api/tasks/{part(task_id)}"
+        try:
+            yield ManagedTask(task_id)
+        except BaseException as e:
+            message = failure(e)
+            body = {"status": "failed", "error_message": message} if message else _COMPLETED
+            self._finish(task_id, path, body)
+            raise
+        self._finish(task_id, path, _COMPLETED)
+
+    def _finish(self, task_id: str, path: str, body: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._tasks.remove(task_id)
+        self._report("PATCH", path, body)
+
+    def _describe(self) -> Json:
+        with self._lock:
+            current = self._tasks[-1] if self._tasks else None
+        # A task that the service does not know yet would only be refused.
+        return {"current_task_id": current and self._client.spool.real(current)}
+
+
+class ManagedInstance(Managed):
+    """``with client.instance("odin") as agent:``"""
+
+    kind = "instance"
+
+    def __init__(
+        self,
+        client: Client,
+        project: str,
+        instance_type: str = "PS",
+        *,
+        interval: float = INTERVAL_SECONDS,
+        on_lost_claims: OnLostClaims | None = None,
+        on_ended: OnEnded | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(
+            client, interval=interval, on_lost_claims=on_lost_claims, on_ended=on_ended
+        )
+        self.project = project
+        self.instance_type = instance_type
+        self._fields = {**whereabouts(), **fields}
+
+    def __enter__(self) -> ManagedInstance:
+        registered = self._client.instances.register(
+            self.project, self.instance_type, **self._fields
+        )
+        self._given_id = registered.get("instance_id")
+        if self._given_id is not None:
+            self.heartbeats.start(self._given_id)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.heartbeats.stop()
+        if self._given_id is None:
+            return
+        path = f"/api/instances/{part(self._given_id)}"
+        message = failure(error)
+        if message is not None:
+            data = {"command": sys.argv[0] or "python", "exit_code": 1, "error": message}
+            self._report(
+                "POST", f"{path}/events", {"event_type": "command_logged", "event_data": data}
+            )
+        self._report("POST", f"{path}/close", {})
+
+    def emit(self, event_type: str, data: Mapping[str, Any] | None = None, **fields: Any) -> Json:
+        """Record what it did: an event of the catalogue, its fields by name or in ``data``."""
+        if self._given_id is None:
+            return {}
+        event_data = {**(data or {}), **fields}
+        return dict(self._client.instances.emit(self._given_id, event_type, event_data))
+
+    def checkpoint(self, label: str, state: Mapping[str, Any]) -> Json:
+        """Keep a state to come back to."""
+        if self._given_id is None:
+            return {}
+        return dict(self._client.instances.checkpoint(self._given_id, label, state))
+
+    def session(self, machine_id: str | None = None, **fields: Any) -> ManagedSession:
+        """A session of this instance's project that names it."""
+        return ManagedSession(self._client, self.project, machine_id, instance_id=self.id, **fields)
+
+
+_COMPLETED: Mapping[str, Any] = {"status": "completed"}
+
+
+def failure(error: BaseException | None) -> str | None:
+    """What went wrong, for people; ``None`` if nothing did."""
+    match error:
+        case None | SystemExit(code=None | 0):
+            return None
+        case SystemExit(code=code):
+            message = f"exited with {code}"
+        case KeyboardInterrupt():
+            message = "interrupted (KeyboardInterrupt)"
+        case _:
+            message = f"{type(error).__name__}: {error}".rstrip(": ")
+    return message[:MESSAGE_LENGTH]

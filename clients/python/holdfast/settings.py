@@ -1,0 +1,94 @@
+"""Where the service is and how to get in, from the environment (spec 17, "CLI")."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from holdfast.errors import ConfigurationError
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the environment says.
+
+    ``HOLDFAST_URL``, ``HOLDFAST_API_KEY``, ``HOLDFAST_SESSION_ID``, ``HOLDFAST_INSTANCE_ID`` and
+    ``HOLDFAST_SPOOL_DIR``; empty is as good as absent.
+    """
+
+    url: str
+    api_key: str | None = field(repr=False)
+    session_id: str | None
+    instance_id: str | None
+    spool_dir: Path
+
+    @classmethod
+    def load(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+    ) -> Settings:
+        """Read the environment; what is given here goes before it.
+
+        On the machine of a development service its key is found by itself. Raises
+        :class:`ConfigurationError` if the URL is none.
+        """
+        environ = os.environ if environ is None else environ
+
+        def said(name: str) -> str | None:
+            return environ.get(f"HOLDFAST_{name}", "").strip() or None
+
+        url = _checked(url or said("URL") or DEFAULT_URL)
+        return cls(
+            url=url,
+            api_key=api_key or said("API_KEY") or _development_key(url, environ),
+            session_id=said("SESSION_ID"),
+            instance_id=said("INSTANCE_ID"),
+            spool_dir=_spool_dir(said("SPOOL_DIR")),
+        )
+
+
+def is_local(url: str) -> bool:
+    """Whether the URL leads to this very machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(
+            f"HOLDFAST_URL: {url!r} is no address of a service; it looks like {DEFAULT_URL}"
+        )
+    return url.rstrip("/")
+
+
+def _development_key(url: str, environ: Mapping[str, str]) -> str | None:
+    """The key that a development service keeps in its data folder, for its own machine only."""
+    if not is_local(url):
+        return None
+    given = environ.get("DATA_DIR", "").strip()
+    folder = Path(given) if given else platformdirs.user_data_path("holdfast")
+    try:
+        return (folder / "api_key").read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _spool_dir(given: str | None) -> Path:
+    return Path(given) if given else platformdirs.user_state_path("holdfast") / "spool"

@@ -1,0 +1,362 @@
+"""Writes that could not be sent, kept on disk in their order until they can (S4 4.3, spec 11).
+
+A file for each service, shared by all processes of the user. Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from holdfast.database import Database, statements
+from holdfast.errors import HoldfastError
+from holdfast.request import PLACEHOLDER, Request, Write
+
+log = logging.getLogger("holdfast.spool")
+
+SQL = statements(Path(__file__).with_name("spool.sql").read_text(encoding="utf-8"))
+MAX_BYTES = 256 * 1024 * 1024
+# What is kept in memory while the disk cannot be written.
+MAX_IN_MEMORY = 10_000
+# A heartbeat says that someone is alive: sent later than this by another, it would be a lie. It
+# must stay below the service's shortest threshold (spec 5).
+BEAT_SECONDS = 90.0
+REMEMBERED_SECONDS = 30 * 24 * 3600.0
+
+
+class Entry(NamedTuple):
+    """A write that is kept. Its idempotency key is what it is known by."""
+
+    key: str
+    method: str
+    path: str
+    body: str
+    placeholder: str | None
+    replaces: str | None
+    kept_at: float
+    tried_at: float | None
+    faults: int
+
+    @property
+    def request(self) -> Request:
+        """What is to be sent."""
+        return Request(self.method, self.path, json.loads(self.body), idempotency_key=self.key)
+
+
+class Refused(NamedTuple):
+    """A write that the service refused when it was sent at last. Times are seconds since 1970."""
+
+    method: str
+    path: str
+    body: str
+    kept_at: float
+    refused_at: float
+    code: str
+    message: str
+
+
+class SpoolStats(NamedTuple):
+    """How many writes wait to be sent, wait for another API key, were refused."""
+
+    kept: int
+    of_other_keys: int
+    refused: int
+
+
+class Spool:
+    """The writes kept for one service under one API key."""
+
+    def __init__(
+        self, folder: Path, url: str, api_key: str | None, *, max_bytes: int = MAX_BYTES
+    ) -> None:
+        self._database = Database(folder / _file_name(url), SQL["schema"], max_bytes)
+        self._key_id = hashlib.sha256(api_key.encode()).hexdigest()[:8] if api_key else ""
+        self._token = uuid4().hex
+        self._lock = threading.RLock()
+        self._delivering = threading.Lock()
+        # What is not on disk: for a moment at most, as long as the disk can be written.
+        self._overflow: list[Entry] = []
+        self._sent: set[str] = set()
+        self._ids: dict[str, str] = {}
+        self._in_trouble = self._is_losing = False
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    def keep(self, write: Write, *, placeholder: str | None = None, tried: bool = False) -> None:
+        """Keep a write behind all others; ``tried``: it may have reached the service already.
+
+        Without a disk it is kept in memory. Raises ``TypeError`` or ``ValueError`` if the body is
+        not JSON, nothing else.
+        """
+        now = time.time()
+        request = write.request
+        assert request.idempotency_key is not None
+        entry = Entry(
+            request.idempotency_key,
+            request.method,
+            request.path,
+            json.dumps(request.body or {}, allow_nan=False),
+            placeholder,
+            write.replaces,
+            now,
+            now if tried else None,
+            0,
+        )
+        with self._lock:
+            if entry.replaces is not None:
+                self._overflow = [o for o in self._overflow if o.replaces != entry.replaces]
+            self._overflow.append(entry)
+            self._settle()
+            if len(self._overflow) > MAX_IN_MEMORY:
+                del self._overflow[0]
+                self._report_loss()
+
+    def first(self) -> Entry | None:
+        """The one to send next; ``None`` if there is none, or none can be read just now."""
+        with self._lock:
+            self._settle()
+            try:
+                found = self._database.run(self._first)
+            except (sqlite3.Error, OSError) as e:
+                self._report(e)
+                if _is_busy(e):
+                    return None
+                found = None
+            if found is None and self._overflow:
+                found = self._overflow[0]
+            return found
+
+    def has_any(self) -> bool:
+        """Whether anything waits to be sent, as far as can be told."""
+        # What another thread is just taking out counts until what it stands for is known to all.
+        with self._lock:
+            if self._overflow:
+                return True
+            if not self.path.exists():
+                return False
+            try:
+                return self._database.run(self._first) is not None
+            except (sqlite3.Error, OSError) as e:
+                return _is_busy(e)
+
+    def done(self, entry: Entry, created_id: str | None = None) -> None:
+        """It was sent; what it created is known by this id now."""
+
+        def remove(db: sqlite3.Connection) -> None:
+            if entry.placeholder is not None and created_id is not None:
+                alias = {"placeholder": entry.placeholder, "id": created_id, "at": time.time()}
+                db.execute(SQL["alias"], alias)
+            db.execute(SQL["remove"], {"key": entry.key})
+
+        if entry.placeholder is not None and created_id is not None:
+            self._ids[entry.placeholder] = created_id
+        self._leave(entry, remove)
+
+    def set_aside(self, entry: Entry, error: HoldfastError) -> None:
+        """It was refused: it leaves the row, and stays to be looked at (:meth:`refused`)."""
+
+        def refuse(db: sqlite3.Connection) -> None:
+            told = {"at": time.time(), "code": error.code, "message": error.message}
+            db.execute(SQL["refuse"], {"key": entry.key, **told})
+            db.execute(SQL["remove"], {"key": entry.key})
+
+        self._leave(entry, refuse)
+
+    def trying(self) -> None:
+        """The next ones are about to be sent: from now on they may have reached the service."""
+        self._update("tried", key_id=self._key_id, at=time.time())
+
+    def disown(self) -> None:
+        """The service refuses this API key: who has a valid one sends what was kept under it."""
+        self._update("disown", key_id=self._key_id)
+
+    def fault(self, entry: Entry) -> None:
+        """The service failed over it, which may be this entry's doing."""
+        self._update("fault", key=entry.key)
+
+    def resolved(self, request: Request) -> Request | None:
+        """The request with ids for placeholders; ``None`` if one is not known yet."""
+        ids = {placeholder: self.real(placeholder) for placeholder in _placeholders(request)}
+        if not ids:
+            return request
+        if None in ids.values():
+            return None
+        text = json.dumps([request.path, request.body])
+        path, body = json.loads(PLACEHOLDER.sub(lambda found: ids[found[0]] or "", text))
+        return request._replace(path=path, body=body)
+
+    def real(self, an_id: str) -> str | None:
+        """The id that a placeholder stands for, if it is known; any other id is its own."""
+        if not PLACEHOLDER.fullmatch(an_id):
+            return an_id
+        if an_id not in self._ids:
+            row = self._ask("real", placeholder=an_id)
+            if row is None:
+                return None
+            self._ids[an_id] = row["id"]
+        return self._ids[an_id]
+
+    def is_awaited(self, request: Request) -> bool:
+        """Whether what the request's placeholders stand for is still to be created."""
+        wanted = _placeholders(request)
+        if any(entry.placeholder in wanted for entry in self._overflow):
+            return True
+        return any(self._ask("awaited", placeholder=one) is not None for one in wanted)
+
+    def stats(self) -> SpoolStats:
+        """What is there."""
+        counts = [self._ask(name, **self._mine()) for name in ("count", "count_others")]
+        kept, others = (row[0] if row is not None else 0 for row in counts)
+        return SpoolStats(kept + len(self._overflow), others, len(self.refused()))
+
+    def refused(self) -> list[Refused]:
+        """What the service refused within the last month, oldest first."""
+        try:
+            rows = self._database.run(lambda db: db.execute(SQL["refused"]).fetchall())
+        except (sqlite3.Error, OSError):
+            return []
+        return [Refused(*row) for row in rows]
+
+    @contextmanager
+    def delivering(self) -> Iterator[bool]:
+        """Whether it is ours to send what is kept; false while another process or thread does."""
+        if not self._delivering.acquire(blocking=False):
+            yield False
+            return
+        try:
+            with ExitStack() as stack:
+                try:
+                    alone = stack.enter_context(self._database.exclusively("sending"))
+                except (sqlite3.Error, OSError):
+                    # Without a disk there is nobody to share with.
+                    alone = True
+                if alone:
+                    self._forget()
+                yield alone
+        finally:
+            self._delivering.release()
+
+    def _settle(self) -> None:
+        """Bring to the disk what is only in memory, behind what is there, all of it or nothing."""
+        if not self._overflow:
+            return
+        try:
+            self._database.run(self._store)
+        except (sqlite3.Error, OSError) as e:
+            self._report(e)
+        else:
+            self._overflow.clear()
+            self._recovered()
+
+    def _store(self, db: sqlite3.Connection) -> None:
+        mine = {"key_id": self._key_id, "owner": self._owner()}
+        for entry in self._overflow:
+            if entry.replaces is not None:
+                db.execute(SQL["replace"], {**mine, "replaces": entry.replaces})
+            db.execute(SQL["keep"], {**entry._asdict(), **mine})
+
+    def _first(self, db: sqlite3.Connection) -> Entry | None:
+        for row in db.execute(SQL["first"], self._mine()):
+            entry = Entry(*row)
+            if entry.key not in self._sent:
+                return entry
+        return None
+
+    def _leave(self, entry: Entry, work: Any) -> None:
+        with self._lock:
+            self._sent.add(entry.key)
+            self._overflow = [o for o in self._overflow if o.key != entry.key]
+            try:
+                self._database.run(work)
+            except (sqlite3.Error, OSError) as e:
+                # It stays in the file, but this process does not send it again.
+                self._report(e)
+            else:
+                self._sent.discard(entry.key)
+
+    def _update(self, statement: str, **values: Any) -> None:
+        try:
+            self._database.run(lambda db: db.execute(SQL[statement], values).close())
+        except (sqlite3.Error, OSError) as e:
+            self._report(e)
+
+    def _ask(self, statement: str, **values: Any) -> Any:
+        try:
+            return self._database.run(lambda db: db.execute(SQL[statement], values).fetchone())
+        except (sqlite3.Error, OSError) as e:
+            self._report(e)
+            return None
+
+    def _forget(self) -> None:
+        def forget(db: sqlite3.Connection) -> None:
+            db.execute(SQL["forget_beats"], self._mine())
+            for name in ("forget_old", "forget_refused"):
+                db.execute(SQL[name], {"before": time.time() - REMEMBERED_SECONDS})
+
+        try:
+            self._database.run(forget)
+        except (sqlite3.Error, OSError) as e:
+            self._report(e)
+
+    def _mine(self) -> Mapping[str, Any]:
+        young = time.time() - BEAT_SECONDS
+        return {"key_id": self._key_id, "owner": self._owner(), "young": young}
+
+    def _owner(self) -> str:
+        return f"{os.getpid()}-{self._token}"
+
+    def _report(self, error: Exception) -> None:
+        if not self._in_trouble:
+            self._in_trouble = True
+            log.warning(
+                "The spool %s cannot be used (%s): what cannot be sent is kept in memory and is"
+                " lost if this process ends.",
+                self.path,
+                error,
+            )
+
+    def _report_loss(self) -> None:
+        if not self._is_losing:
+            self._is_losing = True
+            log.error("Over %d writes are kept in memory: the oldest are lost.", MAX_IN_MEMORY)
+
+    def _recovered(self) -> None:
+        if self._in_trouble:
+            self._in_trouble = False
+            log.info(
+                "The spool %s can be used again; what was kept in memory is there now.", self.path
+            )
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether another process is at the file, and there is nothing wrong with it."""
+    return "locked" in str(error)
+
+
+def _placeholders(request: Request) -> set[str]:
+    try:
+        text = json.dumps([request.path, request.body], default=str, skipkeys=True)
+    except ValueError:
+        # It refers to itself, and will be refused for that.
+        return set()
+    return {found[0] for found in PLACEHOLDER.finditer(text)}
+
+
+def _file_name(url: str) -> str:
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", urlsplit(url).netloc)[:40]
+    return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}.db"

@@ -1,0 +1,97 @@
+-- name: schema
+CREATE TABLE IF NOT EXISTS entry (
+    number          INTEGER PRIMARY KEY AUTOINCREMENT,
+    key_id          TEXT NOT NULL,      -- of the API key; empty: of any, none was accepted yet
+    method          TEXT NOT NULL,
+    path            TEXT NOT NULL,
+    body            TEXT NOT NULL,
+    idempotency_key TEXT NOT NULL UNIQUE,
+    placeholder     TEXT,               -- what stands for the id of what this write creates
+    replaces        TEXT,
+    owner           TEXT NOT NULL,      -- the process that kept it
+    kept_at         REAL NOT NULL,
+    tried_at        REAL,               -- when it may have reached the service for the first time
+    faults          INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX IF NOT EXISTS entry_replaces ON entry (key_id, replaces) WHERE replaces IS NOT NULL;
+CREATE TABLE IF NOT EXISTS alias (
+    placeholder TEXT PRIMARY KEY,
+    id          TEXT NOT NULL,
+    known_at    REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refused (
+    number     INTEGER PRIMARY KEY,
+    method     TEXT NOT NULL,
+    path       TEXT NOT NULL,
+    body       TEXT NOT NULL,
+    kept_at    REAL NOT NULL,
+    refused_at REAL NOT NULL,
+    code       TEXT NOT NULL,
+    message    TEXT NOT NULL
+);
+
+-- name: replace
+DELETE FROM entry WHERE key_id = :key_id AND replaces = :replaces;
+
+-- name: keep
+INSERT OR IGNORE INTO entry
+    (key_id, method, path, body, idempotency_key, placeholder, replaces, owner, kept_at, tried_at)
+VALUES
+    (:key_id, :method, :path, :body, :key, :placeholder, :replaces, :owner, :kept_at,
+     :tried_at);
+
+-- name: first
+-- Another's heartbeat is worth sending only while it is young: its sender may be dead.
+SELECT idempotency_key, method, path, body, placeholder, replaces, kept_at, tried_at, faults
+FROM entry
+WHERE key_id IN (:key_id, '') AND (replaces IS NULL OR owner = :owner OR kept_at > :young)
+ORDER BY number;
+
+-- name: count
+SELECT count(*) FROM entry
+WHERE key_id IN (:key_id, '') AND (replaces IS NULL OR owner = :owner OR kept_at > :young);
+
+-- name: count_others
+SELECT count(*) FROM entry WHERE key_id NOT IN (:key_id, '');
+
+-- name: forget_beats
+DELETE FROM entry WHERE replaces IS NOT NULL AND owner <> :owner AND kept_at <= :young;
+
+-- name: forget_old
+DELETE FROM alias WHERE known_at < :before;
+
+-- name: forget_refused
+DELETE FROM refused WHERE refused_at < :before;
+
+-- name: tried
+-- Several at once: a synced change for each would take longer than the sending.
+UPDATE entry SET tried_at = :at
+WHERE number IN (
+    SELECT number FROM entry
+    WHERE tried_at IS NULL AND replaces IS NULL AND key_id IN (:key_id, '')
+    ORDER BY number LIMIT 50);
+
+-- name: fault
+UPDATE entry SET faults = faults + 1 WHERE idempotency_key = :key;
+
+-- name: disown
+UPDATE OR REPLACE entry SET key_id = '' WHERE key_id = :key_id;
+
+-- name: remove
+DELETE FROM entry WHERE idempotency_key = :key;
+
+-- name: alias
+INSERT OR REPLACE INTO alias (placeholder, id, known_at) VALUES (:placeholder, :id, :at);
+
+-- name: real
+SELECT id FROM alias WHERE placeholder = :placeholder;
+
+-- name: awaited
+SELECT 1 FROM entry WHERE placeholder = :placeholder;
+
+-- name: refuse
+INSERT OR REPLACE INTO refused (number, method, path, body, kept_at, refused_at, code, message)
+SELECT number, method, path, body, kept_at, :at, :code, :message FROM entry WHERE idempotency_key = :key;
+
+-- name: refused
+SELECT method, path, body, kept_at, refused_at, code, message FROM refused ORDER BY number;

@@ -1,0 +1,209 @@
+"""MCP by stdio: a thin bridge between an agent's pipes and the service's ``/mcp`` (spec 10).
+
+Each line from stdin is one JSON-RPC message and goes to the service as it is; the answer comes back
+as a line on stdout, where nothing else is ever written. What is said, and in which version of the
+protocol, is the service's and the agent's affair; the bridge only puts into HTTP headers what the
+protocol wants to see there.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+import httpx
+
+from holdfast.errors import HoldfastError, Unavailable, Unreachable, of_reply
+from holdfast.settings import Settings, is_local
+
+log = logging.getLogger("holdfast.mcp")
+
+# The service itself gives up after 29 seconds.
+TIMEOUT_SECONDS = 35.0
+# An agent that gets no answer to its first words does without the server for good; a model
+# can try a tool again.
+FIRST_PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 3.0
+PAUSE_SECONDS = 0.2
+AT_ONCE = 32
+
+FIRST_WORDS = frozenset({"initialize", "server/discover"})
+NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+VERSION_IN_META = "io.modelcontextprotocol/protocolVersion"
+
+PARSE_ERROR, INVALID_REQUEST, SERVICE_ERROR = -32700, -32600, -32000
+
+Message = dict[str, Any]
+
+
+class Bridge:
+    """Carries messages until ``source`` ends."""
+
+    def __init__(self, settings: Settings, source: BinaryIO, sink: BinaryIO) -> None:
+        self._settings = settings
+        self._source = source
+        self._sink = sink
+        self._http = httpx.Client(
+            base_url=settings.url,
+            headers={"X-API-Key": settings.api_key} if settings.api_key else {},
+            timeout=TIMEOUT_SECONDS,
+            trust_env=not is_local(settings.url),
+        )
+        self._writing = threading.Lock()
+        self._room = threading.BoundedSemaphore(AT_ONCE)
+        self._lock = threading.Lock()
+        self._in_flight: dict[object, bool] = {}
+        self._version: str | None = None
+        self._first_until = time.monotonic() + FIRST_PATIENCE_SECONDS
+
+    def run(self) -> None:
+        """Read until the end; what is under way then is still answered."""
+        threads: list[threading.Thread] = []
+        for line in self._source:
+            if not line.strip():
+                continue
+            self._room.acquire()
+            thread = threading.Thread(target=self._carry, args=(line,), daemon=True)
+            thread.start()
+            threads = [other for other in threads if other.is_alive()] + [thread]
+        for thread in threads:
+            thread.join()
+        self._http.close()
+
+    def _carry(self, line: bytes) -> None:
+        try:
+            message = _parsed(line)
+            if message is None:
+                self._answer(_error(None, PARSE_ERROR, "This line is not JSON."))
+            elif not isinstance(message, dict):
+                self._answer(_error(None, INVALID_REQUEST, "A message is one JSON object a line."))
+            elif "method" in message and "id" in message:
+                self._request(message, line)
+            elif message.get("method") == "notifications/cancelled":
+                self._cancel(message)
+            elif "method" in message:
+                with suppress(HoldfastError):
+                    self._post(message, line)
+        except Exception:
+            log.exception("A message was not carried.")
+        finally:
+            self._room.release()
+
+    def _request(self, message: Message, line: bytes) -> None:
+        request_id = message["id"]
+        with self._lock:
+            self._in_flight[request_id] = True
+        try:
+            answer = self._post(message, line)
+        except HoldfastError as e:
+            answer = _error(request_id, SERVICE_ERROR, e.message, {"code": e.code})
+        if message["method"] == "initialize":
+            self._version = (answer.get("result") or {}).get("protocolVersion")
+        with self._lock:
+            is_wanted = self._in_flight.pop(request_id)
+        if is_wanted:
+            self._answer(answer)
+
+    def _cancel(self, message: Message) -> None:
+        """Whoever cancels does not want an answer any more."""
+        request_id = (message.get("params") or {}).get("requestId")
+        with self._lock:
+            if request_id in self._in_flight:
+                self._in_flight[request_id] = False
+
+    def _post(self, message: Message, line: bytes) -> Message:
+        """The service's answer; empty to a notification. Raises :class:`HoldfastError`."""
+        headers = self._headers(message)
+        is_first = message["method"] in FIRST_WORDS
+        until = self._first_until if is_first else time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                response = self._http.post("/mcp", content=line, headers=headers)
+                break
+            except (httpx.ConnectError, httpx.ConnectTimeout) as e:
+                # It has not reached anyone: asking again does nothing twice.
+                if time.monotonic() > until:
+                    raise self._unreachable(e) from e
+                time.sleep(PAUSE_SECONDS)
+            except httpx.TransportError as e:
+                raise self._unreachable(e, " It may have been carried out.") from e
+        return self._read(response)
+
+    def _headers(self, message: Message) -> dict[str, str]:
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+        }
+        params = message.get("params")
+        params = params if isinstance(params, dict) else {}
+        meta = params.get("_meta")
+        stated = meta.get(VERSION_IN_META) if isinstance(meta, dict) else None
+        if isinstance(stated, str):
+            headers["MCP-Protocol-Version"] = _in_header(stated)
+            headers["Mcp-Method"] = _in_header(str(message["method"]))
+            name = params.get(NAMED_BY.get(str(message["method"]), ""))
+            if isinstance(name, str):
+                headers["Mcp-Name"] = _in_header(name)
+        elif self._version is not None and message["method"] != "initialize":
+            headers["MCP-Protocol-Version"] = self._version
+        return headers
+
+    def _read(self, response: httpx.Response) -> Message:
+        body = _parsed(response.content)
+        if isinstance(body, dict) and "jsonrpc" in body:
+            return body
+        if response.is_success and not response.content:
+            return {}
+        error = of_reply(
+            response.status_code, body, response.headers.get("x-request-id"), self._settings.url
+        )
+        if isinstance(error, Unavailable):
+            error.message += " Try again in a moment."
+        raise error
+
+    def _unreachable(self, error: Exception, remark: str = "") -> Unreachable:
+        reason = str(error) or type(error).__name__
+        return Unreachable(
+            f"holdfast cannot be reached at {self._settings.url}: {reason}.{remark} Go on with the"
+            " work and try again later; if it stays away, a person has to start it with"
+            " `holdfast-server serve`."
+        )
+
+    def _answer(self, message: Mapping[str, Any]) -> None:
+        text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+        # Once the agent has gone its pipe is broken; its end of stdin follows.
+        with self._writing, suppress(OSError, ValueError):
+            self._sink.write(text.encode() + b"\n")
+            self._sink.flush()
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _error(request_id: object, code: int, text: str, data: Message | None = None) -> Message:
+    error: Message = {"code": code, "message": text}
+    if data is not None:
+        error["data"] = data
+    return {"jsonrpc": "2.0", "id": request_id, "error": error}
+
+
+_PLAIN = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+_ENCODED = re.compile(r"=\?base64\?.*\?=")
+
+
+def _in_header(text: str) -> str:
+    """As the protocol writes a value in a header that headers would not take."""
+    if _PLAIN.fullmatch(text) and not _ENCODED.fullmatch(text):
+        return text
+    return f"=?base64?{base64.b64encode(text.encode()).decode('ascii')}?="

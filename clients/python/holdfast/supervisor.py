@@ -1,0 +1,218 @@
+"""Runs a command and stays with it: starts it, passes signals on, starts it again, reports."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from holdfast.child import Child
+from holdfast.errors import HoldfastError
+from holdfast.guardian import Guardian
+from holdfast.happenings import (
+    STOPPING,
+    Exited,
+    Fenced,
+    Happening,
+    RestartAsked,
+    Signalled,
+    signals_to,
+)
+from holdfast.outcome import NOT_EXECUTABLE, NOT_FOUND, Outcome
+from holdfast.restarts import Restarts
+from holdfast.run_record import Run, RunRecord
+from holdfast.watch import Watch
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+
+LOOK_SECONDS = 0.5
+
+
+class Interrupted(Exception):
+    """A signal came before there was a command to pass it on to."""
+
+
+class Supervisor:
+    """One supervised command. ``tell`` gets the few lines that a person should read."""
+
+    def __init__(self, client: Client, run: Run, tell: Callable[[str], None]) -> None:
+        self._run = run
+        self._tell = tell
+        self._happened: SimpleQueue[Happening] = SimpleQueue()
+        self._record = RunRecord(client, run, self._note_fence)
+        self._restarts = Restarts(run.restart)
+        self._mark = uuid4().hex
+        self._is_opening = True
+        self._is_fenced = False
+        # Whether the command is over for good once it ends, whatever the policy.
+        self._is_over = False
+        self._is_restarting = False
+        self._typed_at = float("-inf")
+
+    def run(self) -> int:
+        """The exit code to end with: the command's, or 128 + the signal that ended it.
+
+        Raises :class:`HoldfastError` if the service refuses the session or the claim; then nothing
+        was started. Call it in the main thread: signals go there.
+        """
+        program = self._run.command[0]
+        if shutil.which(program) is None:
+            self._tell(f"{program}: no such command")
+            return NOT_FOUND
+        with signals_to(self._on_signal):
+            try:
+                self._record.open()
+                self._is_opening = False
+            except Interrupted as e:
+                return 128 + int(e.args[0])
+            self._tell(str(self._record))
+            outcome = Outcome(1, reason="was not supervised to its end")
+            try:
+                with Guardian(self._run.grace, self._mark) as guardian, self._watch():
+                    outcome = self._keep_running(guardian)
+            finally:
+                self._record.end(outcome, self._restarts)
+        return outcome.exit_code
+
+    def _watch(self) -> Watch:
+        return Watch(
+            self._record,
+            self._run.interval,
+            on_restart=lambda: self._happened.put(RestartAsked()),
+        )
+
+    def _keep_running(self, guardian: Guardian) -> Outcome:
+        while True:
+            outcome = self._run_once(guardian)
+            self._record.ran(outcome)
+            pause = 0.0 if self._is_restarting else self._pause(outcome)
+            if self._is_over or pause is None:
+                return outcome
+            if pause:
+                self._tell(f"the command {outcome}; it is started again in {pause:g} seconds")
+            if not self._rest(pause) or not self._may_restart():
+                return outcome
+
+    def _run_once(self, guardian: Guardian) -> Outcome:
+        self._is_restarting = False
+        environ = self._record.environment()
+        try:
+            child = Child(
+                self._run.command,
+                environ,
+                self._mark,
+                on_start=guardian.guard,
+                on_exit=lambda outcome: self._happened.put(Exited(outcome)),
+            )
+        except OSError as e:
+            return Outcome(NOT_EXECUTABLE, reason=f"could not be started: {e.strerror or e}")
+        try:
+            outcome = self._until_it_ends(child)
+        except BaseException:
+            child.stop(signal.SIGTERM, 0)
+            child.kill()
+            raise
+        child.leave_nothing_behind()
+        return outcome
+
+    def _until_it_ends(self, child: Child) -> Outcome:
+        while True:
+            match self._next(child.patience):
+                case Exited(outcome):
+                    return outcome
+                case None:
+                    self._tell(f"it did not end within {self._run.grace:g} seconds and is killed")
+                    child.kill()
+                case Signalled(number, typed):
+                    self._pass_on(child, number, typed)
+                case Fenced(why):
+                    self._on_fence(why)
+                    if self._is_over:
+                        child.stop(signal.SIGTERM, self._run.grace)
+                case RestartAsked():
+                    self._tell("the service asks for a restart")
+                    self._is_restarting = True
+                    child.stop(signal.SIGTERM, self._run.grace)
+
+    def _pass_on(self, child: Child, number: int, typed: bool) -> None:
+        if typed:
+            # It may be meant for what the command is doing, not for the command.
+            self._typed_at = time.monotonic()
+        elif number in STOPPING:
+            self._is_over = True
+            child.stop(number, self._run.grace)
+        else:
+            child.send(number)
+
+    def _on_fence(self, why: str) -> None:
+        if self._run.stop_if_fenced:
+            self._is_over = True
+            self._tell(f"{why}; the command is stopped")
+        else:
+            self._tell(f"{why}; the command goes on, beside whoever works on it now")
+
+    def _pause(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the next start; ``None`` if there is none."""
+        if self._is_fenced or time.monotonic() - self._typed_at < self._run.grace:
+            return None
+        pause = self._restarts.pause(outcome.exit_code, outcome.seconds)
+        if self._restarts.exhausted:
+            self._tell(f"the command {outcome} after {self._restarts.total} restarts; no more")
+        return pause
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait; false if meanwhile the run came to its end."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            match self._next(left):
+                case Signalled(number) if number in STOPPING:
+                    return False
+                case Fenced(why):
+                    self._on_fence(why)
+                    return False
+                case RestartAsked():
+                    return True
+                case _:
+                    pass
+        return True
+
+    def _may_restart(self) -> bool:
+        """Not without the claim. If the service is away, what it granted stands."""
+        try:
+            if self._record.holds_claim():
+                return True
+        except HoldfastError:
+            return True
+        self._tell(f"{self._run.item} was taken over meanwhile; the command is not started again")
+        return False
+
+    def _next(self, timeout: float | None) -> Happening | None:
+        """What happens next; ``None`` once the time is up."""
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            # A signal that comes just before the waiting begins does not end it.
+            left = max(until - time.monotonic(), 0.0)
+            try:
+                return self._happened.get(timeout=min(left, LOOK_SECONDS))
+            except Empty:
+                if left <= LOOK_SECONDS:
+                    return None
+
+    def _on_signal(self, signalled: Signalled) -> None:
+        if not self._is_opening:
+            self._happened.put(signalled)
+        elif signalled.number in STOPPING:
+            self._is_opening = False
+            raise Interrupted(signalled.number)
+
+    def _note_fence(self, why: str) -> None:
+        """Called by whichever thread learns of it first."""
+        if not self._is_fenced:
+            self._is_fenced = True
+            self._happened.put(Fenced(why))

@@ -1,0 +1,172 @@
+"""Requests to the service, repeated while that can help."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import httpx
+
+from holdfast.errors import (
+    HoldfastError,
+    InvalidInput,
+    Unavailable,
+    Unreachable,
+    of_reply,
+    of_something_else,
+)
+from holdfast.request import Params, Request, new_key
+from holdfast.settings import is_local
+
+DEFAULT_TIMEOUT_SECONDS = 10.0
+# After a first attempt that failed (S4 4.3).
+DEFAULT_RETRIES = 3
+DEFAULT_PATIENCE_SECONDS = 30.0
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Reply(NamedTuple):
+    """A successful reply: its body (``None`` for 204) and the position of its last event."""
+
+    status: int
+    body: Any
+    position: int | None = None
+
+
+class Transport:
+    """A connection pool to one service. May be used by any number of threads."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        retries: int = DEFAULT_RETRIES,
+        patience: float = DEFAULT_PATIENCE_SECONDS,
+    ) -> None:
+        self.url = url
+        self._retries = retries
+        self._patience = patience
+        self._closing = threading.Event()
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"X-API-Key": api_key} if api_key else {},
+            timeout=timeout,
+            # A proxy of the environment cannot reach this machine's own loopback.
+            trust_env=not is_local(url),
+        )
+
+    def send(
+        self,
+        request: Request,
+        *,
+        retries: int | None = None,
+        patience: float | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Send a request; again after connection errors, 429 and 502-504, with the same key.
+
+        ``retries`` is how often again, ``patience`` after how many seconds not any more,
+        ``timeout`` how long one attempt may take. Raises :class:`HoldfastError`.
+        """
+        left = self._retries if retries is None else retries
+        deadline = time.monotonic() + (self._patience if patience is None else patience)
+        if request.method != "GET" and request.idempotency_key is None:
+            request = request._replace(idempotency_key=new_key())
+        for attempt in range(left + 1):
+            try:
+                return self._once(request, timeout)
+            except Unavailable as error:
+                pause = _pause(attempt, error)
+                if attempt == left or time.monotonic() + pause > deadline:
+                    raise
+            if self._closing.wait(pause):
+                raise Unreachable("The client was closed.")
+        raise AssertionError("the last attempt returns or raises")
+
+    def close(self) -> None:
+        """Close all connections; requests that wait for another attempt give up."""
+        self._closing.set()
+        self._http.close()
+
+    def _once(self, request: Request, timeout: float | None) -> Reply:
+        if self._closing.is_set():
+            raise Unreachable("The client was closed.")
+        headers = {"Content-Type": "application/json"} if request.body is not None else {}
+        if request.idempotency_key is not None:
+            headers["Idempotency-Key"] = request.idempotency_key
+        try:
+            response = self._http.request(
+                request.method,
+                request.path,
+                content=None if request.body is None else _dumped(request.body),
+                params=_parameters(request.params or {}),
+                headers=headers,
+                timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
+            )
+        except httpx.TransportError as e:
+            reason = str(e) or type(e).__name__
+            raise Unreachable(f"{self.url} cannot be reached: {reason}") from e
+        return self._answered(response)
+
+    def _answered(self, response: httpx.Response) -> Reply:
+        try:
+            body = response.json() if response.content else None
+        except ValueError:
+            body = response
+        request_id = response.headers.get("x-request-id")
+        if not response.is_success:
+            raise _refusal(response, body, request_id, self.url)
+        if body is response:
+            raise of_something_else(response.status_code, self.url, request_id)
+        position = response.headers.get("x-event-position")
+        return Reply(response.status_code, body, None if position is None else int(position))
+
+
+def _refusal(
+    response: httpx.Response, body: object, request_id: str | None, url: str
+) -> HoldfastError:
+    error = of_reply(response.status_code, body, request_id, url)
+    if isinstance(error, Unavailable):
+        error.retry_after = _seconds(response.headers.get("retry-after"))
+    return error
+
+
+def _dumped(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as e:
+        raise InvalidInput(f"The body is not JSON: {e}") from e
+
+
+def _parameters(params: Params) -> httpx.QueryParams:
+    flat: list[tuple[str, str | int | float | bool | None]] = []
+    for name, value in params.items():
+        if value is None:
+            continue
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        for one in value if several else [value]:  # type: ignore[union-attr]
+            flat.append((name, str(one).lower() if isinstance(one, bool) else str(one)))
+    return httpx.QueryParams(flat)
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return max(float(header), 0.0) if header else None
+    except ValueError:
+        return None
+
+
+def _pause(attempt: int, error: Unavailable) -> float:
+    """Twice as long each time, jittered so that a fleet does not knock in step."""
+    pause = min(FIRST_PAUSE_SECONDS * 2.0**attempt, LONGEST_PAUSE_SECONDS)
+    jittered = pause * random.uniform(0.5, 1.0)
+    if error.retry_after is not None:
+        return error.retry_after + jittered
+    return jittered

@@ -1,0 +1,288 @@
+"""What the service answers, as typed dictionaries. Times are ISO 8601 in UTC."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+Json = dict[str, Any]
+
+SessionStatus = Literal["active", "paused", "stalled", "completed", "failed"]
+TaskStatus = Literal["pending", "in_progress", "completed", "failed", "blocked"]
+MachineStatus = Literal["active", "offline", "maintenance"]
+HolderKind = Literal["session", "instance"]
+Scope = Literal["global", "project", "orchestration"]
+Activity = Literal["working", "waiting_for_human", "idle"]
+
+
+class Session(TypedDict):
+    """One orchestrated run of a project on a machine."""
+
+    session_id: str
+    project_id: str
+    machine_id: str | None
+    docker_slot: int | None
+    status: SessionStatus
+    last_heartbeat: str
+    current_task_id: str | None
+    started_at: str
+    completed_at: str | None
+    metadata: Json
+    instance_id: str | None
+    hostname: str | None
+    tty: str | None
+    codebase: str | None
+    stall_threshold_ms: int | None
+    outcome: str | None
+    recovered_from: str | None
+    recovered_to: str | None
+    superseded_by: str | None
+    archived: bool
+    archived_at: str | None
+    created_at: str
+    updated_at: str
+
+
+class Page(TypedDict):
+    """What every list has beside its items."""
+
+    total_count: int
+    limit: int
+    offset: int
+    has_more: bool
+
+
+class SessionPage(Page):
+    """Sessions, newest first."""
+
+    sessions: list[Session]
+
+
+class Task(TypedDict):
+    """A unit of a session's progress."""
+
+    task_id: str
+    session_id: str
+    project_id: str
+    github_issue_id: str | None
+    task_name: str
+    status: TaskStatus
+    started_at: str | None
+    completed_at: str | None
+    error_message: str | None
+    metadata: Json
+    carried_from: str | None
+    created_at: str
+    updated_at: str
+
+
+class TaskPage(Page):
+    """Tasks, oldest first."""
+
+    tasks: list[Task]
+
+
+class Machine(TypedDict):
+    """A host with docker slots."""
+
+    machine_id: str
+    hostname: str
+    docker_slots: list[int]
+    active_sessions: list[str]
+    status: MachineStatus
+    last_heartbeat: str | None
+    metadata: Json
+    created_at: str
+    updated_at: str
+
+
+class MachinePage(Page):
+    """Machines, oldest first."""
+
+    machines: list[Machine]
+
+
+class Instance(TypedDict):
+    """A registered agent process."""
+
+    instance_id: str
+    project: str
+    project_name: str
+    type: str
+    instance_type: str
+    name: str | None
+    scope: Scope
+    parent_id: str | None
+    tags: list[str]
+    hostname: str | None
+    tty: str | None
+    codebase: str | None
+    status: Literal["active", "stale", "closed"]
+    health: str
+    context_percent: float | None
+    current_epic: str | None
+    last_epic: Json | None
+    last_heartbeat: str
+    age_seconds: float
+    uptime_seconds: float
+    metrics: Json | None
+    activity: Activity | None
+    activity_reason: str | None
+    git: Json | None
+    native_session_id: str | None
+    restart_policy: Json | None
+    restarts: int
+    crash_looping: bool
+    predecessor: str | None
+    successor: str | None
+    created_at: str
+    updated_at: str
+    closed_at: str | None
+
+
+class InstancePage(Page):
+    """Instances by project, the latest heartbeat first."""
+
+    instances: list[Instance]
+    active_count: int
+    stale_count: int
+
+
+class LostClaim(TypedDict):
+    """A claim that another took over; told once, with the next heartbeat."""
+
+    item_id: str
+    fence: int
+    taken_by: str
+    at: str
+
+
+class Beat(TypedDict, total=False):
+    """The gap before a heartbeat, and the status after it."""
+
+    session_id: str
+    instance_id: str
+    status: str
+    last_heartbeat: str
+    age_seconds: float
+    stale: bool
+    lost_claims: list[LostClaim]
+
+
+class Beats(TypedDict):
+    """The results of many heartbeats, in the order of the request."""
+
+    results: list[Json]
+    accepted: int
+    rejected: int
+
+
+class Event(TypedDict):
+    """Something that happened, for good."""
+
+    event_id: str
+    stream_id: str
+    event_type: str
+    sequence_num: int
+    position: int
+    timestamp: str
+    event_data: Json
+    metadata: Json
+
+
+class EventPage(Page):
+    """Events of one stream."""
+
+    events: list[Event]
+
+
+class FeedPage(TypedDict):
+    """Events of the whole namespace after a position."""
+
+    events: list[Event]
+    next_position: int
+
+
+class Emitted(TypedDict):
+    """An event that was recorded."""
+
+    success: bool
+    event_id: str
+    sequence_num: int
+    timestamp: str
+
+
+class Checkpoint(TypedDict):
+    """A state that was kept."""
+
+    checkpoint_id: str
+    instance_id: str
+    label: str
+    sequence_num: int
+    created_at: str
+
+
+class Replay(TypedDict):
+    """A stream's state at one of its events."""
+
+    success: bool
+    final_state: Json
+    events_replayed: int
+    duration_ms: float
+
+
+class Claim(TypedDict):
+    """Exclusive ownership of a work item; ``fence`` rises with every new holder."""
+
+    item_id: str
+    holder: str | None
+    holder_kind: HolderKind | None
+    session_id: str | None
+    instance_id: str | None
+    hostname: str | None
+    tty: str | None
+    codebase: str | None
+    fence: int
+    claimed_at: str | None
+
+
+class ClaimPage(Page):
+    """What is held now."""
+
+    claims: list[Claim]
+
+
+class WorkItem(TypedDict):
+    """An item of the queue, with who works on it."""
+
+    item_id: str
+    title: str | None
+    track: str | None
+    priority: int
+    depends_on: list[str]
+    blocked_by: list[str]
+    status: Literal["open", "claimed", "completed"]
+    is_working_on: bool
+    active_session_id: str | None
+    active_instance_id: str | None
+    holder: str | None
+    holder_kind: HolderKind | None
+    hostname: str | None
+    tty: str | None
+    codebase: str | None
+    fence: int | None
+    claimed_at: str | None
+    claim_duration_minutes: float | None
+    heartbeat_age_seconds: float | None
+    heartbeat_age_human: str | None
+    stale: bool | None
+    last_machine_id: str | None
+    completed_at: str | None
+    completed_by: str | None
+    created_at: str
+    updated_at: str
+
+
+class WorkItemPage(Page):
+    """The queue, by priority."""
+
+    work_items: list[WorkItem]

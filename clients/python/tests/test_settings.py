@@ -1,0 +1,82 @@
+"""The environment says where the service is and how to get in (spec 17)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from holdfast import Client, ConfigurationError, Settings
+from interfaces.auth import development_key
+from tests.acceptance.serving import Api, Server
+
+
+def test_without_any_setting_it_is_this_machine_s_service() -> None:
+    settings = Settings.load({})
+
+    assert settings.url == "http://127.0.0.1:8080"
+    assert (settings.session_id, settings.instance_id) == (None, None)
+
+
+def test_every_setting_is_read(tmp_path: Path) -> None:
+    settings = Settings.load(
+        {
+            "HOLDFAST_URL": "https://holdfast.example.org/",
+            "HOLDFAST_API_KEY": "key",
+            "HOLDFAST_SESSION_ID": "s",
+            "HOLDFAST_INSTANCE_ID": "odin-PS-8f4a2b",
+            "HOLDFAST_SPOOL_DIR": str(tmp_path),
+        }
+    )
+
+    assert settings == Settings(
+        "https://holdfast.example.org", "key", "s", "odin-PS-8f4a2b", tmp_path
+    )
+
+
+def test_empty_is_as_good_as_absent() -> None:
+    empty = {"HOLDFAST_URL": " ", "HOLDFAST_SESSION_ID": ""}
+
+    assert Settings.load(empty).url == Settings.load({}).url
+    assert Settings.load(empty).session_id is None
+
+
+def test_what_is_given_goes_before_the_environment() -> None:
+    environ = {"HOLDFAST_URL": "http://other:1", "HOLDFAST_API_KEY": "other"}
+    settings = Settings.load(environ, url="http://mine:2", api_key="mine")
+
+    assert (settings.url, settings.api_key) == ("http://mine:2", "mine")
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "http://", "nonsense"])
+def test_an_address_that_is_none_is_refused_by_name(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="HOLDFAST_URL") as refused:
+        Settings.load({"HOLDFAST_URL": url})
+
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_a_development_service_s_key_is_found_on_its_machine(tmp_path: Path, host: str) -> None:
+    key = development_key(tmp_path)
+    settings = Settings.load({"HOLDFAST_URL": f"http://{host}:8080", "DATA_DIR": str(tmp_path)})
+
+    assert settings.api_key == key
+    assert key not in repr(settings)
+
+
+def test_a_development_service_s_key_goes_nowhere_else(tmp_path: Path) -> None:
+    development_key(tmp_path)
+    environ = {"HOLDFAST_URL": "http://holdfast.example.org", "DATA_DIR": str(tmp_path)}
+
+    assert Settings.load(environ).api_key is None
+
+
+def test_a_client_needs_no_arguments(
+    api: Api, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_URL", server.url)
+    monkeypatch.setenv("HOLDFAST_API_KEY", api.key or "")
+
+    with Client() as client:
+        assert client.sessions.list()["sessions"] == []

@@ -1,0 +1,144 @@
+"""Claims and work items: who does what, and what is next (S3, spec 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from application import claims as claim_commands
+from application import work_items as item_commands
+from domain.aggregate import Json
+from domain.errors import InvalidInput
+from domain.work_item import WorkItemStatus
+from interfaces.operations.base import (
+    Listing,
+    Operation,
+    Params,
+    Services,
+    Tool,
+    command,
+    query,
+    unless_lagging,
+)
+from projections import work_items
+
+# How many items a claimer is offered at once; if others take them all first it is offered more.
+CANDIDATES = 20
+
+
+class OneItem(Params):
+    """The work item in the path."""
+
+    item_id: str
+
+
+class ClaimList(Listing):
+    """Whose claims to list."""
+
+    session_id: str | None = None
+    instance_id: str | None = None
+
+
+class ItemList(Listing):
+    """Which work items to list."""
+
+    status: WorkItemStatus | None = None
+    track: str | None = None
+
+
+async def _claims(s: Services, namespace: str, p: ClaimList) -> Json:
+    """What is held now, the latest claim first."""
+    if p.session_id is not None and p.instance_id is not None:
+        raise InvalidInput.of("instance_id", "ask for the claims of one holder, not of two")
+    return await work_items.claims(s.reads, namespace, p.page, holder=p.session_id or p.instance_id)
+
+
+async def _claim(s: Services, namespace: str, p: OneItem) -> Json:
+    """Who holds one item."""
+    return await work_items.claim(s.reads, namespace, p.item_id)
+
+
+async def _items(s: Services, namespace: str, p: ItemList) -> Json:
+    """The work queue: the highest priority first, with who works on what."""
+    return await work_items.listed(s.reads, namespace, p.page, status=p.status, track=p.track)
+
+
+async def _item(s: Services, namespace: str, p: OneItem) -> Json:
+    """One work item, with who works on it."""
+    return await work_items.get(s.reads, namespace, p.item_id)
+
+
+async def _candidates(
+    s: Services, namespace: str, found_for: item_commands.ClaimNext
+) -> Mapping[str, object]:
+    # Perhaps there is work among the events that are not projected yet.
+    found = await unless_lagging(
+        work_items.claimable(
+            s.reads,
+            namespace,
+            CANDIDATES,
+            session_id=found_for.session_id,
+            instance_id=found_for.instance_id,
+            hostname=found_for.hostname,
+            track=found_for.track,
+        ),
+        "whether there is work",
+    )
+    return {"candidates": found}
+
+
+_CLAIM = "/api/claims/{item_id:path}"
+_ITEM = "/api/work-items/{item_id:path}"
+
+ROWS: tuple[Operation, ...] = (
+    command(
+        "claim_item",
+        "POST",
+        "/api/claims",
+        claim_commands.ClaimItem,
+        201,
+        tool=Tool(
+            "mcp_meta_claim_work_item",
+            "Do it before you start on something that others might do too. Keep the fence from the"
+            " answer. claim_held tells who has the item; with takeover true you get it once that"
+            " holder has been silent for long enough (seconds_until_takeover is 0).",
+        ),
+    ),
+    query("claim_list", "/api/claims", ClaimList, _claims),
+    command(
+        "claim_release",
+        "POST",
+        f"{_CLAIM}/release",
+        claim_commands.ReleaseClaim,
+        tool=Tool(
+            "mcp_meta_release_work_item",
+            "For work that you stop without having finished it; others can claim it then.",
+        ),
+    ),
+    command("claim_verify", "POST", f"{_CLAIM}/verify", claim_commands.VerifyFence),
+    query("claim_get", _CLAIM, OneItem, _claim),
+    command("work_item_list", "POST", "/api/work-items", item_commands.ListItem, 201),
+    query("work_item_queue", "/api/work-items", ItemList, _items),
+    command(
+        "work_item_claim_next",
+        "POST",
+        "/api/work-items/claim-next",
+        item_commands.ClaimNext,
+        201,
+        prepare=_candidates,
+        tool=Tool(
+            "mcp_meta_next_work_item",
+            "You never get what another has. An empty answer means that there is nothing to do.",
+        ),
+    ),
+    command(
+        "work_item_complete",
+        "POST",
+        f"{_ITEM}/complete",
+        item_commands.CompleteItem,
+        tool=Tool(
+            "mcp_meta_complete_work_item",
+            "Say so as the session or instance that holds it; what waited for it can start.",
+        ),
+    ),
+    query("work_item_get", _ITEM, OneItem, _item),
+)

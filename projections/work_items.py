@@ -1,0 +1,208 @@
+"""The work queue: which items there are, and who works on what (S3, spec 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from application.eventstore.mapper import Recorded
+from domain.aggregate import Json
+from domain.claim import is_work_item
+from domain.errors import ClaimNotFound, WorkItemNotFound
+from projections.readmodel import Fold, Row, Table, there
+from projections.reads import Page, Reads
+
+COLUMNS = (
+    "namespace",
+    "item_id",
+    "title",
+    "track",
+    "priority",
+    "depends_on",
+    "status",
+    "holder_kind",
+    "holder_id",
+    "hostname",
+    "tty",
+    "codebase",
+    "fence",
+    "claimed_at",
+    "last_machine_id",
+    "completed_at",
+    "completed_by",
+    "created_at",
+    "updated_at",
+    "listed_at",
+)
+DESCRIPTION = ("title", "track")
+OWNER = ("holder_kind", "holder_id", "hostname", "tty", "codebase")
+
+
+class WorkItems(Table):
+    """One row a work item, from the events of its claim; places and slots have none."""
+
+    name = "work_items"
+    category = "claim"
+    public_views = ("work_queue",)
+    key = "item_id"
+    columns = COLUMNS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folds = FOLDS
+
+    def keys(self, event: Recorded) -> Iterable[str]:
+        """The claim's resource, if it is work."""
+        return filter(is_work_item, super().keys(event))
+
+
+def _listed(row: Row | None, event: Recorded) -> Row:
+    data = event.event_data
+    if row is None:
+        row = dict.fromkeys(COLUMNS)
+        row |= {"status": "open", "created_at": event.timestamp, "listed_at": event.position}
+    row |= {name: data.get(name) for name in DESCRIPTION}
+    return row | {
+        "priority": data.get("priority", 0),
+        "depends_on": data.get("depends_on", []),
+        "updated_at": event.timestamp,
+    }
+
+
+def _granted(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    data = event.event_data
+    row |= {name: data.get(name) for name in OWNER}
+    return row | {
+        "status": "claimed",
+        "fence": event.sequence_num,
+        "claimed_at": event.timestamp,
+        "last_machine_id": data.get("machine_id", row["last_machine_id"]),
+        "updated_at": event.timestamp,
+    }
+
+
+def _released(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    row |= dict.fromkeys(OWNER)
+    return row | {
+        "status": "open" if row["completed_at"] is None else "completed",
+        "claimed_at": None,
+        "updated_at": event.timestamp,
+    }
+
+
+def _completed(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {
+        "status": "completed",
+        "completed_at": event.timestamp,
+        "completed_by": event.event_data["completed_by"],
+        "updated_at": event.timestamp,
+    }
+
+
+FOLDS: dict[str, Fold] = {
+    "work_item_listed": _listed,
+    "claim_granted": _granted,
+    "claim_taken_over": _granted,
+    "claim_released": _released,
+    "work_item_completed": _completed,
+}
+
+SQL = WorkItems.sql()
+INTERNAL = frozenset({"namespace", "listed_at", "seconds_until_takeover"})
+OF_A_CLAIM = (
+    "item_id",
+    "title",
+    "track",
+    "priority",
+    "status",
+    "holder",
+    "holder_kind",
+    "hostname",
+    "tty",
+    "codebase",
+    "fence",
+    "claimed_at",
+    "claim_duration_minutes",
+    "heartbeat_age_seconds",
+    "heartbeat_age_human",
+    "stale",
+    "seconds_until_takeover",
+)
+
+
+def present(row: Row) -> Json:
+    """A work item as clients see it, with who works on it."""
+    return {name: value for name, value in row.items() if name not in INTERNAL}
+
+
+def present_claim(row: Row) -> Json:
+    """A claim as clients see it, with how its holder is."""
+    claim: Json = {name: row[name] for name in OF_A_CLAIM}
+    claim["session_id"], claim["instance_id"] = row["active_session_id"], row["active_instance_id"]
+    return claim
+
+
+async def get(reads: Reads, namespace: str, item_id: str) -> Json:
+    """One work item. Raises :class:`WorkItemNotFound`."""
+    row = await reads.one(SQL["get"], namespace, item_id=item_id)
+    if row is None:
+        raise WorkItemNotFound
+    return present(row)
+
+
+async def listed(
+    reads: Reads,
+    namespace: str,
+    page: Page,
+    *,
+    status: str | None = None,
+    track: str | None = None,
+) -> Json:
+    """Work items, the highest priority first, then in the order in which they were listed."""
+    rows, total = await reads.page(
+        SQL["list"], SQL["count"], namespace, page, status=status, track=track
+    )
+    return page.answer("work_items", [present(row) for row in rows], total)
+
+
+async def claim(reads: Reads, namespace: str, item_id: str) -> Json:
+    """The claim on one item. Raises :class:`ClaimNotFound` if nobody ever claimed it."""
+    row = await reads.one(SQL["get"], namespace, item_id=item_id)
+    if row is None or row["fence"] is None:
+        raise ClaimNotFound
+    return present_claim(row)
+
+
+async def claims(reads: Reads, namespace: str, page: Page, *, holder: str | None = None) -> Json:
+    """What is held now, by anyone or by one holder, the latest claim first."""
+    rows, total = await reads.page(
+        SQL["claims"], SQL["claims_count"], namespace, page, holder=holder
+    )
+    return page.answer("claims", [present_claim(row) for row in rows], total)
+
+
+async def claimable(
+    reads: Reads,
+    namespace: str,
+    limit: int,
+    *,
+    session_id: str | None,
+    instance_id: str | None,
+    hostname: str | None,
+    track: str | None,
+) -> list[str]:
+    """The items that a session or instance would best claim next, the best first.
+
+    ``hostname`` is where it says to be, if nothing else is known of its machine.
+    """
+    rows = await reads.all(
+        SQL["next"],
+        namespace,
+        session_id=session_id,
+        instance_id=instance_id,
+        hostname=hostname,
+        track=track,
+        limit=limit,
+    )
+    return [row["item_id"] for row in rows]

@@ -1,0 +1,122 @@
+-- name: create
+-- One row for each work item: what it is, and who has it. How long its holder has been silent
+-- depends on the time of the read and is computed by the queries.
+CREATE TABLE work_items (
+    namespace       text        NOT NULL,
+    item_id         text        NOT NULL,
+    title           text,
+    track           text,
+    priority        int         NOT NULL,
+    depends_on      jsonb       NOT NULL,
+    status          text        NOT NULL,
+    holder_kind     text,
+    holder_id       text,
+    hostname        text,
+    tty             text,
+    codebase        text,
+    fence           bigint,
+    claimed_at      timestamptz,
+    last_machine_id text,
+    completed_at    timestamptz,
+    completed_by    text,
+    created_at      timestamptz NOT NULL,
+    updated_at      timestamptz NOT NULL,
+    -- The position of its first event: what was listed first comes first.
+    listed_at       bigint      NOT NULL,
+    PRIMARY KEY (namespace, item_id)
+) WITH (fillfactor = 80);
+-- Serves: the list, whatever the filter.
+CREATE INDEX work_items_by_priority ON work_items (namespace, priority DESC, listed_at);
+-- Serves: the next item to claim; lists of one status.
+CREATE INDEX work_items_by_status ON work_items (namespace, status, priority DESC, listed_at);
+-- Serves: what is held, and by whom.
+CREATE INDEX work_items_by_holder ON work_items (namespace, holder_id, claimed_at)
+    WHERE holder_id IS NOT NULL;
+
+-- Every item with its holder's heartbeat and what it waits for (S3 FR-2, FR-3, FR-6).
+CREATE VIEW work_queue AS
+SELECT w.namespace, w.item_id, w.title, w.track, w.priority, w.depends_on, b.blocked_by, w.status,
+       w.holder_id IS NOT NULL AS is_working_on,
+       CASE WHEN w.holder_kind = 'session' THEN w.holder_id END AS active_session_id,
+       CASE WHEN w.holder_kind = 'instance' THEN w.holder_id END AS active_instance_id,
+       w.holder_id AS holder, w.holder_kind, w.hostname, w.tty, w.codebase, w.fence, w.claimed_at,
+       h.held / 60 AS claim_duration_minutes,
+       h.age AS heartbeat_age_seconds,
+       human_age(h.age) AS heartbeat_age_human,
+       coalesce(h.silent > t.stale_seconds, false) AS stale,
+       CASE WHEN h.silent IS NOT NULL THEN greatest(t.stale_seconds - h.silent, 0)
+       END AS seconds_until_takeover,
+       w.last_machine_id, w.completed_at, w.completed_by, w.created_at, w.updated_at, w.listed_at
+FROM work_items w
+CROSS JOIN LATERAL (
+    SELECT statement_timestamp() AS now,
+           claim_stale_seconds() AS stale_seconds) AS t
+LEFT JOIN sessions s ON w.holder_kind = 'session'
+     AND s.namespace = w.namespace AND s.session_id = w.holder_id
+LEFT JOIN instances i ON w.holder_kind = 'instance'
+     AND i.namespace = w.namespace AND i.instance_id = w.holder_id
+LEFT JOIN LATERAL (
+    SELECT greatest(extract(epoch FROM t.now - w.claimed_at)::float8, 0) AS held,
+           greatest(extract(epoch FROM t.now - beat.last)::float8, 0) AS age,
+           -- Since it has the claim: a new one never inherits the silence from before (spec 6).
+           greatest(extract(epoch FROM t.now - greatest(beat.last, w.claimed_at))::float8, 0)
+               AS silent
+    FROM (SELECT CASE w.holder_kind WHEN 'session' THEN s.last_heartbeat
+                                    ELSE i.last_heartbeat END AS last) AS beat
+    ) AS h ON w.holder_id IS NOT NULL
+CROSS JOIN LATERAL (
+    SELECT coalesce(jsonb_agg(d ORDER BY d COLLATE "C"), '[]') AS blocked_by
+    FROM jsonb_array_elements_text(w.depends_on) AS d
+    WHERE w.status <> 'completed'
+      AND (SELECT x.status FROM work_items x WHERE x.namespace = w.namespace AND x.item_id = d)
+          IS DISTINCT FROM 'completed') AS b;
+
+-- name: get
+SELECT * FROM work_queue WHERE namespace = %(namespace)s AND item_id = %(item_id)s
+
+-- name: list
+SELECT * FROM work_queue
+WHERE namespace = %(namespace)s
+  AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(track)s::text IS NULL OR track = %(track)s)
+ORDER BY priority DESC, listed_at
+LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: count
+SELECT count(*) AS total_count FROM work_items
+WHERE namespace = %(namespace)s
+  AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND (%(track)s::text IS NULL OR track = %(track)s)
+
+-- name: claims
+-- What is held now, or by one holder, the latest claim first.
+SELECT * FROM work_queue
+WHERE namespace = %(namespace)s AND holder IS NOT NULL
+  AND (%(holder)s::text IS NULL OR holder = %(holder)s)
+ORDER BY claimed_at DESC, item_id
+LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: claims_count
+SELECT count(*) AS total_count FROM work_items
+WHERE namespace = %(namespace)s AND holder_id IS NOT NULL
+  AND (%(holder)s::text IS NULL OR holder_id = %(holder)s)
+
+-- name: next
+-- The best items to claim: the highest priority, then those last worked on by the same machine
+-- as the claimer, then those listed first.
+SELECT w.item_id FROM work_items w
+WHERE w.namespace = %(namespace)s AND w.status = 'open'
+  AND (%(track)s::text IS NULL OR w.track = %(track)s)
+  AND NOT EXISTS (
+      SELECT FROM jsonb_array_elements_text(w.depends_on) AS d
+      WHERE (SELECT x.status FROM work_items x WHERE x.namespace = w.namespace AND x.item_id = d)
+            IS DISTINCT FROM 'completed')
+ORDER BY w.priority DESC,
+         coalesce(w.last_machine_id = coalesce(
+             (SELECT machine_id FROM sessions
+              WHERE namespace = %(namespace)s AND session_id = %(session_id)s),
+             (SELECT hostname FROM instances
+              WHERE namespace = %(namespace)s AND instance_id = %(instance_id)s),
+             %(hostname)s::text), false) DESC,
+         w.listed_at
+LIMIT %(limit)s
