@@ -103,6 +103,41 @@ def test_a_heartbeat_of_another_process_is_not_sent_once_it_is_old(
         assert living.first() is None
 
 
+def test_nothing_is_said_to_be_sent_before_all_know_its_id(
+    open_spool: Open, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever hears that nothing is left may ask for what was created at once."""
+    placeholder = new_placeholder("session")
+    request = Request("POST", "/api/sessions", {}, idempotency_key=new_key())
+    spool.keep(Write(request, creates="session"), placeholder=placeholder)
+    entry = spool.first()
+    assert entry is not None
+    at_the_disk, may_go_on = threading.Event(), threading.Event()
+    to_disk = spool._database.run
+
+    def slowly(work: Callable[[sqlite3.Connection], None]) -> None:
+        monkeypatch.setattr(spool._database, "run", to_disk)
+        at_the_disk.set()
+        may_go_on.wait()
+        to_disk(work)
+
+    told: list[tuple[bool, str | None]] = []
+    monkeypatch.setattr(spool._database, "run", slowly)
+    sender = threading.Thread(target=spool.done, args=(entry, "the-id"))
+    sender.start()
+    at_the_disk.wait()
+    asker = threading.Thread(
+        target=lambda: told.append((spool.has_any(), open_spool().real(placeholder)))
+    )
+    asker.start()
+    asker.join(0.2)
+    may_go_on.set()
+    sender.join()
+    asker.join()
+
+    assert told == [(False, "the-id")]
+
+
 def test_what_one_api_key_wrote_another_does_not_send(open_spool: Open) -> None:
     """Another key may lead into another team's namespace."""
     ours, theirs = open_spool("ours"), open_spool("theirs")
