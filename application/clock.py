@@ -45,10 +45,11 @@ class DatabaseClock:
 
     def now(self, ask: Callable[[], datetime]) -> datetime:
         """The time; asks the database when the last look at it is a while ago."""
-        if self._anchor is None or self.seconds() - self._anchor[1] > TRUSTED_SECONDS:
-            self._ask(ask)
-        assert self._anchor is not None
-        now = self._anchor[0] + timedelta(seconds=self.seconds() - self._anchor[1])
+        # Another thread may set it meanwhile.
+        anchor = self._anchor
+        if anchor is None or self.seconds() - anchor[1] > TRUSTED_SECONDS:
+            anchor = self._anchor = self._looked(ask)
+        now = anchor[0] + timedelta(seconds=self.seconds() - anchor[1])
         # Two looks differ by the way there and back; that must not turn time back. A clock that was
         # set back is followed: it is the one that all others go by.
         turned_back = timedelta(seconds=TURNED_BACK_SECONDS)
@@ -57,10 +58,11 @@ class DatabaseClock:
         self._last = now
         return now
 
-    def _ask(self, ask: Callable[[], datetime]) -> None:
+    def _looked(self, ask: Callable[[], datetime]) -> tuple[datetime, float]:
+        """A fresh look at the database's clock; late answers are asked for again."""
         for _ in range(ATTEMPTS):
-            self._anchor = None
             asked = self.seconds()
-            self.set(ask(), asked)
-            if self.seconds() - asked <= PROMPT_SECONDS:
-                return
+            look = ask(), self.seconds()
+            if look[1] - asked <= PROMPT_SECONDS:
+                break
+        return look

@@ -8,15 +8,19 @@ durable (spec 3).
 Other processes write to the same log. An append names the version of every stream that was
 written *or read*, so a decision from an outdated aggregate, a refusal included, never stands: what
 moved is loaded again and the commands are decided again.
+
+When many commands wait, the next round is decided while the append of the one before is under way,
+on aggregates that are ahead of the log. Nobody hears of it before both are durable; should the
+first append fail, what was decided on top of it is decided again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -25,12 +29,14 @@ import orjson
 from application.clock import DatabaseClock
 from application.eventstore.mapper import Mapper, NewRow
 from application.eventstore.store import (
+    Appended,
     EventStore,
     NewReceipt,
     Receipt,
     ReceiptConflict,
     VersionConflict,
 )
+from application.submission import Job, Submission, deliver
 from application.work import Context, Handler, IdempotencyKey, Missing, Outcome, Policy, Reply, Work
 from domain.aggregate import Aggregate, Json
 from domain.errors import HoldfastError, IdempotencyMismatch, Unavailable, WriteConflict
@@ -39,6 +45,9 @@ log = logging.getLogger("holdfast.engine")
 
 BATCH_LIMIT = 1_000
 INBOX_LIMIT = 20_000
+# A round is decided ahead from so many commands on. With fewer it pays to wait for more of them and
+# to store all with one append.
+AHEAD_FROM = 250
 OPTIMISTIC_ATTEMPTS = 3
 ATTEMPTS = 5
 # A handler that closes a hierarchy asks level by level, others two or three times.
@@ -48,18 +57,6 @@ SNAPSHOT_EVERY = 100
 LARGE_STATE_BYTES = 4_096
 SNAPSHOT_LARGE_EVERY = 1_000
 CACHE_LIMIT = 200_000
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A command on its way, and whom to tell."""
-
-    command: object
-    context: Context
-    future: asyncio.Future[Outcome]
-    loop: asyncio.AbstractEventLoop
-    outcome: Outcome | None = None
-    error: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -73,10 +70,43 @@ class Batch:
     # The version at which each stream was first seen in this batch.
     versions: dict[str, int] = field(default_factory=dict)
     written: dict[str, Aggregate] = field(default_factory=dict)
+    # States to keep once the batch is stored.
+    snapshots: list[Json] = field(default_factory=list)
+
+    def first_seen(self) -> dict[str, int]:
+        """All versions, with those of what the present command has seen."""
+        seen = self.work.seen.items()
+        return {s: a.version - len(a.pending) for s, a in seen} | self.versions
 
     def read_only(self) -> dict[str, int]:
         """The streams that decisions rest on and that this append does not write."""
         return {s: v for s, v in self.versions.items() if s not in self.written}
+
+
+@dataclass(slots=True, eq=False)
+class Round:
+    """The jobs of one namespace that are decided together and stored by one append."""
+
+    namespace: str
+    all: Sequence[Job]
+    # Still to be carried out: now, and after the next append.
+    jobs: list[Job] = field(init=False)
+    later: list[Job] = field(default_factory=list)
+    batch: Batch | None = None
+    is_decided: bool = False
+
+    def __post_init__(self) -> None:
+        self.jobs = list(self.all)
+
+    def begin_anew(self) -> None:
+        """Nothing is decided: what is left is carried out from the beginning."""
+        self.jobs, self.later = [*self.jobs, *self.later], []
+        self.batch, self.is_decided = None, False
+
+    def go_on(self) -> None:
+        """What was decided is stored: the rest comes next."""
+        self.jobs = []
+        self.begin_anew()
 
 
 class Tainted(Exception):
@@ -86,6 +116,8 @@ class Tainted(Exception):
         super().__init__(str(error))
         self.job = job
         self.error = error
+        # Whether nothing that it rests on has moved.
+        self.stands = False
 
 
 class Engine:
@@ -105,6 +137,9 @@ class Engine:
         self._clock = DatabaseClock()
         self._caches: dict[str, dict[str, Aggregate]] = {}
         self._inbox: deque[Job] = deque()
+        # Taken from the inbox, to be carried out; the first may be decided already.
+        self._rounds: deque[Round] = deque()
+        self._appender = ThreadPoolExecutor(1, thread_name_prefix="holdfast-append")
         self._arrived = threading.Condition()
         self._stopping = False
         self._idle = False
@@ -121,10 +156,11 @@ class Engine:
             self._arrived.notify()
         if self._thread.is_alive():
             self._thread.join()
+        self._appender.shutdown()
         late = list(self._inbox)
         self._inbox.clear()
         _refuse(late, Unavailable("The service is stopping. Try again."))
-        _deliver(late)
+        deliver(late)
 
     async def submit(self, command: object, context: Context) -> Outcome:
         """Carry out a command; returns once its events are durable.
@@ -132,113 +168,146 @@ class Engine:
         Raises the :class:`~domain.errors.HoldfastError` that refused it. ``Unavailable`` leaves
         open whether it was carried out: send it again with an idempotency key.
         """
-        return await self._accept([(command, context)])[0]
+        [result] = await self._through([(command, context)])
+        try:
+            if isinstance(result, BaseException):
+                raise result
+            return result
+        finally:
+            del result  # it would hold this frame, and be held by it
 
     async def submit_all(
         self, commands: Sequence[tuple[object, Context]]
     ) -> list[Outcome | BaseException]:
         """Carry out many commands; the outcome of each, or the error that refused it."""
-        futures = self._accept(commands)
-        await asyncio.wait(futures)
-        return [future.exception() or future.result() for future in futures]
+        return await self._through(commands) if commands else []
 
-    def _accept(self, commands: Sequence[tuple[object, Context]]) -> list[asyncio.Future[Outcome]]:
+    async def _through(
+        self, commands: Sequence[tuple[object, Context]]
+    ) -> list[Outcome | BaseException]:
         if self._stopping or len(self._inbox) >= INBOX_LIMIT:
             raise Unavailable("The service is stopping or overloaded. Try again.")
-        loop = asyncio.get_running_loop()
-        jobs = [Job(c, context, loop.create_future(), loop) for c, context in commands]
+        submission = Submission(len(commands))
+        jobs = [Job(command, context, submission) for command, context in commands]
         self._inbox.extend(jobs)
         if self._idle:
             with self._arrived:
                 self._arrived.notify()
-        return [job.future for job in jobs]
+        await submission.through
+        return [job.result for job in jobs]
 
     # The writer's thread
 
     def _run(self) -> None:
         while True:
-            jobs = self._take()
-            if not jobs:
+            if not self._rounds:
+                self._wait()
+                self._take()
+            if not self._rounds:
                 return
+            current = self._rounds.popleft()
             try:
-                for namespace, group in _grouped(jobs):
-                    self._carry_out(namespace, group)
+                self._carry_out(current)
             except Exception as e:
                 # A defect, not a refusal: nobody may wait for ever because of it.
                 log.exception("writer_failed")
                 self._caches.clear()
-                for job in jobs:
+                for ahead in self._rounds:
+                    ahead.begin_anew()
+                for job in current.all:
                     if job.outcome is None and job.error is None:
                         job.error = e
-            _deliver(jobs)
+            deliver(current.all)
 
-    def _take(self) -> list[Job]:
+    def _wait(self) -> None:
+        """Until there is something to do, or nothing will come any more."""
         with self._arrived:
-            while not self._inbox:
-                if self._stopping:
-                    return []
+            while not self._inbox and not self._stopping:
                 self._idle = True
                 # An append to the inbox that missed the flag is seen after a moment all the same.
                 self._arrived.wait(timeout=0.05 if not self._inbox else 0)
                 self._idle = False
-        jobs: list[Job] = []
-        while self._inbox and len(jobs) < BATCH_LIMIT:
-            jobs.append(self._inbox.popleft())
-        return jobs
 
-    def _carry_out(self, namespace: str, jobs: list[Job]) -> None:
-        cache = self._caches.setdefault(namespace, {})
+    def _take(self) -> None:
+        """Make rounds of what is in the inbox, as far as one append goes."""
+        groups: dict[str, list[Job]] = {}
+        for _ in range(min(len(self._inbox), BATCH_LIMIT)):
+            job = self._inbox.popleft()
+            groups.setdefault(job.context.namespace, []).append(job)
+        self._rounds.extend(Round(namespace, jobs) for namespace, jobs in groups.items())
+
+    def _carry_out(self, current: Round) -> None:
+        namespace = current.namespace
         attempt = 0
-        while jobs:
+        while current.jobs:
             attempt += 1
             # Optimism first; a writer that keeps losing holds the log while it decides.
             exclusive = attempt > OPTIMISTIC_ATTEMPTS
-            batch: Batch | None = None
-            later: list[Job] = []
             try:
                 with (
                     self._store.exclusive(namespace)
                     if exclusive
                     else nullcontext(self._store) as store
                 ):
-                    jobs, later = self._answer_repeats(store, namespace, jobs)
-                    batch = Batch(Work(self._policy, cache, self._clock.now(store.clock)))
-                    self._decide(store, namespace, cache, batch, jobs)
-                    head = self._append(store, namespace, batch)
+                    batch = self._decide(store, current)
+                    head = self._append(store, current, batch)
             except VersionConflict as conflict:
-                _evict(cache, batch, conflict.streams)
-                jobs = [*jobs, *later]
+                self._undo(current, conflict.streams)
                 if attempt >= ATTEMPTS:
-                    _refuse(jobs, WriteConflict())
+                    _refuse(current.jobs, WriteConflict())
                     return
             except ReceiptConflict:
-                _evict(cache, batch, ())
-                jobs = [*jobs, *later]
+                self._undo(current)
             except Tainted as tainted:
-                _evict(cache, batch, ())
-                tainted.job.error = tainted.error
-                jobs = [job for job in (*jobs, *later) if job is not tainted.job]
+                self._undo(current)
+                current.jobs.remove(tainted.job)
+                if tainted.stands:
+                    tainted.job.error = tainted.error
+                else:
+                    # It may rest on what the commands before it did, which comes to be stored now.
+                    current.later.append(tainted.job)
                 attempt -= 1
             except Unavailable as e:
-                cache.clear()
-                _refuse([*jobs, *later], e)
+                self._undo(current)
+                self._cache(namespace).clear()
+                _refuse(current.jobs, e)
                 return
             except Exception as e:
                 # Something in the batch cannot be stored. Alone it shows which, and harms nobody.
-                _evict(cache, batch, ())
-                alone = [*jobs, *later]
-                if len(alone) == 1:
-                    log.exception("command_failed", extra={"command": alone[0].context.command})
-                    alone[0].error = e
+                self._undo(current)
+                if len(current.jobs) == 1:
+                    [job] = current.jobs
+                    log.exception("command_failed", extra={"command": job.context.command})
+                    job.error = e
                     return
-                for job in alone:
-                    self._carry_out(namespace, [job])
+                for job in current.jobs:
+                    self._carry_out(Round(namespace, [job]))
                 return
             else:
                 _acknowledge(batch, head)
                 self._keep_snapshots(namespace, batch)
-                _limit(cache)
-                jobs, attempt = later, 0
+                if exclusive:
+                    self._cache(namespace).update(batch.work.cache)
+                _limit(self._cache(namespace))
+                current.go_on()
+                attempt = 0
+
+    def _cache(self, namespace: str) -> dict[str, Aggregate]:
+        return self._caches.setdefault(namespace, {})
+
+    def _undo(self, failed: Round, moved: Sequence[str] = ()) -> None:
+        """Forget what is out of date, and what carries changes that were not stored.
+
+        That goes for a round as well that was decided on top of the one that failed.
+        """
+        cache = self._cache(failed.namespace)
+        for stream_id in moved:
+            cache.pop(stream_id, None)
+        for undone in (failed, *self._rounds):
+            if undone.namespace == failed.namespace and undone.batch is not None:
+                for stream_id in (*undone.batch.versions, *undone.batch.work.seen):
+                    cache.pop(stream_id, None)
+                undone.begin_anew()
 
     def _answer_repeats(
         self, store: EventStore, namespace: str, jobs: list[Job]
@@ -266,15 +335,19 @@ class Engine:
                 later.append(job)
         return now, later
 
-    def _decide(
-        self,
-        store: EventStore,
-        namespace: str,
-        cache: dict[str, Aggregate],
-        batch: Batch,
-        jobs: Sequence[Job],
-    ) -> None:
-        waiting = jobs
+    def _decide(self, store: EventStore, current: Round) -> Batch:
+        """Decide a round, unless that was done ahead; what is to be written."""
+        if current.is_decided:
+            assert current.batch is not None
+            return current.batch
+        namespace = current.namespace
+        current.jobs, later = self._answer_repeats(store, namespace, current.jobs)
+        current.later += later
+        # Who holds the log trusts nothing that it read before.
+        cache = self._cache(namespace) if store is self._store else {}
+        batch = Batch(Work(self._policy, cache, self._clock.now(store.clock)))
+        current.batch = batch
+        waiting: Sequence[Job] = current.jobs
         rounds = 0
         while waiting:
             rounds += 1
@@ -288,9 +361,18 @@ class Engine:
                 except Missing as e:
                     missing.update(e.streams)
                     again.append(job)
+                except Tainted as tainted:
+                    if not batch.rows:
+                        store.append(namespace, [], batch.first_seen())
+                        tainted.stands = True
+                    raise
             if missing:
                 self._load(store, namespace, cache, missing)
             waiting = again
+        # Now: the aggregates may be ahead of this batch by the time that it is stored.
+        batch.snapshots = _due_snapshots(batch)
+        current.is_decided = True
+        return batch
 
     def _decide_one(self, batch: Batch, job: Job) -> None:
         work = batch.work
@@ -308,8 +390,7 @@ class Engine:
             if any(aggregate.pending for aggregate in work.seen.values()):
                 raise Tainted(job, e) from e
             job.error = e
-            for stream_id, aggregate in work.seen.items():
-                batch.versions.setdefault(stream_id, aggregate.version)
+            batch.versions = batch.first_seen()
             return
         origin = None
         for stream_id, aggregate in work.seen.items():
@@ -360,48 +441,72 @@ class Engine:
                 )
             )
 
-    def _append(self, store: EventStore, namespace: str, batch: Batch) -> int:
+    def _append(self, store: EventStore, current: Round, batch: Batch) -> int:
         """Write the batch and prove every version it rests on; the position before its events."""
         expected = batch.read_only()
         if not (batch.rows or batch.receipts or expected):
-            return store.head(namespace)
+            return store.head(current.namespace)
+        ahead = None if store is not self._store or current.later else self._worth_deciding()
+        if ahead is None:
+            appended = self._stored(store, current.namespace, batch, expected)
+        else:
+            under_way = self._appender.submit(
+                self._stored, store, current.namespace, batch, expected
+            )
+            try:
+                self._decide(store, ahead)
+            except Exception:
+                # Whatever it is, it is dealt with when the round's turn comes.
+                self._undo(ahead)
+            appended = under_way.result()
+        return appended.head - len(batch.rows)
+
+    def _worth_deciding(self) -> Round | None:
+        """The next round, if so many commands wait that it need not wait for more of them."""
+        if not self._rounds and len(self._inbox) >= AHEAD_FROM:
+            self._take()
+        if self._rounds and len(self._rounds[0].jobs) >= AHEAD_FROM:
+            return self._rounds[0]
+        return None
+
+    def _stored(
+        self, store: EventStore, namespace: str, batch: Batch, expected: Mapping[str, int]
+    ) -> Appended:
         asked = self._clock.seconds()
         appended = store.append(namespace, batch.rows, expected, batch.receipts)
         self._clock.set(appended.written_at, asked)
-        return appended.head - len(batch.rows)
+        return appended
 
     def _keep_snapshots(self, namespace: str, batch: Batch) -> None:
-        due: list[Json] = []
-        for stream_id, aggregate in batch.written.items():
-            before = batch.versions[stream_id]
-            if not _crossed(before, aggregate.version, SNAPSHOT_EVERY):
-                continue
-            state = orjson.dumps(aggregate.state())
-            if len(state) > LARGE_STATE_BYTES and not _crossed(
-                before, aggregate.version, SNAPSHOT_LARGE_EVERY
-            ):
-                continue
-            due.append(
-                {
-                    "stream_id": stream_id,
-                    "sequence_num": aggregate.version,
-                    "state_version": aggregate.state_version,
-                    "state": orjson.Fragment(state),
-                }
-            )
-        if not due:
+        if not batch.snapshots:
             return
         try:
-            self._store.insert_snapshots(namespace, due)
+            self._store.insert_snapshots(namespace, batch.snapshots)
         except Unavailable:
             log.warning("snapshots_not_kept")  # a shortcut lost, nothing else
 
 
-def _grouped(jobs: Iterable[Job]) -> Iterable[tuple[str, list[Job]]]:
-    groups: dict[str, list[Job]] = {}
-    for job in jobs:
-        groups.setdefault(job.context.namespace, []).append(job)
-    return groups.items()
+def _due_snapshots(batch: Batch) -> list[Json]:
+    """The states that are worth keeping, of the aggregates as the batch leaves them."""
+    due: list[Json] = []
+    for stream_id, aggregate in batch.written.items():
+        before = batch.versions[stream_id]
+        if not _crossed(before, aggregate.version, SNAPSHOT_EVERY):
+            continue
+        state = orjson.dumps(aggregate.state())
+        if len(state) > LARGE_STATE_BYTES and not _crossed(
+            before, aggregate.version, SNAPSHOT_LARGE_EVERY
+        ):
+            continue
+        due.append(
+            {
+                "stream_id": stream_id,
+                "sequence_num": aggregate.version,
+                "state_version": aggregate.state_version,
+                "state": orjson.Fragment(state),
+            }
+        )
+    return due
 
 
 def _repeat(job: Job, key: IdempotencyKey, receipt: Receipt) -> None:
@@ -421,16 +526,6 @@ def _refuse(jobs: Iterable[Job], error: HoldfastError) -> None:
         job.error = error
 
 
-def _evict(cache: dict[str, Aggregate], batch: Batch | None, streams: Sequence[str]) -> None:
-    """Forget what is out of date, and what carries changes that were not stored."""
-    for stream_id in streams:
-        cache.pop(stream_id, None)
-    if batch is None:
-        return
-    for stream_id in (*batch.versions, *batch.work.seen):
-        cache.pop(stream_id, None)
-
-
 def _crossed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of ``every`` lies between the versions, the later one included."""
     return after // every > before // every
@@ -441,24 +536,3 @@ def _limit(cache: dict[str, Aggregate]) -> None:
     if len(cache) > CACHE_LIMIT:
         for stream_id in list(cache)[: CACHE_LIMIT // 4]:
             del cache[stream_id]
-
-
-def _deliver(jobs: Sequence[Job]) -> None:
-    """Hand over all outcomes of a batch with one call for each event loop."""
-    loops = {job.loop for job in jobs}
-    for loop in loops:
-        ours = jobs if len(loops) == 1 else [job for job in jobs if job.loop is loop]
-        try:
-            loop.call_soon_threadsafe(_settle, ours)
-        except RuntimeError:
-            log.warning("nobody_waits_any_more")  # the loop was closed while stopping
-
-
-def _settle(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue  # whoever asked has gone
-        if job.outcome is not None:
-            job.future.set_result(job.outcome)
-        else:
-            job.future.set_exception(job.error or RuntimeError("no outcome"))

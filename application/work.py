@@ -99,13 +99,13 @@ class Work:
         self.request_id = ""
         # What the caller wants kept with the command's events.
         self.tags: Json | None = None
-        self._cache = cache
+        self.cache = cache
         self._seen: dict[str, Aggregate] = {}
 
     def load(self, cls: type[A], key: str) -> A:
         """The aggregate of this name; one without events if there is none."""
         stream_id = cls.stream_id(key)
-        aggregate = self._cache.get(stream_id)
+        aggregate = self.cache.get(stream_id)
         if aggregate is None:
             raise Missing({stream_id: cls})
         assert isinstance(aggregate, cls)
@@ -115,14 +115,14 @@ class Work:
     def prepare(self, *wanted: tuple[type[Aggregate], str]) -> None:
         """Have all of these brought into memory at once."""
         streams = {cls.stream_id(key): cls for cls, key in wanted}
-        missing = {s: cls for s, cls in streams.items() if s not in self._cache}
+        missing = {s: cls for s, cls in streams.items() if s not in self.cache}
         if missing:
             raise Missing(missing)
 
     def create(self, cls: type[A], key: str) -> A:
         """A new aggregate under a name that nobody has used: the append proves that."""
         aggregate = cls(id=cls.stream_id(key))
-        self._cache[aggregate.id] = self._seen[aggregate.id] = aggregate
+        self.cache[aggregate.id] = self._seen[aggregate.id] = aggregate
         return aggregate
 
     def begin(self, request_id: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from application import clock as clock_module
 from application import engine as engine_module
+from application.claims import ClaimItem
 from application.eventstore.migrate import migrate
 from application.machines import RegisterMachine, UpdateMachine
 from application.registry import HANDLERS
@@ -27,7 +28,8 @@ from application.sessions import (
     UpdateSession,
 )
 from application.tasks import CreateTask, UpdateTask
-from application.work import Handler, Reply, Work
+from application.work import Handler, Outcome, Reply, Work
+from application.work_items import ClaimNext, ListItem
 from domain.claim import Claim, place
 from domain.errors import (
     IdempotencyMismatch,
@@ -54,7 +56,7 @@ from tests.support.postgres import (
     wait_until_blocked,
 )
 from tests.support.waiting import eventually
-from tests.support.wiring import Done, Service, service
+from tests.support.wiring import Done, Service, context, service
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,6 +99,12 @@ class LoadLate(NamedTuple):
     session_id: str
 
 
+class Signal(NamedTuple):
+    """Tells when it is decided."""
+
+    decided: threading.Event
+
+
 def look(work: Work, command: Look) -> Reply:
     return Reply(work.load(Session, command.session_id).state())
 
@@ -114,6 +122,11 @@ def refuse_late(work: Work, command: RefuseLate) -> Reply:
     raise SessionNotFound
 
 
+def signal(work: Work, command: Signal) -> Reply:
+    command.decided.set()
+    return Reply({})
+
+
 def load_late(work: Work, command: LoadLate) -> Reply:
     work.load(Session, command.session_id).beat(work.now, metadata={"late": True})
     work.load(Machine, "never-heard-of")
@@ -126,6 +139,7 @@ WITH_DEFECTS: Mapping[type, Handler] = {
     Stumble: stumble,
     RefuseLate: refuse_late,
     LoadLate: load_late,
+    Signal: signal,
 }
 
 
@@ -488,7 +502,12 @@ def test_a_recovery_asked_for_fifty_times_has_one_successor(here: Service, there
     assert len({reply["session_id"] for reply in replies}) == 1
 
 
-def test_two_processes_that_hammer_one_session_lose_nothing(here: Service, there: Service) -> None:
+@pytest.mark.parametrize("is_ahead", [False, True])
+def test_two_processes_that_hammer_one_session_lose_nothing(
+    here: Service, there: Service, monkeypatch: pytest.MonkeyPatch, is_ahead: bool
+) -> None:
+    if is_ahead:
+        decide_ahead(monkeypatch, batch=4)
     session_id = here.open_session()
     rounds = 30
 
@@ -551,6 +570,129 @@ def test_a_process_of_its_own_hammers_along(here: Service) -> None:
     assert set(theirs) == beats
     assert not set(theirs) & set(acknowledged)
     assert_contiguous(here.url)
+
+
+def test_a_refusal_half_way_through_that_others_made_wrong_does_not_stand(
+    here: Service, there: Service
+) -> None:
+    """The process knows that its session was replaced, and not yet that its place went with it."""
+    first = here.do(create(replace=True))["session_id"]
+    second = there.do(create(replace=True))["session_id"]
+    with pytest.raises(SessionEnded):
+        here.do(beat(first))
+
+    third = here.do(create(replace=True))["session_id"]
+
+    assert here.session(second).status == "failed"
+    assert here.replayed(Claim, place("apollo", "m1", None)).holder_id == third
+
+
+def test_the_next_item_is_found_however_many_others_took_meanwhile(
+    here: Service, there: Service
+) -> None:
+    """Spec 6: an item, or none; that others keep claiming is nobody's error."""
+    ours, theirs = here.open_session("m1"), there.open_session("m2")
+    items = [f"SD-{number}" for number in range(12)]
+    for item_id in items:
+        here.do(ListItem(item_id=item_id))
+    for item_id in items[:-1]:
+        there.do(ClaimItem(item_id=item_id, session_id=theirs))
+
+    claimed = here.do(ClaimNext(session_id=ours, candidates=items))
+
+    assert (claimed.status, claimed["item_id"]) == (201, items[-1])
+
+
+# Deciding ahead
+
+
+def decide_ahead(monkeypatch: pytest.MonkeyPatch, batch: int = 1) -> None:
+    """Small batches, each decided while the one before it is stored."""
+    monkeypatch.setattr(engine_module, "BATCH_LIMIT", batch)
+    monkeypatch.setattr(engine_module, "AHEAD_FROM", 1)
+
+
+def in_one_go(service: Service, *commands: object) -> Future[list[Outcome | BaseException]]:
+    """Hand over all commands at the same moment."""
+    return service.loop.start(service.engine.submit_all([(c, context(c)) for c in commands]))
+
+
+def test_while_a_batch_is_stored_the_next_is_decided(
+    here: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide_ahead(monkeypatch)
+    session_id = here.open_session()
+    decided = threading.Event()
+    with log_held(here.url):
+        outcomes = in_one_go(here, note(session_id, first=True), Signal(decided))
+        wait_until_blocked(here.url)
+        assert decided.wait(10)
+        assert not outcomes.done()
+
+    assert [isinstance(o, Outcome) for o in outcomes.result(10)] == [True, True]
+
+
+def test_what_was_decided_ahead_is_stored_in_its_turn(
+    here: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide_ahead(monkeypatch, batch=5)
+    session_id = here.open_session()
+    before = appends(here.url)
+
+    outcomes = in_one_go(here, *(note(session_id, **{f"n{n}": n}) for n in range(40))).result(10)
+
+    positions = [o.position for o in outcomes if isinstance(o, Outcome)]
+    assert positions == list(range(positions[0], positions[0] + 40))
+    assert appends(here.url) == before + 8
+    assert list(here.session(session_id).metadata) == [f"n{n}" for n in range(40)]
+    assert_contiguous(here.url)
+
+
+def test_what_was_decided_on_top_of_a_conflict_is_decided_again(
+    here: Service, there: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide_ahead(monkeypatch)
+    session_id = here.open_session()
+    there.do(note(session_id, theirs=True))
+
+    outcomes = in_one_go(here, *(note(session_id, **{f"n{n}": n}) for n in range(4))).result(10)
+
+    assert all(isinstance(o, Outcome) for o in outcomes)
+    assert set(here.session(session_id).metadata) == {"theirs", "n0", "n1", "n2", "n3"}
+    assert here.do(Look(session_id))["version"] == here.session(session_id).version
+    assert_contiguous(here.url)
+
+
+def test_a_refusal_decided_on_top_of_a_conflict_does_not_stand(
+    here: Service, there: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide_ahead(monkeypatch)
+    session_id = here.open_session()
+    there.do(DeleteSession(session_id=session_id))
+
+    outcomes = in_one_go(here, end(session_id), beat(session_id)).result(10)
+
+    assert [type(o) for o in outcomes] == [SessionNotFound, SessionNotFound]
+
+
+def test_a_snapshot_holds_nothing_that_was_decided_ahead(
+    here: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide_ahead(monkeypatch, batch=5)
+    monkeypatch.setattr(engine_module, "SNAPSHOT_EVERY", 10)
+    session_id = here.open_session()
+    in_one_go(here, *(note(session_id, n=n) for n in range(60))).result(10)
+
+    kept = snapshots(here.url, session_id)
+    assert len(kept) >= 5
+    for number in kept:
+        found = here.store.snapshot_before(
+            "default", Session.stream_id(session_id), Session.state_version, number
+        )
+        replayed = Session(id=Session.stream_id(session_id))
+        for row in here.store.read_stream("default", replayed.id, upto=number):
+            replayed.mutate(here.mapper.event(*row[2:]))
+        assert found == (number, replayed.state())
 
 
 # Snapshots

@@ -108,6 +108,22 @@ def test_the_services_role_can_change_nothing_that_is_stored(
     assert streams(database) == {"a": [1]}
 
 
+def test_the_owner_cannot_skip_a_number_by_mistake(database: str, store: EventStore) -> None:
+    store.append("default", [row("a", 1)])
+    insert: LiteralString = (
+        "INSERT INTO event_store SELECT g, g, now(), gen_random_uuid(), 'default', 'a', 't', '{}',"
+        " '{}' FROM generate_series(%s::int, %s::int) AS g ORDER BY g"
+    )
+
+    with pytest.raises(psycopg.Error, match="does not follow the last one"):
+        change(database, insert, 3, 4)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        change(database, insert, 1, 2)
+    change(database, insert, 2, 3)
+
+    assert streams(database) == {"a": [1, 2, 3]}
+
+
 @pytest.mark.parametrize(
     "statement",
     [

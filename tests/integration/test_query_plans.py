@@ -27,7 +27,8 @@ FILL: tuple[str, ...] = (
         SELECT (stream - 1) * {EVENTS} + number, number, now(), gen_random_uuid(), 'n' || namespace,
                'session-' || stream, 'session_heartbeat', '{{}}', '{{"actor": "k"}}'
         FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, {STREAMS}) AS stream,
-             generate_series(1, {EVENTS}) AS number""",
+             generate_series(1, {EVENTS}) AS number
+        ORDER BY namespace, stream, number""",
     f"""INSERT INTO log_head
         SELECT 'n' || n, {STREAMS * EVENTS} FROM generate_series(1, {NAMESPACES}) AS n""",
     f"""INSERT INTO snapshots
