@@ -161,6 +161,11 @@ def of_reply(status: int, body: object, request_id: str | None, url: str) -> Hol
     )
 
 
+def malformed_key() -> Unauthorized:
+    """What the service says of a key that no request could even carry."""
+    return Unauthorized(f"Malformed API key: {_KEY_ADVICE}")
+
+
 def of_something_else(status: int, url: str, request_id: str | None = None) -> HoldfastError:
     """A reply that is none of the service's: of a gateway, say, that has nothing behind it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,12 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, malformed_key
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+LONGEST_KEY = 128
+
+_WELL_FORMED_KEY = re.compile(r"[\x21-\x7e]+(?: +[\x21-\x7e]+)*")
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,17 @@ class Settings:
             instance_id=said("INSTANCE_ID"),
             spool_dir=_spool_dir(said("SPOOL_DIR")),
         )
+
+
+def key_header(api_key: str | None) -> dict[str, str]:
+    """The header that lets in. Raises ``Unauthorized`` for what the service calls malformed: blank,
+    control or non-ASCII characters, over 128 long (spec 13).
+    """
+    if not api_key:
+        return {}
+    if len(api_key) > LONGEST_KEY or not _WELL_FORMED_KEY.fullmatch(api_key):
+        raise malformed_key()
+    return {"X-API-Key": api_key}
 
 
 def is_local(url: str) -> bool:

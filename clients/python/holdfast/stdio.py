@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import httpx
 
 from holdfast.errors import HoldfastError, Unavailable, Unreachable, of_reply
-from holdfast.settings import Settings, is_local
+from holdfast.settings import Settings, is_local, key_header
 
 log = logging.getLogger("holdfast.mcp")
 
@@ -52,7 +52,6 @@ class Bridge:
         self._sink = sink
         self._http = httpx.Client(
             base_url=settings.url,
-            headers={"X-API-Key": settings.api_key} if settings.api_key else {},
             timeout=TIMEOUT_SECONDS,
             trust_env=not is_local(settings.url),
         )
@@ -140,6 +139,7 @@ class Bridge:
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
+            **key_header(self._settings.api_key),
         }
         params = message.get("params")
         params = params if isinstance(params, dict) else {}

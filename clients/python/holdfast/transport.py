@@ -20,7 +20,7 @@ from holdfast.errors import (
     of_something_else,
 )
 from holdfast.request import Params, Request, new_key
-from holdfast.settings import is_local
+from holdfast.settings import is_local, key_header
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 # After a first attempt that failed (S4 4.3).
@@ -28,6 +28,8 @@ DEFAULT_RETRIES = 3
 DEFAULT_PATIENCE_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
+# Answered whoever asks.
+KEYLESS = frozenset({"/health", "/api/docs"})
 
 
 class Reply(NamedTuple):
@@ -51,12 +53,12 @@ class Transport:
         patience: float = DEFAULT_PATIENCE_SECONDS,
     ) -> None:
         self.url = url
+        self._api_key = api_key
         self._retries = retries
         self._patience = patience
         self._closing = threading.Event()
         self._http = httpx.Client(
             base_url=url,
-            headers={"X-API-Key": api_key} if api_key else {},
             timeout=timeout,
             # A proxy of the environment cannot reach this machine's own loopback.
             trust_env=not is_local(url),
@@ -98,7 +100,9 @@ class Transport:
     def _once(self, request: Request, timeout: float | None) -> Reply:
         if self._closing.is_set():
             raise Unreachable("The client was closed.")
-        headers = {"Content-Type": "application/json"} if request.body is not None else {}
+        headers = {} if request.path in KEYLESS else key_header(self._api_key)
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
         if request.idempotency_key is not None:
             headers["Idempotency-Key"] = request.idempotency_key
         try:

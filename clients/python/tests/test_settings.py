@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 
-from holdfast import Client, ConfigurationError, Settings
+from holdfast import Client, ConfigurationError, Settings, Unauthorized
+from holdfast.settings import key_header
 from interfaces.auth import development_key
 from tests.acceptance.serving import Api, Server
 
@@ -80,3 +82,26 @@ def test_a_client_needs_no_arguments(
 
     with Client() as client:
         assert client.sessions.list()["sessions"] == []
+
+
+@pytest.mark.parametrize("key", ["clé", "two\nlines", "a\x01b", " ", "x" * 129, "\udcff"])
+def test_a_key_that_no_request_could_carry_is_malformed(server: Server, key: str) -> None:
+    """In the service's own words, whether or not it is there."""
+    for url in (server.url, "http://127.0.0.1:9"):
+        with Client(url, key) as client, pytest.raises(Unauthorized) as refused:
+            client.sessions.list()
+        assert refused.value.message.startswith("Malformed API key: set HOLDFAST_API_KEY")
+    with Client(server.url, key) as client:
+        assert client.health()["status"] == "ok"
+
+
+def test_the_service_calls_the_same_keys_malformed(server: Server) -> None:
+    def answer(key: str) -> str:
+        headers = {b"X-API-Key": key.encode()}
+        reply = httpx.get(f"{server.url}/api/sessions", headers=headers, trust_env=False)
+        return str(reply.json()["message"])
+
+    assert answer("x" * 129) == answer("clé") == "Malformed API key"
+    assert answer("x" * 128) == answer("two words") == "Invalid API key"
+    for sent in ("x" * 128, "two words"):
+        assert key_header(sent) == {"X-API-Key": sent}
