@@ -17,11 +17,13 @@ from holdfast.api import (
     Tasks,
     WorkItems,
 )
+from holdfast.delivery import Delivery
 from holdfast.errors import HoldfastError, Unauthorized, Unavailable
 from holdfast.heartbeat import INTERVAL_SECONDS, OnEnded, OnLostClaims
 from holdfast.managed import ManagedInstance, ManagedSession
 from holdfast.outage import Outage
-from holdfast.recorder import Recorder
+from holdfast.recorder import QUEUE_SECONDS, Recorder
+from holdfast.refusals import Refusals
 from holdfast.request import Request, Write
 from holdfast.settings import Settings
 from holdfast.spool import Spool
@@ -70,6 +72,8 @@ class Client:
         self.lenient = lenient
         self.outage = Outage(self.settings.url)
         self.spool = Spool(self.settings.spool_dir, self.settings.url, self.settings.api_key)
+        self._refusals = Refusals()
+        self.delivery = Delivery(self.transport, self.spool, self.outage, self._refusals)
         self._lock = threading.Lock()
         self._recorder: Recorder | None = None
         if lenient:
@@ -168,7 +172,9 @@ class Client:
         """What records without failing; a client that is not lenient uses it for final reports."""
         with self._lock:
             if self._recorder is None:
-                self._recorder = Recorder(self.transport, self.spool, self.outage)
+                self._recorder = Recorder(
+                    self.transport, self.spool, self.outage, self.delivery, self._refusals
+                )
             return self._recorder
 
     def read(self, request: Request) -> Any:
@@ -179,11 +185,18 @@ class Client:
         """The body of the reply to a request that changes something, or what stands in for it."""
         if self.lenient and write.deferrable:
             return self.recorder.record(write)
+        if self.lenient:
+            # What is to be decided now may depend on what was kept before.
+            self.recorder.catch_up()
         return self.send(write.request)
 
     def send(self, request: Request, *, retries: int | None = None) -> Any:
         """The body of the reply to a request that is sent now or not at all."""
         resolved = self.spool.resolved(request)
+        if resolved is None and self.lenient:
+            # The service may be back without anybody having noticed.
+            self.delivery.flush(QUEUE_SECONDS, patient=False)
+            resolved = self.spool.resolved(request)
         if resolved is None:
             raise Unavailable(
                 "It is not recorded yet: the service could not be reached.", code="not_recorded_yet"
@@ -193,16 +206,23 @@ class Client:
         except (Unavailable, Unauthorized) as e:
             if self.lenient:
                 self.outage.begin(e)
+                self.outage.tell()
             raise
         except HoldfastError:
-            self.outage.end()
+            self._hear()
             raise
-        self.outage.end()
+        self._hear()
         return body
+
+    def _hear(self) -> None:
+        """The service answered."""
+        self.outage.end()
+        if self.lenient:
+            self.recorder.look()
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Send what is kept, for at most so many seconds; whether nothing is left."""
-        return self.recorder.flush(timeout)
+        return self.delivery.flush(timeout)
 
     def close(self) -> None:
         """Close the connections. What is kept stays on disk, to be sent by the next client."""

@@ -34,6 +34,12 @@ MAX_IN_MEMORY = 10_000
 # must stay below the service's shortest threshold (spec 5).
 BEAT_SECONDS = 90.0
 REMEMBERED_SECONDS = 30 * 24 * 3600.0
+# After it the service does not repeat a reply any more.
+FORGOTTEN_SECONDS = 24 * 3600.0
+# Some file systems tell the time of a change in steps of two seconds.
+CLOCK_STEP_SECONDS = 2.0
+# What an entry of no API key at all is listed under.
+NO_KEY = "none"
 
 
 class Entry(NamedTuple):
@@ -67,6 +73,21 @@ class Refused(NamedTuple):
     message: str
 
 
+class Left(NamedTuple):
+    """What a process leaves behind, but for heartbeats: kept on disk, and lost with its memory."""
+
+    kept: int
+    lost: int
+
+
+class OtherKey(NamedTuple):
+    """What waits for another API key: the key's id, how many writes, and since when."""
+
+    key_id: str
+    writes: int
+    since: float
+
+
 class SpoolStats(NamedTuple):
     """How many writes wait to be sent, wait for another API key, were refused."""
 
@@ -82,7 +103,7 @@ class Spool:
         self, folder: Path, url: str, api_key: str | None, *, max_bytes: int = MAX_BYTES
     ) -> None:
         self._database = Database(folder / _file_name(url), SQL["schema"], max_bytes)
-        self._key_id = hashlib.sha256(api_key.encode()).hexdigest()[:8] if api_key else ""
+        self._key_id = _key_id(api_key)
         self._token = uuid4().hex
         self._lock = threading.RLock()
         self._delivering = threading.Lock()
@@ -90,12 +111,20 @@ class Spool:
         self._overflow: list[Entry] = []
         self._sent: set[str] = set()
         self._ids: dict[str, str] = {}
-        self._in_trouble = self._is_losing = False
+        self._in_trouble = False
+        self._dropped = 0
+        # How the file was when there was nothing in it to be sent.
+        self._idle: tuple[int, ...] | None = None
 
     @property
     def path(self) -> Path:
         """The file."""
         return self._database.path
+
+    @property
+    def key_id(self) -> str:
+        """What the API key is listed under."""
+        return self._key_id or NO_KEY
 
     def keep(self, write: Write, *, placeholder: str | None = None, tried: bool = False) -> None:
         """Keep a write behind all others; ``tried``: it may have reached the service already.
@@ -124,7 +153,11 @@ class Spool:
             self._settle()
             if len(self._overflow) > MAX_IN_MEMORY:
                 del self._overflow[0]
-                self._report_loss()
+                self._dropped += 1
+                if self._dropped == 1:
+                    log.error(
+                        "Over %d writes are kept in memory: the oldest are lost.", MAX_IN_MEMORY
+                    )
 
     def first(self) -> Entry | None:
         """The one to send next; ``None`` if there is none, or none can be read just now."""
@@ -142,17 +175,25 @@ class Spool:
             return found
 
     def has_any(self) -> bool:
-        """Whether anything waits to be sent, as far as can be told."""
+        """Whether anything waits to be sent, as far as can be told, whichever process kept it.
+
+        As long as there is nothing, this is one look at the file's times.
+        """
         # What another thread is just taking out counts until what it stands for is known to all.
         with self._lock:
             if self._overflow:
                 return True
-            if not self.path.exists():
+            looks = self._looks()
+            if looks is None or looks == self._idle:
                 return False
             try:
-                return self._database.run(self._first) is not None
+                found = self._database.run(self._first) is not None
             except (sqlite3.Error, OSError) as e:
                 return _is_busy(e)
+            # Within a step of the clock another change would not show.
+            is_settled = time.time() - looks[0] / 1e9 > CLOCK_STEP_SECONDS
+            self._idle = looks if is_settled and not found else None
+            return found
 
     def done(self, entry: Entry, created_id: str | None = None) -> None:
         """It was sent; what it created is known by this id now."""
@@ -181,9 +222,33 @@ class Spool:
         """The next ones are about to be sent: from now on they may have reached the service."""
         self._update("tried", key_id=self._key_id, at=time.time())
 
-    def disown(self) -> None:
-        """The service refuses this API key: who has a valid one sends what was kept under it."""
-        self._update("disown", key_id=self._key_id)
+    def adopt(self, key_id: str) -> int:
+        """Send under this API key what was kept under another; how many writes that are.
+
+        Only a person may say so: the other key may lead into another namespace.
+        """
+        theirs = "" if key_id == NO_KEY else key_id
+        long_ago = time.time() - FORGOTTEN_SECONDS
+        values = {"key_id": self._key_id, "theirs": theirs, "long_ago": long_ago}
+        return self._database.run(lambda db: db.execute(SQL["adopt"], values).rowcount)
+
+    def let_wait_with_its_origin(self, entry: Entry) -> bool:
+        """Keep it for the API key that what it belongs to was kept under; false if that is ours."""
+        wanted = _placeholders(entry.request)
+
+        def move(db: sqlite3.Connection) -> bool:
+            for one in wanted:
+                found = db.execute(SQL["awaited"], {"placeholder": one}).fetchone()
+                if found is not None and found["key_id"] != self._key_id:
+                    values = {"key_id": found["key_id"], "key": entry.key}
+                    return db.execute(SQL["move"], values).rowcount > 0
+            return False
+
+        try:
+            return self._database.run(move)
+        except (sqlite3.Error, OSError) as e:
+            self._report(e)
+            return False
 
     def fault(self, entry: Entry) -> None:
         """The service failed over it, which may be this entry's doing."""
@@ -223,6 +288,34 @@ class Spool:
         counts = [self._ask(name, **self._mine()) for name in ("count", "count_others")]
         kept, others = (row[0] if row is not None else 0 for row in counts)
         return SpoolStats(kept + len(self._overflow), others, len(self.refused()))
+
+    def other_keys(self) -> list[OtherKey]:
+        """What waits for other API keys."""
+        try:
+            rows = self._database.run(
+                lambda db: db.execute(SQL["other_keys"], self._mine()).fetchall()
+            )
+        except (sqlite3.Error, OSError):
+            return []
+        return [OtherKey(key_id or NO_KEY, count, since) for key_id, count, since in rows]
+
+    def leave(self) -> Left:
+        """The process ends: bring to the disk what is only in memory, and tell what is left."""
+        with self._lock:
+            self._settle()
+            in_memory = sum(entry.replaces is None for entry in self._overflow)
+            if self._looks() is None:
+                return Left(0, in_memory + self._dropped)
+            kept = self._ask("count_own", **self._mine())
+            return Left(kept[0] if kept is not None else 0, in_memory + self._dropped)
+
+    def trouble(self) -> str | None:
+        """Why nothing can be kept on disk; ``None`` if it can."""
+        try:
+            self._database.run(lambda db: db.execute(SQL["try_out"]).close())
+        except (sqlite3.Error, OSError) as e:
+            return str(e)
+        return None
 
     def refused(self) -> list[Refused]:
         """What the service refused within the last month, oldest first."""
@@ -317,6 +410,14 @@ class Spool:
         young = time.time() - BEAT_SECONDS
         return {"key_id": self._key_id, "owner": self._owner(), "young": young}
 
+    def _looks(self) -> tuple[int, ...] | None:
+        """What of the file changes with its content; ``None`` if there is no file."""
+        try:
+            seen = self.path.stat()
+        except OSError:
+            return None
+        return seen.st_mtime_ns, seen.st_size, seen.st_ino
+
     def _owner(self) -> str:
         return f"{os.getpid()}-{self._token}"
 
@@ -329,11 +430,6 @@ class Spool:
                 self.path,
                 error,
             )
-
-    def _report_loss(self) -> None:
-        if not self._is_losing:
-            self._is_losing = True
-            log.error("Over %d writes are kept in memory: the oldest are lost.", MAX_IN_MEMORY)
 
     def _recovered(self) -> None:
         if self._in_trouble:
@@ -355,6 +451,13 @@ def _placeholders(request: Request) -> set[str]:
         # It refers to itself, and will be refused for that.
         return set()
     return {found[0] for found in PLACEHOLDER.finditer(text)}
+
+
+def _key_id(api_key: str | None) -> str:
+    """As the service names the key in its events."""
+    if not api_key:
+        return ""
+    return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def _file_name(url: str) -> str:

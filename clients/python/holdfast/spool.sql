@@ -1,7 +1,7 @@
 -- name: schema
 CREATE TABLE IF NOT EXISTS entry (
     number          INTEGER PRIMARY KEY AUTOINCREMENT,
-    key_id          TEXT NOT NULL,      -- of the API key; empty: of any, none was accepted yet
+    key_id          TEXT NOT NULL,      -- of the API key that it was written under; empty: of none
     method          TEXT NOT NULL,
     path            TEXT NOT NULL,
     body            TEXT NOT NULL,
@@ -14,6 +14,8 @@ CREATE TABLE IF NOT EXISTS entry (
     faults          INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX IF NOT EXISTS entry_replaces ON entry (key_id, replaces) WHERE replaces IS NOT NULL;
+CREATE INDEX IF NOT EXISTS entry_of_key ON entry (key_id, number);
+CREATE INDEX IF NOT EXISTS entry_placeholder ON entry (placeholder) WHERE placeholder IS NOT NULL;
 CREATE TABLE IF NOT EXISTS alias (
     placeholder TEXT PRIMARY KEY,
     id          TEXT NOT NULL,
@@ -44,15 +46,25 @@ VALUES
 -- Another's heartbeat is worth sending only while it is young: its sender may be dead.
 SELECT idempotency_key, method, path, body, placeholder, replaces, kept_at, tried_at, faults
 FROM entry
-WHERE key_id IN (:key_id, '') AND (replaces IS NULL OR owner = :owner OR kept_at > :young)
+WHERE key_id = :key_id AND (replaces IS NULL OR owner = :owner OR kept_at > :young)
 ORDER BY number;
 
 -- name: count
 SELECT count(*) FROM entry
-WHERE key_id IN (:key_id, '') AND (replaces IS NULL OR owner = :owner OR kept_at > :young);
+WHERE key_id = :key_id AND (replaces IS NULL OR owner = :owner OR kept_at > :young);
 
 -- name: count_others
-SELECT count(*) FROM entry WHERE key_id NOT IN (:key_id, '');
+SELECT count(*) FROM entry WHERE key_id <> :key_id;
+
+-- name: count_own
+SELECT count(*) FROM entry WHERE owner = :owner AND replaces IS NULL;
+
+-- name: other_keys
+SELECT key_id, count(*), min(kept_at) FROM entry WHERE key_id <> :key_id GROUP BY key_id ORDER BY key_id;
+
+-- name: try_out
+-- Changes nothing, but has to be written.
+INSERT OR REPLACE INTO alias (placeholder, id, known_at) VALUES ('', '', 0);
 
 -- name: forget_beats
 DELETE FROM entry WHERE replaces IS NOT NULL AND owner <> :owner AND kept_at <= :young;
@@ -68,14 +80,19 @@ DELETE FROM refused WHERE refused_at < :before;
 UPDATE entry SET tried_at = :at
 WHERE number IN (
     SELECT number FROM entry
-    WHERE tried_at IS NULL AND replaces IS NULL AND key_id IN (:key_id, '')
+    WHERE tried_at IS NULL AND replaces IS NULL AND key_id = :key_id
     ORDER BY number LIMIT 50);
 
 -- name: fault
 UPDATE entry SET faults = faults + 1 WHERE idempotency_key = :key;
 
--- name: disown
-UPDATE OR REPLACE entry SET key_id = '' WHERE key_id = :key_id;
+-- name: adopt
+-- The service repeats no reply to another key: whether it was carried out, the record has to tell.
+UPDATE OR REPLACE entry SET key_id = :key_id, tried_at = min(tried_at, :long_ago)
+WHERE key_id = :theirs;
+
+-- name: move
+UPDATE OR REPLACE entry SET key_id = :key_id WHERE idempotency_key = :key;
 
 -- name: remove
 DELETE FROM entry WHERE idempotency_key = :key;
@@ -87,7 +104,7 @@ INSERT OR REPLACE INTO alias (placeholder, id, known_at) VALUES (:placeholder, :
 SELECT id FROM alias WHERE placeholder = :placeholder;
 
 -- name: awaited
-SELECT 1 FROM entry WHERE placeholder = :placeholder;
+SELECT key_id FROM entry WHERE placeholder = :placeholder;
 
 -- name: refuse
 INSERT OR REPLACE INTO refused (number, method, path, body, kept_at, refused_at, code, message)

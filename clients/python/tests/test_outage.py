@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from clients.python.tests.conftest import Connect
 
-from holdfast import Client, Conflict, NotFound, Unavailable
+from holdfast import Client, Conflict, HeartbeatManager, NotFound, Unavailable
 from holdfast.spool import Spool
 from interfaces.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Json, Server, cloned, ok
@@ -310,6 +310,19 @@ def test_what_is_no_json_does_not_fail_the_work_in_an_outage_either(
     assert lenient.spool.stats().kept == 1
 
 
+@pytest.mark.parametrize("key", ["clé", "two\nlines"])
+def test_a_malformed_key_does_not_fail_the_work_either(
+    server: Server, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Client(server.url, key, lenient=True) as client, client.session("odin") as session:
+        assert not session.heartbeats.force()
+    refused, kept = caplog.records
+
+    assert "refuses this API key" in refused.message
+    assert "Malformed API key: set HOLDFAST_API_KEY" in refused.message
+    assert kept.message.startswith("2 writes are kept")
+
+
 def test_what_needs_an_answer_raises_lenient_or_not(lenient: Client, wire: HttpWire) -> None:
     """A claim that is not granted is none: to go on as if it were would be two agents' ruin."""
     session = lenient.sessions.create("odin", "laptop")["session_id"]
@@ -410,16 +423,175 @@ def test_new_work_does_not_overtake_what_is_kept(lenient: Client, wire: HttpWire
     assert epics(api, agent) == ["first", "second"]
 
 
-def test_what_was_kept_under_a_refused_key_is_sent_under_a_valid_one(
-    connect: Connect, server: Server, api: Api
+def test_new_work_of_another_process_does_not_overtake_it_either(
+    lenient: Client, connect: Connect, wire: HttpWire, api: Api
 ) -> None:
+    """It has seen nothing of the outage, and kept nothing itself."""
+    agent = lenient.instances.register("odin")["instance_id"]
+    supervisor = connect(wire.url, lenient=True)
+    supervisor.instances.emit(agent, "epic_started", {"epic_id": "before"})
+    sender = Spool(lenient.spool.path.parent, wire.url, api.key)
+    with sender.delivering():
+        wire.down()
+        lenient.instances.emit(agent, "epic_started", {"epic_id": "first"})
+        wire.up()
+        supervisor.instances.emit(agent, "epic_started", {"epic_id": "second"})
+        # The row does not move: whoever has waited for it once does not wait again.
+        for name in ("third", "fourth"):
+            supervisor.instances.emit(agent, "epic_started", {"epic_id": name})
+    supervisor.instances.close(agent)
+    eventually(lambda: sent(lenient))
+
+    assert epics(api, agent) == ["before", "first", "second", "third", "fourth"]
+    assert lenient.spool.refused() == []
+    assert lenient.instances.get(agent)["status"] == "closed"
+
+
+@pytest.fixture
+def looks_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent by a client's own looking whether the service is back."""
+    monkeypatch.setattr("holdfast.recorder.FIRST_LOOK_SECONDS", 600.0)
+
+
+@pytest.mark.usefixtures("looks_rarely")
+def test_whoever_learns_that_the_service_is_back_sends_what_others_have_kept(
+    lenient: Client, connect: Connect, wire: HttpWire, api: Api
+) -> None:
+    agent = lenient.instances.register("odin")["instance_id"]
+    supervisor = connect(wire.url, lenient=True, retries=0)
+    wire.down()
+    with pytest.raises(Unavailable):
+        supervisor.sessions.list()
+    lenient.instances.emit(agent, "epic_started", {"epic_id": "e"})
+    lenient.close()
+    wire.up()
+    assert supervisor.sessions.list()["total_count"] == 0
+    eventually(lambda: sent(supervisor))
+
+    assert epics(api, agent) == ["e"]
+
+
+@pytest.mark.usefixtures("looks_rarely")
+def test_a_sign_of_life_for_what_is_not_recorded_yet_has_it_recorded(
+    lenient: Client, wire: HttpWire, api: Api
+) -> None:
+    wire.down()
+    agent = lenient.instances.register("odin")["instance_id"]
+    beats = HeartbeatManager(lenient)
+    assert not beats.force(agent)
+    wire.up()
+
+    assert beats.force(agent)
+    assert only(api, "instance")["instance_id"] == lenient.spool.real(agent)
+
+
+@pytest.mark.usefixtures("looks_rarely")
+def test_a_client_that_ends_tries_once_more(
+    lenient: Client, wire: HttpWire, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.down()
+    agent = lenient.instances.register("odin")["instance_id"]
+    lenient.instances.close(agent)
+    wire.up()
+    lenient.close()
+
+    assert sent(lenient)
+    assert only(api, "instance")["status"] == "closed"
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "holdfast cannot be reached"
+    ]
+
+
+@pytest.mark.usefixtures("looks_rarely")
+def test_at_its_end_a_client_tells_only_of_what_it_kept_itself(
+    lenient: Client, connect: Connect, wire: HttpWire, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.down()
+    other, third = (connect(wire.url, lenient=True) for _ in range(2))
+    for count, client in ((5, lenient), (2, other)):
+        agent = client.instances.register("odin")["instance_id"]
+        for number in range(1, count):
+            client.instances.emit(agent, "epic_started", {"epic_id": f"{number}"})
+    caplog.clear()
+    for client in (lenient, other, third):
+        client.close()
+
+    kept = [record.message.partition(" writes are kept")[0] for record in caplog.records]
+    assert kept == ["5", "2"]
+
+
+def test_what_is_neither_sent_nor_kept_is_said_to_be_lost(
+    lenient: Client, wire: HttpWire, caplog: pytest.LogCaptureFixture
+) -> None:
+    lenient.spool.path.parent.write_text("a file where the folder should be")
+    wire.down()
+    agent = lenient.instances.register("odin")["instance_id"]
+    lenient.instances.emit(agent, "epic_started", {"epic_id": "e"})
+    caplog.clear()
+    lenient.close()
+
+    [told] = caplog.records
+    assert told.levelname == "ERROR"
+    assert told.message.startswith("2 writes are lost")
+
+
+def test_writes_that_are_refused_alike_are_told_once_with_their_number(
+    lenient: Client, wire: HttpWire, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = lenient.instances.register("odin")["instance_id"]
+    wire.down()
+    for number in range(39):
+        lenient.instances.emit(agent, "no_such_event", {"number": number})
+    wire.up()
+    eventually(lambda: sent(lenient))
+    for number in range(3):
+        lenient.instances.emit(agent, "no_such_event", {"number": number})
+    lenient.close()
+
+    told = [record.message for record in caplog.records if "holdfast refused" in record.message]
+    assert len(told) == 2
+    assert " 39 times (unknown_event_type)" in told[0]
+    assert " 3 more times (unknown_event_type)" in told[1]
+    assert len(lenient.spool.refused()) == 39
+
+
+def test_what_was_kept_under_a_refused_key_waits_until_a_person_gives_it_to_another(
+    connect: Connect, server: Server, api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other key may lead into another team's namespace."""
     with Client(server.url, "wrong-key", lenient=True) as refused:
-        other = Spool(refused.spool.path.parent, server.url, "wrong-key")
-        with other.delivering():
-            agent = refused.instances.register("odin")["instance_id"]
-            refused.instances.emit(agent, "epic_started", {"epic_id": "e"})
-            refused.close()
+        agent = refused.instances.register("odin")["instance_id"]
+        refused.instances.emit(agent, "epic_started", {"epic_id": "e"})
+    assert "`holdfast doctor` tells how" in caplog.text
     heir = connect(lenient=True)
-    eventually(lambda: sent(heir))
+    assert heir.flush()
+    assert ok(api.get("/api/instances"))["instances"] == []
+    [other] = heir.spool.other_keys()
+    assert other.writes == heir.spool.adopt(other.key_id) == 2
+    assert heir.flush()
 
     assert epics(api, str(heir.spool.real(agent))) == ["e"]
+
+
+def test_what_may_have_arrived_under_another_key_is_not_recorded_twice(
+    cluster: EmbeddedPostgres, template: str, tmp_path: Path
+) -> None:
+    """A key's successor in the same namespace: the service repeats no reply to it."""
+    with (
+        cloned(cluster, template) as url,
+        Server(url, tmp_path, API_KEYS="team:old-key,team:new-key") as both,
+        Api(both.url, "new-key", "team") as api,
+        http_wire(both.url) as wire,
+    ):
+        with Client(wire.url, "old-key", lenient=True) as old:
+            agent = old.instances.register("odin")["instance_id"]
+            wire.lose("reply", "lost-on-the-way", for_good=True)
+            old.instances.emit(agent, "epic_started", {"epic_id": "lost-on-the-way"})
+            old.instances.emit(agent, "epic_started", {"epic_id": "never sent"})
+        wire.up()
+        with Client(wire.url, "new-key", lenient=True) as new:
+            [other] = new.spool.other_keys()
+            new.spool.adopt(other.key_id)
+            assert new.flush()
+
+        assert epics(api, agent) == ["lost-on-the-way", "never sent"]

@@ -140,17 +140,91 @@ def test_nothing_is_said_to_be_sent_before_all_know_its_id(
 
 def test_what_one_api_key_wrote_another_does_not_send(open_spool: Open) -> None:
     """Another key may lead into another team's namespace."""
-    ours, theirs = open_spool("ours"), open_spool("theirs")
+    ours, theirs, nobody_s = open_spool("ours"), open_spool("theirs"), open_spool(None)
     ours.keep(event("ours"))
     theirs.keep(event("theirs"))
-    refused = open_spool("refused")
-    refused.keep(event("of a key that was refused"))
-    assert ours.stats()[:2] == (1, 2)
-    refused.disown()
+    nobody_s.keep(event("without a key"))
 
-    assert theirs.stats()[:2] == (2, 1)
-    assert names(drained(ours)) == ["ours", "of a key that was refused"]
+    assert ours.stats()[:2] == (1, 2)
+    assert names(drained(ours)) == ["ours"]
     assert names(drained(theirs)) == ["theirs"]
+
+
+def test_a_person_may_have_another_key_s_writes_sent_under_this_one(open_spool: Open) -> None:
+    ours, mistyped, theirs = open_spool("ours"), open_spool("mistyped"), open_spool("theirs")
+    mistyped.keep(event("mistyped"))
+    theirs.keep(event("theirs"))
+    open_spool(None).keep(event("without a key"))
+    ours.keep(event("ours"))
+    listed = {other.key_id: other.writes for other in ours.other_keys()}
+    of_mistyped = mistyped.key_id
+
+    assert (len(listed), {*listed.values()}) == (3, {1})
+    assert ours.adopt(of_mistyped) == 1
+    assert ours.adopt("none") == 1
+    assert names(drained(ours)) == ["mistyped", "without a key", "ours"]
+    assert names(drained(theirs)) == ["theirs"]
+
+
+def test_what_belongs_to_something_of_another_key_waits_with_it(open_spool: Open) -> None:
+    """It neither is lost nor holds up the rest."""
+    ours, theirs = open_spool("ours"), open_spool("theirs")
+    placeholder = new_placeholder("instance")
+    creation = Write(Request("POST", "/api/instances", {}, idempotency_key="c"))
+    theirs.keep(creation, placeholder=placeholder)
+    ours.keep(event("of theirs", placeholder))
+    ours.keep(event("ours"))
+    entry = ours.first()
+    assert entry is not None
+
+    assert ours.let_wait_with_its_origin(entry)
+    assert names(drained(ours)) == ["ours"]
+    own = [entry for entry in drained(theirs) if entry.placeholder is None]
+    assert names(own) == ["of theirs"]
+
+
+def opened(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Gets one longer whenever the file is opened from now on."""
+    times: list[None] = []
+    run = spool._database.run
+
+    def counted(work: Callable[[sqlite3.Connection], object]) -> object:
+        times.append(None)
+        return run(work)
+
+    monkeypatch.setattr(spool._database, "run", counted)
+    return times
+
+
+def test_as_long_as_nothing_is_kept_the_file_is_not_opened(
+    spool: Spool, open_spool: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every write asks: a look at the file's times has to do."""
+    spool.keep(event("one"))
+    drained(spool)
+    os.utime(spool.path, (1_000_000, 1_000_000))
+    times = opened(spool, monkeypatch)
+    assert [spool.has_any() for _ in range(100)] == [False] * 100
+    assert len(times) == 1
+    open_spool().keep(event("of another process"))
+
+    assert spool.has_any()
+    assert names(drained(spool)) == ["of another process"]
+
+
+def test_what_another_process_keeps_within_one_step_of_the_clock_is_seen(
+    spool: Spool, open_spool: Open
+) -> None:
+    other = open_spool()
+    spool.keep(event("one"))
+    drained(spool)
+    assert not spool.has_any()
+    before = spool.path.stat()
+    other.keep(event("two"))
+    os.utime(spool.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert spool.path.stat().st_size == before.st_size
+
+    assert spool.has_any()
 
 
 def test_many_processes_and_threads_share_one_spool(open_spool: Open) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from clients.python.tests.conftest import Connect
 from clients.python.tests.supervised import Desk, Run, desk
 
 from holdfast import Client
+from holdfast.spool import Spool
 from interfaces.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Server, cloned, ok
 from tests.support.proxy import HttpWire, http_wire
@@ -91,6 +94,67 @@ def test_the_work_goes_on_while_the_service_is_away_for_a_while(here: Desk, wire
 
     assert run.session()["status"] == "completed"
     assert len(run.events("command_logged")) == 1
+
+
+AGENT = """
+import os, sys
+from holdfast import Client
+from holdfast.spool import Spool
+
+client = Client(lenient=True)
+print("up", os.getpid(), flush=True)
+for line in sys.stdin:
+    if line.strip() == "end":
+        sys.exit()
+    event = "epic_started", {"epic_id": line.strip()}
+    print("unsent" in client.instances.emit(os.environ["HOLDFAST_INSTANCE_ID"], *event), flush=True)
+"""
+
+
+def test_the_end_does_not_overtake_what_the_command_itself_has_kept(
+    here: Desk, wire: HttpWire, connect: Connect, api: Api
+) -> None:
+    """An instance that is closed takes nothing more: all of it would be lost."""
+    run = here.run("--interval", "0.1", command=(sys.executable, "-c", AGENT))
+    run.up()
+    assert run.ask("0") == "False"
+    wire.down()
+    run.warned("cannot be reached")
+    assert [run.ask(f"{number}") for number in range(1, 21)] == ["True"] * 20
+    sender = Spool(Path(os.environ["HOLDFAST_SPOOL_DIR"]), wire.url, api.key)
+    with sender.delivering() as held_up:
+        assert held_up
+        wire.up()
+        beaten = run.session()["last_heartbeat"]
+        eventually(lambda: run.session()["last_heartbeat"] > beaten, "a heartbeat")
+        for number in range(21, 29):
+            run.ask(f"{number}")
+        run.say("end")
+        assert run.end() == 0
+    delivered(connect(wire.url, lenient=True))
+
+    path = f"/api/instances/{run.instance()['instance_id']}/events"
+    events = ok(here.api.get(path, params={"limit": 1000}))["events"]
+    told = [e for e in events if e["event_type"] in ("epic_started", "command_logged")]
+    assert [e["event_data"].get("epic_id") for e in told] == [*map(str, range(29)), None]
+    assert run.instance()["status"] == "closed"
+    assert run.session()["status"] == "completed"
+
+
+def test_a_run_delivers_at_its_end_what_its_command_has_left_behind(
+    here: Desk, wire: HttpWire, api: Api
+) -> None:
+    run = here.run("--interval", "0.1", command=(sys.executable, "-c", AGENT))
+    run.up()
+    wire.down()
+    assert run.ask("0") == "True"
+    wire.up()
+    run.say("end")
+    assert run.end() == 0
+
+    assert len(run.events("epic_started")) == len(run.events("command_logged")) == 1
+    assert run.instance()["status"] == "closed"
+    assert "writes are kept" not in run.told
 
 
 def test_an_end_without_the_service_is_reported_once_by_the_next_run(
