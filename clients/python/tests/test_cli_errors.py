@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast import Client
 from holdfast.cli.app import COMMANDS
 from holdfast.cli.diagnosis import clock
+from holdfast.cli.service import SEND_SECONDS
+from holdfast.request import Request
+from holdfast.transport import Reply, Transport
 from tests.acceptance.serving import Server
 from tests.support.commands import Cli
 
@@ -59,6 +64,17 @@ def test_a_wrong_key_is_said_with_what_to_do(cli: Cli, command: str) -> None:
     assert (ended.code, ended.out) == (5, "")
     assert ended.err.startswith("holdfast: Invalid API key: set HOLDFAST_API_KEY")
     assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["clé", "two\nlines"])
+def test_a_malformed_key_is_said_with_what_to_do(cli: Cli, key: str) -> None:
+    ended = cli("status", HOLDFAST_API_KEY=key)
+
+    assert (ended.code, ended.out) == (5, "")
+    assert ended.err.startswith("holdfast: Malformed API key: set HOLDFAST_API_KEY")
+    assert ended.err.count("\n") == 1
+    code, found = checks(cli, HOLDFAST_API_KEY=key)
+    assert (code, found["service"], found["key"]) == (5, True, False)
 
 
 @pytest.mark.parametrize("command", [*CALLS, "doctor"])
@@ -232,20 +248,129 @@ def test_the_doctor_sees_that_one_s_own_session_is_over(client: Client, cli: Cli
     assert (strange["session"], strange["instance"]) == (False, False)
 
 
-def test_the_doctor_finds_what_waits_in_the_spool_and_sends_it(client: Client, cli: Cli) -> None:
-    agent = client.instances.register("odin")["instance_id"]
-    settings = {"api_key": client.settings.api_key, "retries": 0}
-    with Client(client.settings.url, lenient=True, **settings) as lost:  # type: ignore[arg-type]
-        lost.transport.close()
-        lost.instances.emit(agent, "epic_started", {"epic_id": "e1"})
-    before = client.instances.events(agent)["total_count"]
+@pytest.fixture
+def agent(client: Client) -> str:
+    """An instance whose client could not send what it did last."""
+    instance_id = client.instances.register("odin")["instance_id"]
+    keep(client.settings.url, client.settings.api_key, instance_id)
+    return instance_id
 
+
+def keep(url: str, api_key: str | None, instance_id: str) -> None:
+    """A client finds no way to the service, and ends."""
+    with Client(url, api_key, lenient=True, retries=0) as lost:
+        lost.transport.close()
+        lost.instances.emit(instance_id, "epic_started", {"epic_id": "e1"})
+
+
+def epics(client: Client, instance_id: str) -> int:
+    """How many epics the instance has started."""
+    found = client.instances.events(instance_id, event_type="epic_started")
+    return int(found["total_count"])
+
+
+def test_the_doctor_finds_what_waits_in_the_spool_and_sends_it(
+    client: Client, cli: Cli, agent: str
+) -> None:
     code, found = checks(cli)
     told = cli("doctor").out
+    assert epics(client, agent) == 0
     after, sent = checks(cli, "--send")
 
     assert (code, found["spool"]) == (1, False)
     assert "1 waiting to be sent" in told
     assert "→ send them with `holdfast doctor --send`" in told
     assert (after, sent["spool"]) == (0, True)
-    assert client.instances.events(agent)["total_count"] == before + 1
+    assert epics(client, agent) == 1
+
+
+def test_any_command_first_sends_what_was_kept(client: Client, cli: Cli, agent: str) -> None:
+    """Or finished work whose report still waits would be shown as unfinished."""
+    first, second = cli("status"), cli("status")
+
+    assert epics(client, agent) == 1
+    assert (first.code, first.err) == (
+        0,
+        "holdfast: sent 1 write that had waited for the service\n",
+    )
+    assert (second.code, second.err) == (0, "")
+
+
+def test_an_item_whose_completion_waits_is_not_claimed_by_another(client: Client, cli: Cli) -> None:
+    holder = client.sessions.create("odin", "laptop")["session_id"]
+    rival = client.sessions.create("thor", "laptop")["session_id"]
+    client.claims.take("A", session_id=holder)
+    with Client(client.settings.url, client.settings.api_key, lenient=True, retries=0) as lost:
+        lost.transport.close()
+        lost.work_items.complete("A", session_id=holder)
+
+    ended = cli("claim", "A", "--session", rival)
+    assert ended.code == 3
+    assert "The work item is completed already." in ended.err
+    assert client.work_items.get("A")["status"] == "completed"
+
+
+def test_what_cannot_be_sent_before_a_command_is_told_with_why(cli: Cli) -> None:
+    keep(NOBODY, "key", "odin-PS-000000")
+    ended = cli("status", HOLDFAST_URL=NOBODY, HOLDFAST_API_KEY="key")
+
+    assert ended.code == 6
+    first, second = ended.err.splitlines()
+    assert first.startswith(f"holdfast: 1 write still kept: {NOBODY} cannot be reached")
+    assert "holdfast-server serve" in second
+    told = cli("status", "--json", HOLDFAST_URL=NOBODY, HOLDFAST_API_KEY="key")
+    assert told.error()["code"] == "unreachable"
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_service_that_hangs_does_not_hold_up_a_command_over_what_is_kept(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    send = Transport.send
+
+    def noted(self: Transport, request: Request, **options: Any) -> Reply:
+        if request.method == "POST":
+            waited.append(options["timeout"])
+        return send(self, request, **options)
+
+    monkeypatch.setattr(Transport, "send", noted)
+    assert cli("status").code == 0
+
+    assert waited
+    assert max(waited) <= SEND_SECONDS
+
+
+def test_the_doctor_gives_what_waits_for_another_key_to_this_one_if_a_person_says_so(
+    client: Client, cli: Cli, agent: str
+) -> None:
+    client.flush()
+    with Client(client.settings.url, "mistyped", lenient=True) as mistaken:
+        mistaken.instances.emit(agent, "epic_started", {"epic_id": "e2"})
+        key_id = mistaken.spool.key_id
+    told = cli("doctor", HOLDFAST_API_KEY="mistyped").out
+    assert f"set the right one, then `holdfast doctor --adopt {key_id}`" in told
+    code, found = checks(cli)
+    told = cli("doctor", "--send").out
+
+    assert (code, found["spool"], found["other key"]) == (1, True, False)
+    assert f"1 written under the API key {key_id}" in told
+    assert f"`holdfast doctor --adopt {key_id}`" in told
+    assert epics(client, agent) == 1
+    assert checks(cli, "--adopt", "nobody's")[0] == 1
+    told = cli.ok("doctor", "--adopt", key_id)
+    assert f"1 that waited for the API key {key_id} go under this one" in told
+    assert epics(client, agent) == 2
+
+
+def test_the_doctor_sees_that_nothing_can_be_kept(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "no folder"
+    folder.write_text("but a file")
+    code, found = checks(cli, HOLDFAST_SPOOL_DIR=str(folder))
+    told = cli("doctor", HOLDFAST_SPOOL_DIR=str(folder))
+
+    assert (code, found["spool"]) == (1, False)
+    assert f"nothing can be kept in {folder}" in told.out
+    assert "→ make room or mend it, or set HOLDFAST_SPOOL_DIR" in told.out
+    assert told.err == ""
+    assert cli.ok("status", HOLDFAST_SPOOL_DIR=str(folder))

@@ -285,6 +285,37 @@ def test_with_a_key_that_the_service_does_not_know_a_claimed_command_is_not_star
     assert "HOLDFAST_API_KEY" in run.told
 
 
+def test_what_is_kept_from_before_does_not_say_that_the_work_goes_on(
+    here: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(here.api, "key", "nobody-s")
+    with Client(here.url, "nobody-s", lenient=True) as before:
+        before.instances.register("odin")
+    run = here.run("--claim", name("item"))
+
+    assert run.end() == 5
+    kept, refused = run.told.splitlines()
+    assert kept.startswith("holdfast: 1 write still kept: Invalid API key")
+    assert refused.startswith("holdfast: Invalid API key: set HOLDFAST_API_KEY")
+
+
+def test_a_claim_is_decided_after_what_the_last_holder_has_kept(api: Api, tmp_path: Path) -> None:
+    """The holder has ended; only its report still waits."""
+    item = name("item")
+    with http_wire(str(api.base_url)) as wire, desk(api, tmp_path / "work", wire.url) as here:
+        first = here.run("--claim", item)
+        first.up()
+        wire.down()
+        first.say("5")
+        assert first.end() == 5
+        wire.up()
+        second = here.run("--claim", item)
+        second.up()
+        assert claim(api, item)["holder"] == second.session()["session_id"]
+        second.say("0")
+        assert second.end() == 0
+
+
 def test_a_stale_fence_is_what_a_guard_of_the_command_sees(hasty: Desk) -> None:
     """HOLDFAST_FENCE is good for ``verify``: refused once the item has moved on."""
     item = name("item")

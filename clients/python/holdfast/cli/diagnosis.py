@@ -18,6 +18,7 @@ from holdfast.errors import HoldfastError, NotFound, Unauthorized, Unavailable
 
 if TYPE_CHECKING:
     from holdfast.client import Client
+    from holdfast.spool import OtherKey
 
 # Ages are computed by the service; times of day are shown by this machine's clock.
 CLOCK_SECONDS = 5.0
@@ -39,6 +40,14 @@ def doctor(
     send: Annotated[
         bool, typer.Option("--send", help="Send what waits in the spool, if the service answers.")
     ] = False,
+    adopt: Annotated[
+        str | None,
+        typer.Option(
+            "--adopt",
+            metavar="ID",
+            help="Send under the present API key also what waits for the key with this id.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the way to the service, and say what to mend.
@@ -49,7 +58,7 @@ def doctor(
     from holdfast.client import Client
 
     with exit_code(as_json), Client(retries=0) as client:
-        checks = [*_checks(client, send)]
+        checks = [*_checks(client, send, adopt)]
     if as_json:
         print_json({"ok": all(check.ok for check in checks), "checks": [*map(_told, checks)]})
     else:
@@ -61,17 +70,27 @@ def doctor(
         raise typer.Exit(worst)
 
 
-def _checks(client: Client, send: bool) -> Iterator[Check]:
+def _checks(client: Client, send: bool, adopt: str | None) -> Iterator[Check]:
     source = "HOLDFAST_URL" if os.environ.get("HOLDFAST_URL", "").strip() else "the default"
     yield Check("address", True, f"{client.settings.url} ({source})")
     yield (reached := _reached(client))
+    admitted = reached
     if reached.ok:
         yield _clock(client)
         yield _versions(client)
         yield (admitted := _key(client))
         if admitted.ok:
             yield from _own(client)
-    yield _spool(client, reached.ok, send)
+    trouble = client.spool.trouble()
+    if trouble is not None:
+        yield _unusable(client, trouble)
+        return
+    is_admitted = reached.ok and admitted.ok
+    if adopt is not None:
+        yield _adoption(client, adopt, is_admitted)
+    yield _spool(client, reached.ok, is_admitted, send or adopt is not None)
+    for other in client.spool.other_keys():
+        yield _other_key(other)
 
 
 def _reached(client: Client) -> Check:
@@ -147,23 +166,58 @@ def _alive(kind: str, an_id: str, ask: Callable[[str], str]) -> Check:
     return Check(kind, True, f"{an_id} is {how}")
 
 
-def _spool(client: Client, reached: bool, send: bool) -> Check:
+def _unusable(client: Client, trouble: str) -> Check:
+    found = f"nothing can be kept in {client.spool.path}: {trouble}"
+    advice = "make room or mend it, or set HOLDFAST_SPOOL_DIR to a folder that can be written"
+    return Check("spool", False, found, advice)
+
+
+def _adoption(client: Client, key_id: str, is_admitted: bool) -> Check:
+    """A person says that what was kept under another key belongs where the present one leads."""
+    if not is_admitted:
+        found = f"what waits for the API key {key_id} was left there"
+        return Check("adopt", False, found, "first set HOLDFAST_API_KEY to a valid key")
+    count = client.spool.adopt(key_id)
+    if not count:
+        found = f"nothing waits for the API key {key_id}"
+        return Check("adopt", False, found, "its id is one of those listed below, if there are any")
+    return Check("adopt", True, f"{count} that waited for the API key {key_id} go under this one")
+
+
+def _spool(client: Client, is_reached: bool, is_admitted: bool, send: bool) -> Check:
     """What lenient clients could not send (and keep on disk) until now."""
-    if not client.spool.path.exists():
-        return Check("spool", True, "nothing waits to be sent")
-    if send and reached:
+    if send and is_admitted:
         client.flush(SEND_SECONDS)
-    kept, of_other_keys, refused = client.spool.stats()
-    waiting = [(kept, "to be sent"), (of_other_keys, "for another API key")]
-    found = [f"{count} waiting {what}" for count, what in waiting if count]
+    kept, _, refused = client.spool.stats()
+    found = [f"{kept} waiting to be sent"] if kept else []
     if refused:
         found.append(f"{refused} refused by the service within the last month")
     where = f"{', '.join(found)}, in {client.spool.path}" if found else "nothing waits to be sent"
-    if kept and reached:
-        return Check("spool", False, where, "send them with `holdfast doctor --send`")
-    if kept:
-        return Check("spool", False, where, "they are sent once the service is back")
-    return Check("spool", True, where)
+    if not kept:
+        return Check("spool", True, where)
+    if is_admitted:
+        advice = "send them with `holdfast doctor --send`"
+    elif is_reached:
+        advice = (
+            "they are sent once this key is valid; if it is the wrong one, set the right one, then"
+            f" `holdfast doctor --adopt {client.spool.key_id}`"
+        )
+    else:
+        advice = "they are sent once the service is back"
+    return Check("spool", False, where, advice)
+
+
+def _other_key(other: OtherKey) -> Check:
+    from holdfast.spool import NO_KEY
+
+    since = datetime.fromtimestamp(other.since).astimezone().isoformat(" ", "minutes")
+    key = "no API key" if other.key_id == NO_KEY else f"the API key {other.key_id}"
+    advice = (
+        "a client with that key sends them; if they belong where the present key leads:"
+        f" `holdfast doctor --adopt {other.key_id}`"
+    )
+    found = f"{other.writes} written under {key}, the first at {since}"
+    return Check("other key", False, found, advice)
 
 
 def _told(check: Check) -> dict[str, object]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -25,6 +25,12 @@ def exit_code(as_json: bool = False) -> Iterator[None]:
     except HoldfastError as error:
         print(dumped(described(error)) if as_json else told(error), file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
+
+
+def note(line: str) -> None:
+    """A line on stderr for people, if there still is anything that shows it."""
+    with suppress(OSError):
+        print(f"holdfast: {safe(line)}", file=sys.stderr, flush=True)
 
 
 def told(error: HoldfastError) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.failing import exit_code, told
-from holdfast.cli.text import safe
+from holdfast.cli.failing import note, told
+from holdfast.cli.service import connected
 from holdfast.errors import Conflict
 
 if TYPE_CHECKING:
@@ -128,8 +127,7 @@ def run(
     policy = _policy(restart, backoff)
     # What a person has to know of heartbeats the supervisor says itself.
     logging.getLogger("holdfast.heartbeat").setLevel(logging.ERROR)
-    with exit_code():
-        from holdfast.client import Client
+    with connected(lenient=True, retries=RETRIES, patience=PATIENCE_SECONDS) as client:
         from holdfast.git import WorkingCopy
         from holdfast.run_record import Run
         from holdfast.supervisor import Supervisor
@@ -150,12 +148,11 @@ def run(
             grace=grace,
             interval=interval,
         )
-        with Client(lenient=True, retries=RETRIES, patience=PATIENCE_SECONDS) as client:
-            try:
-                code = Supervisor(client, plan, _tell).run()
-            except Conflict as refusal:
-                _tell_refusal(refusal)
-                code = refusal.exit_code
+        try:
+            code = Supervisor(client, plan, note).run()
+        except Conflict as refusal:
+            _tell_refusal(refusal)
+            code = refusal.exit_code
     raise typer.Exit(code)
 
 
@@ -176,11 +173,5 @@ def _tell_refusal(refusal: Conflict) -> None:
         return queue.rejected(err(), refusal)
     print(told(refusal), file=sys.stderr)
     if refusal.code in PLACE_TAKEN:
-        _tell("--slot N gives this one a place of its own, --replace takes that one's place")
+        note("--slot N gives this one a place of its own, --replace takes that one's place")
     return None
-
-
-def _tell(line: str) -> None:
-    # The terminal belongs to the command; it may have gone.
-    with suppress(OSError):
-        print(f"holdfast: {safe(line)}", file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cli.failing import exit_code
+from holdfast.cli.failing import exit_code, note
 from holdfast.cli.screen import progress
 
 if TYPE_CHECKING:
@@ -15,18 +15,50 @@ if TYPE_CHECKING:
 # A person is waiting: one more attempt, soon.
 RETRIES = 1
 PATIENCE_SECONDS = 5.0
+# What was kept while the service was away goes first, but nobody waits for it for long.
+SEND_SECONDS = 2.0
 FARTHEST_POSITION = 1 << 53
 
 
 @contextmanager
 def connected(
-    as_json: bool = False, *, retries: int = RETRIES, patience: float = PATIENCE_SECONDS
+    as_json: bool = False,
+    *,
+    lenient: bool = False,
+    retries: int = RETRIES,
+    patience: float = PATIENCE_SECONDS,
 ) -> Iterator[Client]:
-    """A client; what goes wrong is told, and ends the command with its exit code."""
+    """A client; what goes wrong is told, and ends the command with its exit code.
+
+    What others on this machine have kept is sent first: finished work whose report still waits
+    would be shown as unfinished, and taken over.
+    """
     from holdfast.client import Client
 
-    with exit_code(as_json), Client(retries=retries, patience=patience) as client:
+    with (
+        exit_code(as_json),
+        Client(lenient=lenient, retries=retries, patience=patience) as client,
+    ):
+        told = _send_kept(client)
+        if told and not as_json:
+            note(told)
         yield client
+
+
+def _send_kept(client: Client) -> str | None:
+    """What a person should know of it."""
+    if not client.spool.has_any():
+        return None
+    if client.delivery.flush(SEND_SECONDS, patient=False):
+        sent = client.delivery.sent
+        return f"sent {_counted(sent)} that had waited for the service" if sent else None
+    error = client.outage.error
+    why = error.message if error else "there was no time to send them all"
+    return f"{_counted(client.spool.stats().kept)} still kept: {why}"
+
+
+def _counted(writes: int) -> str:
+    return "1 write" if writes == 1 else f"{writes} writes"
 
 
 def gathered(
