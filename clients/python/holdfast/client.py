@@ -187,7 +187,7 @@ class Client:
             return self.recorder.record(write)
         if self.lenient:
             # What is to be decided now may depend on what was kept before.
-            self.recorder.catch_up()
+            self.delivery.flush(QUEUE_SECONDS, patient=False)
         return self.send(write.request)
 
     def send(self, request: Request, *, retries: int | None = None) -> Any:

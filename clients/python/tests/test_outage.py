@@ -486,6 +486,17 @@ def test_a_sign_of_life_for_what_is_not_recorded_yet_has_it_recorded(
 
 
 @pytest.mark.usefixtures("looks_rarely")
+def test_a_claim_is_decided_after_what_was_kept(lenient: Client, wire: HttpWire) -> None:
+    done, todo = (lenient.sessions.create(name, "laptop")["session_id"] for name in ("a", "b"))
+    lenient.claims.take("parser", session_id=done)
+    wire.down()
+    lenient.sessions.complete(done)
+    wire.up()
+
+    assert lenient.claims.take("parser", session_id=todo)["session_id"] == todo
+
+
+@pytest.mark.usefixtures("looks_rarely")
 def test_a_client_that_ends_tries_once_more(
     lenient: Client, wire: HttpWire, api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -281,12 +281,13 @@ def test_what_was_asked_before_stdin_ended_is_still_answered(piped: Piped) -> No
     assert json.loads(pipes.end())["id"] == 1
 
 
-def test_an_invalid_key_is_told_with_what_to_do(piped: Piped) -> None:
-    pipes = piped(key="nobody-s")
+@pytest.mark.parametrize(("key", "what"), [("nobody-s", "Invalid"), ("clé", "Malformed")])
+def test_an_invalid_key_is_told_with_what_to_do(piped: Piped, key: str, what: str) -> None:
+    pipes = piped(key=key)
     pipes.send(initialize(1, "2025-06-18"))
     error = pipes.answer()["error"]
 
-    assert "Invalid API key" in error["message"]
+    assert f"{what} API key" in error["message"]
     assert "HOLDFAST_API_KEY" in error["message"]
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,22 @@ def test_the_work_goes_on_while_the_service_is_away_for_a_while(here: Desk, wire
     assert len(run.events("command_logged")) == 1
 
 
+@contextmanager
+def nobody_sending(spool: Spool) -> Iterator[None]:
+    """Within the block everything that is kept stays where it is."""
+
+    def held_up() -> bool:
+        with ExitStack() as attempt:
+            if attempt.enter_context(spool.delivering()):
+                block.enter_context(attempt.pop_all())
+                return True
+        return False
+
+    with ExitStack() as block:
+        eventually(held_up, "a moment at which nobody sends")
+        yield
+
+
 AGENT = """
 import os, sys
 from holdfast import Client
@@ -121,9 +138,7 @@ def test_the_end_does_not_overtake_what_the_command_itself_has_kept(
     wire.down()
     run.warned("cannot be reached")
     assert [run.ask(f"{number}") for number in range(1, 21)] == ["True"] * 20
-    sender = Spool(Path(os.environ["HOLDFAST_SPOOL_DIR"]), wire.url, api.key)
-    with sender.delivering() as held_up:
-        assert held_up
+    with nobody_sending(Spool(Path(os.environ["HOLDFAST_SPOOL_DIR"]), wire.url, api.key)):
         wire.up()
         beaten = run.session()["last_heartbeat"]
         eventually(lambda: run.session()["last_heartbeat"] > beaten, "a heartbeat")
