@@ -424,7 +424,11 @@ def test_new_work_does_not_overtake_what_is_kept(lenient: Client, wire: HttpWire
 
 
 def test_new_work_of_another_process_does_not_overtake_it_either(
-    lenient: Client, connect: Connect, wire: HttpWire, api: Api
+    lenient: Client,
+    connect: Connect,
+    wire: HttpWire,
+    api: Api,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has seen nothing of the outage, and kept nothing itself."""
     agent = lenient.instances.register("odin")["instance_id"]
@@ -437,8 +441,12 @@ def test_new_work_of_another_process_does_not_overtake_it_either(
         wire.up()
         supervisor.instances.emit(agent, "epic_started", {"epic_id": "second"})
         # The row does not move: whoever has waited for it once does not wait again.
-        for name in ("third", "fourth"):
-            supervisor.instances.emit(agent, "epic_started", {"epic_id": name})
+        waited: list[float] = []
+        with monkeypatch.context() as noting:
+            noting.setattr(supervisor.delivery, "flush", lambda s, **_: waited.append(s))
+            for name in ("third", "fourth"):
+                supervisor.instances.emit(agent, "epic_started", {"epic_id": name})
+        assert waited == []
     supervisor.instances.close(agent)
     eventually(lambda: sent(lenient))
 
@@ -467,6 +475,22 @@ def test_whoever_learns_that_the_service_is_back_sends_what_others_have_kept(
     wire.up()
     assert supervisor.sessions.list()["total_count"] == 0
     eventually(lambda: sent(supervisor))
+
+    assert epics(api, agent) == ["e"]
+
+
+def test_whoever_speaks_with_the_service_sends_what_an_ended_process_has_left(
+    client: Client, connect: Connect, api: Api
+) -> None:
+    """It has seen nothing of the outage itself, and has nothing to record."""
+    agent = client.instances.register("odin")["instance_id"]
+    watching, ended = connect(lenient=True), connect(lenient=True, retries=0)
+    ended.transport.close()
+    ended.instances.emit(agent, "epic_started", {"epic_id": "e"})
+    ended.close()
+    assert watching.spool.has_any()
+    watching.sessions.list()
+    eventually(lambda: sent(watching))
 
     assert epics(api, agent) == ["e"]
 
@@ -606,3 +630,21 @@ def test_what_may_have_arrived_under_another_key_is_not_recorded_twice(
             assert new.flush()
 
         assert epics(api, agent) == ["lost-on-the-way", "never sent"]
+
+
+def test_what_waits_for_another_key_does_not_hold_up_what_can_be_sent(
+    connect: Connect, server: Server, api: Api
+) -> None:
+    """An id from before the key was set right: what is said of it waits with it."""
+    with Client(server.url, "wrong-key", lenient=True) as refused:
+        early = refused.instances.register("odin")["instance_id"]
+    client = connect(lenient=True)
+    client.instances.emit(early, "epic_started", {"epic_id": "of the early one"})
+    late = client.instances.register("thor")["instance_id"]
+    assert client.flush()
+    assert only(api, "instance")["instance_id"] == client.spool.real(late)
+    client.spool.adopt(refused.spool.key_id)
+    assert client.flush()
+
+    assert epics(api, str(client.spool.real(early))) == ["of the early one"]
+    assert client.spool.refused() == []
