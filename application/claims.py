@@ -54,6 +54,10 @@ class ReleaseClaim(ForHolder):
     fence: FenceNumber | None = None
 
 
+class ProveFence(Command):
+    """Nothing but the fence that it comes with, on behalf of what takes several commands."""
+
+
 class VerifyFence(Command):
     """Whether a claim is still held under a fence, for guards outside of the service."""
 
@@ -91,6 +95,7 @@ def release_claim(work: Work, command: ReleaseClaim) -> Reply:
     claim = work.load(Claim, command.item_id)
     claimer = claimer_of(work, command)
     claim.require_claimed_once()
+    claimer.require_writable()
     require_held_by(work, claim, claimer, command.fence)
     release(work, claim, claimer)
     return Reply(view(claim))
@@ -102,6 +107,11 @@ def verify_fence(work: Work, command: VerifyFence) -> Reply:
     claim.require_claimed_once()
     claim.require_fence(command.fence)
     return Reply({"valid": True, **view(claim)})
+
+
+def prove_fence(work: Work, command: ProveFence) -> Reply:
+    """Nothing: a stale fence was refused before."""
+    return Reply({})
 
 
 def fenced(handler: Handler) -> Handler:
@@ -191,5 +201,6 @@ def take(
 HANDLERS: Mapping[type, Handler] = {
     ClaimItem: claim_item,
     ReleaseClaim: release_claim,
+    ProveFence: prove_fence,
     VerifyFence: verify_fence,
 }

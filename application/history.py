@@ -6,6 +6,7 @@ same events give the same state, and a point in a long stream is as near as one 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -55,6 +56,10 @@ class History:
     ) -> list[Recorded]:
         """The namespace's events after a position, in commit order."""
         return self._store.read_log(namespace, after=position, limit=limit, types=types)
+
+    def head(self, namespace: str) -> int:
+        """The position of the namespace's last event; 0 when there is none."""
+        return self._store.head(namespace)
 
     def first(self, namespace: str, stream_id: str) -> Recorded:
         """The event that a stream began with."""
@@ -135,13 +140,32 @@ class History:
 
 
 def changed(old: Json, new: Json) -> Json:
-    """What differs between two states: dotted path to the old and the new value."""
-    before, after = _flat(old), _flat(new)
-    return {
-        path: [before.get(path), after.get(path)]
-        for path in sorted(before.keys() | after.keys())
-        if not _same(before.get(path), after.get(path))
-    }
+    """What differs between two states: dotted path to the old and the new value.
+
+    A name that has a dot itself, or is empty, stands in quotes: ``epics."v1.2".number``.
+    """
+    found: Json = {}
+    _compare(old, new, "", found)
+    return dict(sorted(found.items()))
+
+
+def _compare(old: Json, new: Json, prefix: str, found: Json) -> None:
+    for name in old.keys() | new.keys():
+        path = f"{prefix}{_step(name)}"
+        before, after = old.get(name), new.get(name)
+        if _is_tree(before, after) and _is_tree(after, before):
+            _compare(before or {}, after or {}, f"{path}.", found)
+        elif not _same(before, after):
+            found[path] = [before, after]
+
+
+def _is_tree(value: object, beside: object) -> bool:
+    """Whether to look into an object, beside another or beside nothing."""
+    return isinstance(value, dict) or (value is None and isinstance(beside, dict) and bool(beside))
+
+
+def _step(name: str) -> str:
+    return name if name and not set(name) & {".", '"'} else json.dumps(name, ensure_ascii=False)
 
 
 def _same(one: object, other: object) -> bool:
@@ -154,17 +178,6 @@ def _same(one: object, other: object) -> bool:
         case dict(), dict():
             return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
     return one == other
-
-
-def _flat(state: Json, prefix: str = "") -> Json:
-    flat: Json = {}
-    for name, value in state.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{path}.")
-        else:
-            flat[path] = value
-    return flat
 
 
 def _class_of(stream_id: str) -> type[Aggregate]:

@@ -10,6 +10,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
 from application.fields import Command, Id, Integer, Metadata, Name, Number, Text
+from application.findings import findings
 from application.holdings import grant, prepare_holdings, release_all
 from application.instance_view import view
 from application.work import Handler, Reply, Work
@@ -90,7 +91,7 @@ class RegisterInstance(Command):
     name: Name | None = None
     scope: Scope = "project"
     parent_id: Id | None = None
-    tags: Annotated[list[Tag], Field(max_length=50)] = Field(default_factory=list)
+    tags: Annotated[list[Tag], Field(max_length=50)] | None = None
     hostname: Name | None = None
     tty: Name | None = None
     codebase: Name | None = None
@@ -128,7 +129,7 @@ class EmitEvent(Command):
     instance_id: str
     event_type: Id
     event_data: Metadata
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: Metadata | None = None
 
 
 class CreateCheckpoint(Command):
@@ -181,7 +182,7 @@ def register(work: Work, command: RegisterInstance) -> Reply:
         scope=command.scope,
         name=command.name,
         parent_id=command.parent_id,
-        tags=list(command.tags) or None,
+        tags=list(command.tags or ()) or None,
         hostname=command.hostname,
         tty=command.tty,
         codebase=command.codebase,
@@ -222,14 +223,15 @@ def beat(work: Work, command: BeatInstance) -> Reply:
 def emit(work: Work, command: EmitEvent) -> Reply:
     """201 with the event's id and sequence number."""
     event_type = _catalogued(command.event_type)
-    reserved = RESERVED_METADATA & command.metadata.keys()
+    tags = command.metadata or {}
+    reserved = RESERVED_METADATA & tags.keys()
     if reserved:
         raise InvalidInput.of_fields(
             [{"field": f"metadata.{name}", "message": "is reserved"} for name in sorted(reserved)]
         )
     data = _validated(event_type, command.event_data)
     instance = work.load(Instance, command.instance_id)
-    work.tags = dict(command.metadata)
+    work.tags = dict(tags)
     if event_type != command.event_type:
         work.tags["submitted_type"] = command.event_type
     event = instance.record_work(work.now, event_type, data)
@@ -390,17 +392,7 @@ def _validated(event_type: str, data: Json) -> Json:
     try:
         payload = catalogue.CATALOGUE[event_type].model_validate(data)
     except ValidationError as e:
-        raise InvalidInput.of_fields(
-            [
-                {
-                    "field": ".".join(("event_data", *(str(part) for part in found["loc"]))),
-                    "message": "is required"
-                    if found["type"] == "missing"
-                    else found["msg"].removeprefix("Value error, "),
-                }
-                for found in e.errors(include_url=False, include_context=False)
-            ]
-        ) from None
+        raise InvalidInput.of_fields(findings(e, within=("event_data",))) from None
     stored: Json = payload.model_dump(exclude_unset=True)
     return stored
 

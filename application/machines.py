@@ -22,7 +22,7 @@ class RegisterMachine(Command):
     hostname: Id
     docker_slots: Slots
     machine_id: Id | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: Metadata | None = None
     active_sessions: Found[list[str]] = Field(default_factory=list)
 
 
@@ -51,7 +51,9 @@ def register(work: Work, command: RegisterMachine) -> Reply:
     else:
         machine = work.load(Machine, command.machine_id)
     status = 200 if machine.is_known else 201
-    machine.register(work.now, command.hostname, _distinct(command.docker_slots), command.metadata)
+    machine.register(
+        work.now, command.hostname, _distinct(command.docker_slots), command.metadata or {}
+    )
     return Reply(view(machine, command.active_sessions), status)
 
 

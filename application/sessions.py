@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import uuid4
 
-from pydantic import Field, StrictBool
+from pydantic import StrictBool
 
 from application.claim_view import lost_item
 from application.fields import Command, Id, Metadata, Name, Slot, StallThreshold, Text
@@ -24,7 +24,7 @@ class CreateSession(Command):
     project_id: Id
     machine_id: Id
     docker_slot: Slot | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: Metadata | None = None
     instance_id: Id | None = None
     hostname: Name | None = None
     tty: Name | None = None

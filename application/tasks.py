@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import uuid4
 
-from pydantic import Field
-
 from application.fields import Command, Found, Id, Metadata, Name, Text
 from application.session_view import task_view
 from application.work import Handler, Reply, Work
@@ -22,7 +20,7 @@ class CreateTask(Command):
     project_id: Id
     task_name: Name
     github_issue_id: Id | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: Metadata | None = None
 
 
 class UpdateTask(Command):

@@ -81,6 +81,7 @@ def complete(work: Work, command: CompleteItem) -> Reply:
     claim = work.load(Claim, command.item_id)
     claimer = claimer_of(work, command)
     claim.require_listed()
+    claimer.require_writable()
     claim.require_open()
     require_held_by(work, claim, claimer, command.fence)
     claim.complete(work.now)

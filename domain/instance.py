@@ -193,7 +193,7 @@ class ParentChanged(InstanceEvent):
 
 
 class RestartRequested(InstanceEvent):
-    """Whoever supervises the process should start it again (spec 4)."""
+    """Whoever supervises the process should start it again."""
 
     event_type = "restart_requested"
     attempt: int

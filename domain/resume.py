@@ -115,10 +115,11 @@ def tests_not_passing(instance: Instance) -> Iterator[Finding]:
             if not count:
                 text = f"Epic {name}: {_tests(kind)} failed; make them pass."
             elif counted is None:
-                text = f"Epic {name}: {count} {_tests(kind)} not passing; {_repair(count)}."
+                what = _tests(kind, count)
+                text = f"Epic {name}: {count} {what} not passing; {_repair(count)}."
             else:
-                of = f"{count} of {counted[1]}"
-                text = f"Epic {name}: {of} {_tests(kind)} not passing; {_repair(count)}."
+                of = f"{count} of {counted[1]} {_tests(kind, counted[1])}"
+                text = f"Epic {name}: {of} not passing; {_repair(count)}."
             yield text, run.evidence
 
 
@@ -258,7 +259,7 @@ def _in_a_sentence(epic: Epic, tests: Results) -> Iterator[str]:
     elif tests.passed is not None:
         yield f"{tests.passed} tests passed."
     elif tests.failed:
-        yield f"{tests.failed} {'test' if tests.failed == 1 else 'tests'} not passing."
+        yield f"{tests.failed} {_tests('', tests.failed)} not passing."
     yield from (
         f"{_tests(kind).capitalize()} {'passed' if run.has_passed else 'failed'}."
         for kind, run in epic.runs.items()
@@ -284,8 +285,9 @@ def _stopped(sentence: str) -> str:
     return sentence if sentence.endswith((".", "!", "?", "…")) else f"{sentence}."
 
 
-def _tests(kind: str) -> str:
-    return f"{quoted(kind)} tests" if kind else "tests"
+def _tests(kind: str, count: int = 2) -> str:
+    noun = "test" if count == 1 else "tests"
+    return f"{quoted(kind)} {noun}" if kind else noun
 
 
 def _repair(count: int) -> str:

@@ -219,6 +219,7 @@ class Session(Holder):
                 f"A {self.status} session cannot fail.",
                 details={"from": self.status, "to": "failed"},
             )
+        self.require_writable()
         for task in self.tasks_in("in_progress"):
             self.record(
                 TaskFailed,
@@ -236,6 +237,7 @@ class Session(Holder):
                 f"A {self.status} session cannot stall.",
                 details={"from": self.status, "to": "stalled"},
             )
+        self.require_writable()
         if self.status != "stalled":
             self.record(SessionStalled, at, reason="marked", age_ms=self._gap_ms(at))
 

@@ -32,8 +32,9 @@ class Run:
     failed: int | None = None
     total: int | None = None
     evidence: list[int] = field(default_factory=list)
-    # The number of a start after which no result came.
+    # The number of a start after which no result came, and how many tests it said there are.
     begun: int | None = None
+    announced: int | None = None
 
     @property
     def has_result(self) -> bool:
@@ -57,7 +58,9 @@ class Run:
     def end(self, number: int, has_passed: bool, data: Json) -> None:
         """Note a result. Failures told apart, after the passes of the same run, complete it."""
         passed, failed, total = _counts(data)
-        self.begun, begun = None, self.begun
+        if total is None and passed is not None and failed is None:
+            total = self.announced
+        self.begun, self.announced, begun = None, None, self.begun
         only_passes = self.has_passed and self.passed is not None and begun is None
         only_passes = only_passes and self.failed is None and self.total is None
         if only_passes and not has_passed and failed is not None and passed is total is None:
@@ -196,7 +199,7 @@ class Standing:
         kind = data.get("test_type") or ""
         run = runs.pop(kind, Run())
         if event_type == "test_started":
-            run.begun = number
+            run.begun, run.announced = number, _count(data.get("total_count"))
         else:
             run.end(number, event_type == "test_passed", data)
         _keep(runs, kind, run)

@@ -32,7 +32,8 @@ Integer = Annotated[int, BeforeValidator(_a_number)]
 Count = Annotated[int, BeforeValidator(_a_number), Field(ge=0)]
 Amount = Annotated[int | float, BeforeValidator(_a_number), Field(ge=0)]
 Percent = Annotated[int | float, BeforeValidator(_a_number), Field(ge=0, le=100)]
-Fraction = Annotated[int | float, BeforeValidator(_a_number), Field(ge=0, le=1)]
+# What is told in one text, in a list, or in objects of the teller's own.
+Told = str | list[Any]
 
 
 class WorkEvent(BaseModel):
@@ -98,11 +99,11 @@ class EpicCompleted(EpicEvent):
     """An epic was completed."""
 
     duration_hours: Amount | None = None
-    files_changed: Count | None = None
+    files_changed: Count | list[str] | None = None
     tests_passed: Count | None = None
     pr_url: str | None = None
-    validation_confidence: Fraction | None = None
-    issues_encountered: list[str] | None = None
+    validation_confidence: Amount | None = None
+    issues_encountered: Told | None = None
 
 
 class EpicFailed(EpicEvent):
@@ -110,7 +111,7 @@ class EpicFailed(EpicEvent):
 
     reason: str | None = None
     duration_hours: Amount | None = None
-    issues_encountered: list[str] | None = None
+    issues_encountered: Told | None = None
 
 
 # Testing
@@ -151,7 +152,7 @@ class TestFailed(TestEvent):
     coverage_percent: Percent | None = None
     duration_seconds: Amount | None = None
     error_message: str | None = None
-    failures: list[str] | None = None
+    failures: Told | None = None
 
 
 class ValidationEvent(WorkEvent):
@@ -159,7 +160,7 @@ class ValidationEvent(WorkEvent):
 
     category = "testing"
     epic_id: str | None = None
-    confidence: Fraction | None = None
+    confidence: Amount | None = None
     validator: str | None = None
 
 
@@ -173,7 +174,7 @@ class ValidationFailed(ValidationEvent):
     """A validation of finished work found something."""
 
     reason: str | None = None
-    issues: list[str] | None = None
+    issues: Told | None = None
 
 
 # Git
@@ -192,7 +193,7 @@ class CommitCreated(GitEvent):
 
     commit: Text
     message: str | None = None
-    files_changed: Count | None = None
+    files_changed: Count | list[str] | None = None
 
 
 class PrCreated(GitEvent):
@@ -310,7 +311,7 @@ class TaskSpawned(PlanningEvent):
     """A task was given to another worker."""
 
     task_name: Text
-    task_id: str | None = None
+    task_id: str | Integer | None = None
     epic_id: str | None = None
     assigned_to: str | None = None
 
@@ -319,8 +320,8 @@ class PrdUpdated(PlanningEvent):
     """A requirements document changed."""
 
     epic_id: Text
-    version: str | None = None
-    changes: list[str] | None = None
+    version: str | Amount | None = None
+    changes: Told | None = None
 
 
 def _leaves(cls: type[WorkEvent]) -> list[type[WorkEvent]]:

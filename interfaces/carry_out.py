@@ -11,12 +11,13 @@ import orjson
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from application.claims import ProveFence
 from application.fields import FoundMark
 from application.idempotency import KeepReply, NothingKept, RecallReply
 from application.work import Context, Outcome, Outdated
 from domain.errors import FieldError, InvalidInput, NotFound, SessionNotFound, TaskNotFound
 from interfaces import errors
-from interfaces.operations import Operation, Services
+from interfaces.operations import ActionParams, Operation, Services
 from projections.reads import Freshness, freshness
 
 # How often what a command needs is found anew when others were faster with all that was found.
@@ -132,13 +133,16 @@ class Undertaking:
         value = await self.operation.query(self._services, namespace, params)
         return Answer(_dumped(value), fresh.lag)
 
-    async def action(self, params: BaseModel, context: Context) -> Outcome:
+    async def action(self, params: ActionParams, context: Context) -> Outcome:
         """Do what takes many commands, once for each idempotency key."""
         if context.idempotency is not None:
             try:
                 return await self._services.submit(RecallReply(), context)
             except NothingKept:
                 pass
+        if params.claim is not None:
+            fence = ProveFence(claim=params.claim)
+            await self._services.submit(fence, context._replace(idempotency=None))
         assert self.operation.action is not None
         result = await self.operation.action(self._services, context, params)
         if context.idempotency is not None:

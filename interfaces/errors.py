@@ -8,10 +8,10 @@ from http import HTTPStatus
 
 from pydantic import ValidationError
 
+from application.findings import findings
 from domain.aggregate import Json
 from domain.errors import (
     Conflict,
-    FieldError,
     HoldfastError,
     IdempotencyMismatch,
     InvalidInput,
@@ -90,18 +90,4 @@ def tool_error_of(error: HoldfastError, request_id: str) -> Json:
 
 def invalid(error: ValidationError) -> InvalidInput:
     """Pydantic's findings as the product's error: each field, and why."""
-    fields: list[FieldError] = []
-    for found in error.errors(include_url=False, include_context=False, include_input=False):
-        field = ".".join(str(part) for part in found["loc"]) or "body"
-        fields.append({"field": field, "message": _in_words(found["type"], found["msg"])})
-    return InvalidInput.of_fields(fields)
-
-
-def _in_words(kind: str, message: str) -> str:
-    match kind:
-        case "missing":
-            return "is required"
-        case "extra_forbidden":
-            return "is not a field of this request"
-    message = message.removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
+    return InvalidInput.of_fields(findings(error))

@@ -134,14 +134,15 @@ def _payload(event: type[Event]) -> list[Field]:
 def _kind(schema: Json) -> str:
     """A JSON schema in a word or two."""
     choices = [s for s in schema.get("anyOf", [schema]) if s.get("type") != "null"]
-    if len(choices) != 1:
-        return "any value"
+    if len(choices) > 1:
+        return " or ".join(map(_kind, choices))
     [one] = choices
     if "enum" in one:
         return " / ".join(f"`{value}`" for value in one["enum"])
     match one.get("type"):
         case "array":
-            return f"list of {_kind(one.get('items', {}))}"
+            items = one.get("items")
+            return f"list of {_kind(items)}" if items else "list"
         case "integer" | "number" as kind:
             return f"{kind}{_limits(one)}"
         case kind:

@@ -52,11 +52,8 @@ CREATE INDEX instances_by_scope ON instances (namespace, status, scope);
 CREATE INDEX instances_by_heartbeat ON instances (namespace, heartbeat_minute)
     WHERE status = 'active';
 
--- The service's threshold is a setting of its process: it passes it on as a session setting.
-CREATE FUNCTION instance_stale_seconds() RETURNS float8 LANGUAGE sql STABLE AS $$
-    SELECT coalesce(nullif(current_setting('holdfast.instance_stale_seconds', true), '')::float8,
-                    120)
-$$;
+CREATE FUNCTION instance_stale_seconds() RETURNS float8 LANGUAGE sql STABLE
+    RETURN threshold('instance_stale_seconds', 120);
 
 -- A moment's view of every instance: past the threshold an active one is stale.
 CREATE VIEW instances_now AS
@@ -69,7 +66,8 @@ SELECT i.*,
        greatest(extract(epoch FROM t.now - i.last_heartbeat)::float8, 0) AS heartbeat_age_seconds,
        greatest(extract(epoch FROM coalesce(i.closed_at, t.now) - i.created_at)::float8, 0)
            AS uptime_seconds,
-       floor((extract(epoch FROM t.now) - instance_stale_seconds()) / 60)::bigint AS latest_minute
+       floor((extract(epoch FROM t.now) - (SELECT instance_stale_seconds())) / 60)::bigint
+           AS latest_minute
 FROM instances i
 CROSS JOIN LATERAL (SELECT statement_timestamp() AS now) AS t;
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from application.eventstore import connect
 from application.eventstore import sql as sql_files
 from domain.aggregate import Json
+from domain.errors import Unavailable
 from projections.progress import Progress
 
 Row = dict[str, Any]
@@ -24,6 +26,8 @@ LIVE_SCHEMA = "read_models"
 WAIT_SECONDS = 1.0  # spec 9
 # Between two looks at a position that another process may be moving.
 LOOK_SECONDS = 0.02
+
+log = logging.getLogger("holdfast.reads")
 
 _SQL = sql_files.load("projections", "schema.sql")
 
@@ -70,14 +74,17 @@ class Reads:
         claim_stale_seconds: float = 300,
         size: int,
     ) -> None:
+        self._thresholds: dict[str, float] = {
+            "stall_threshold_ms": stall_threshold_ms,
+            "instance_stale_seconds": instance_stale_seconds,
+            "claim_stale_seconds": claim_stale_seconds,
+        }
         self._pool = AsyncConnectionPool(
             connect.conninfo(
                 url,
                 search_path=f"{LIVE_SCHEMA},public",
                 settings={
-                    "holdfast.stall_threshold_ms": str(stall_threshold_ms),
-                    "holdfast.instance_stale_seconds": str(instance_stale_seconds),
-                    "holdfast.claim_stale_seconds": str(claim_stale_seconds),
+                    f"holdfast.{name}": str(value) for name, value in self._thresholds.items()
                 },
             ),
             min_size=0,
@@ -92,8 +99,21 @@ class Reads:
         self._progress = progress
 
     async def open(self) -> None:
-        """Be ready for queries; connections are made when they are needed."""
+        """Be ready for queries, and tell the thresholds to whoever asks the views past this."""
         await self._pool.open()
+        parameters = {
+            "names": list(self._thresholds),
+            "values": list(map(float, self._thresholds.values())),
+        }
+
+        async def announce(connection: psycopg.AsyncConnection) -> None:
+            await connection.execute(_SQL["announce"], parameters)
+
+        try:
+            with connect.told_apart():
+                await self._with_connection(announce)
+        except Unavailable:
+            log.warning("thresholds_not_announced")
 
     async def close(self) -> None:
         """Close the connections."""

@@ -43,6 +43,8 @@ async def state(reads: Reads, namespace: str, session_id: str) -> Json:
             for item, fence in sorted(row["held"].items())
             if is_work_item(item)
         ],
+        # What it let go of as it broke off; its successor claims again what is still free.
+        "released_items": row["released_items"],
         "last_heartbeat": row["last_heartbeat"],
         "checkpoint": row["metadata"].get("checkpoint"),
         "metadata": row["metadata"],

@@ -26,11 +26,16 @@ CREATE FUNCTION human_age(seconds double precision) RETURNS text LANGUAGE sql IM
                 ELSE floor(greatest(seconds, 0))::text || 's ago' END
 $$;
 
--- For how long a holder must have been silent for its claim to be taken over. The service's own
--- threshold is a setting of its process: it passes it on as a session setting.
-CREATE FUNCTION claim_stale_seconds() RETURNS float8 LANGUAGE sql STABLE AS $$
-    SELECT coalesce(nullif(current_setting('holdfast.claim_stale_seconds', true), '')::float8, 300)
-$$;
+-- A threshold by the name of its setting: this process's own, which it passes on as a setting of its
+-- connections; else what the service was started with; else the standard.
+CREATE FUNCTION threshold(setting text, standard float8) RETURNS float8 LANGUAGE sql STABLE
+    RETURN coalesce(nullif(current_setting('holdfast.' || setting, true), '')::float8,
+                    (SELECT t.value FROM public.service_thresholds t WHERE t.name = setting),
+                    standard);
+
+-- For how long a holder must have been silent for its claim to be taken over.
+CREATE FUNCTION claim_stale_seconds() RETURNS float8 LANGUAGE sql STABLE
+    RETURN threshold('claim_stale_seconds', 300);
 
 -- name: positions
 -- A namespace's head, and how far its read models have come.
@@ -64,6 +69,12 @@ UPDATE projector_position SET position = %(position)s WHERE namespace = %(namesp
 -- name: set_aside
 INSERT INTO projector_failures VALUES (%(namespace)s, %(position)s, %(read_model)s, %(error)s)
 ON CONFLICT DO NOTHING
+
+-- name: announce
+-- The thresholds of this process, for whoever asks the views past it.
+INSERT INTO service_thresholds
+SELECT * FROM unnest(%(names)s::text[], %(values)s::float8[])
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
 
 -- name: namespaces
 SELECT namespace FROM log_head ORDER BY namespace

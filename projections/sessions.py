@@ -100,6 +100,7 @@ def _created(row: Row | None, event: Recorded) -> Row:
         "status": "active",
         "metadata": merged({}, data.get("metadata")),
         "held": {},
+        "held_since": {},
         "released_items": [],
         "started_at": event.timestamp,
         "created_at": event.timestamp,
@@ -195,14 +196,13 @@ def _claim_acquired(row: Row | None, event: Recorded) -> Row:
     resource = event.event_data["resource"]
     row["held"] = {**row["held"], resource: event.event_data["fence"]}
     if is_work_item(resource):
-        row["held_since"] = row["held_since"] or event.timestamp
+        row["held_since"] = {**row["held_since"], resource: iso(event.timestamp)}
     return row
 
 
 def _without(row: Row, resource: str) -> Row:
-    row["held"] = {k: v for k, v in row["held"].items() if k != resource}
-    if not any(map(is_work_item, row["held"])):
-        row["held_since"] = None
+    for of_each in ("held", "held_since"):
+        row[of_each] = {k: v for k, v in row[of_each].items() if k != resource}
     return row
 
 

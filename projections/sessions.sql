@@ -26,7 +26,8 @@ CREATE TABLE sessions (
     created_at         timestamptz NOT NULL,
     updated_at         timestamptz NOT NULL,
     held               jsonb       NOT NULL,
-    held_since         timestamptz,
+    -- Since when it has each of the work items that it holds.
+    held_since         jsonb       NOT NULL,
     released_items     jsonb       NOT NULL,
     status_num         bigint      NOT NULL,
     heartbeat_num      bigint      NOT NULL,
@@ -49,7 +50,6 @@ CREATE INDEX sessions_by_heartbeat ON sessions (namespace, heartbeat_minute)
 CREATE INDEX sessions_by_end ON sessions (namespace, completed_at) WHERE completed_at IS NOT NULL;
 
 -- A moment's view of every session: past its threshold an active one is stalled.
--- The service's own threshold is a setting of its process: it passes it on as a session setting.
 CREATE VIEW sessions_now AS
 SELECT s.*,
        CASE WHEN s.status = 'active'
@@ -64,9 +64,9 @@ SELECT s.*,
 FROM sessions s
 CROSS JOIN LATERAL (
     SELECT n.now, n.default_ms, coalesce(s.stall_threshold_ms, n.default_ms) AS threshold_ms
+    -- A query of its own is asked once, where an expression is computed for every row.
     FROM (SELECT statement_timestamp() AS now,
-                 coalesce(nullif(current_setting('holdfast.stall_threshold_ms', true), '')::int,
-                          180000) AS default_ms) AS n) AS t;
+                 (SELECT threshold('stall_threshold_ms', 180000)::int) AS default_ms) AS n) AS t;
 
 -- S3's enhanced view: one row for each live session (S3 FR-5).
 CREATE VIEW v_active_sessions AS
@@ -80,18 +80,22 @@ SELECT namespace, session_id, project_id, machine_id, docker_slot, status_now AS
             WHEN heartbeat_age_seconds > stale_after THEN 'stale'
             WHEN jsonb_array_length(held_items) = 0 THEN 'idle'
             ELSE 'active' END AS computed_status,
-       claims, held_since AS claimed_at,
-       CASE WHEN held_since IS NOT NULL
-            THEN greatest(extract(epoch FROM read_at - held_since)::float8, 0) / 60
+       claims, claimed_at,
+       CASE WHEN claimed_at IS NOT NULL
+            THEN greatest(extract(epoch FROM read_at - claimed_at)::float8, 0) / 60
        END AS claim_duration_minutes
 FROM sessions_now
-CROSS JOIN LATERAL (SELECT claim_stale_seconds() AS stale_after) AS t
+CROSS JOIN LATERAL (SELECT (SELECT claim_stale_seconds()) AS stale_after) AS t
 CROSS JOIN LATERAL (
     SELECT coalesce(jsonb_agg(item ORDER BY item), '[]') AS held_items,
            coalesce(jsonb_agg(jsonb_build_object('item_id', item, 'fence', fence) ORDER BY item),
                     '[]') AS claims
     FROM jsonb_each(held) AS each(item, fence)
     WHERE item NOT LIKE '@%') AS h
+-- Of several items the one that it has had for longest.
+CROSS JOIN LATERAL (
+    SELECT min(since::timestamptz) AS claimed_at FROM jsonb_each_text(held_since) AS each(_, since)
+    ) AS c
 WHERE sessions_now.status IN ('active', 'paused', 'stalled');
 
 -- Every stalled session, recorded or not yet (S4 2.4.b).

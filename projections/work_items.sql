@@ -50,7 +50,7 @@ SELECT w.namespace, w.item_id, w.title, w.track, w.priority, w.depends_on, b.blo
 FROM work_items w
 CROSS JOIN LATERAL (
     SELECT statement_timestamp() AS now,
-           claim_stale_seconds() AS stale_seconds) AS t
+           (SELECT claim_stale_seconds()) AS stale_seconds) AS t
 LEFT JOIN sessions s ON w.holder_kind = 'session'
      AND s.namespace = w.namespace AND s.session_id = w.holder_id
 LEFT JOIN instances i ON w.holder_kind = 'instance'

@@ -81,7 +81,7 @@ def inspect(root: Json) -> None:
     while waiting:
         path, value, depth = waiting.pop()
         field = path.lstrip(".") or "body"
-        if depth > MAX_DEPTH + 1:
+        if depth > MAX_DEPTH and isinstance(value, dict | list):
             raise InvalidInput.of(field[:100], f"is nested deeper than {MAX_DEPTH} levels")
         match value:
             case dict():

@@ -9,9 +9,9 @@ the busiest first, a fixed path before a variable one.
 from __future__ import annotations
 
 from interfaces.operations import claims, events, instances, sessions
-from interfaces.operations.base import ActionResult, Operation, Services
+from interfaces.operations.base import ActionParams, ActionResult, Operation, Services
 
-__all__ = ["OPERATIONS", "ActionResult", "Operation", "Services"]
+__all__ = ["OPERATIONS", "ActionParams", "ActionResult", "Operation", "Services"]
 
 OPERATIONS: tuple[Operation, ...] = (
     *sessions.ROWS,

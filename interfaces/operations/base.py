@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from application.fields import Command
+from application.eventstore.store import MAX_POSITION
+from application.fields import Command, Fence
 from application.history import History
 from application.work import Context, Outcome
 from domain.aggregate import Json
@@ -29,6 +30,7 @@ def _true_or_false(value: object) -> object:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
 
+Position = Annotated[int, Field(ge=0, le=MAX_POSITION)]
 Flag = Annotated[StrictBool, BeforeValidator(_true_or_false)]
 
 
@@ -37,7 +39,7 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_position: Annotated[int, Field(ge=0)] | None = None
+    min_position: Position | None = None
 
 
 class Listing(Params):
@@ -52,10 +54,12 @@ class Listing(Params):
         return Page(self.limit, self.offset)
 
 
-class Nothing(BaseModel):
-    """No parameters."""
+class ActionParams(BaseModel):
+    """What an action takes; as any write it may come with a fence (spec 6)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    claim: Fence | None = None
 
 
 class Sweeps(Protocol):
@@ -145,6 +149,7 @@ def command(
     model: type[Command],
     status: int = 200,
     prepare: Prepare | None = None,
+    scope: Scope = "write",
     bucket: Bucket = "api",
     tool: Tool | None = None,
 ) -> Operation:
@@ -158,6 +163,7 @@ def command(
         command=True,
         prepare=prepare,
         status=status,
+        scope=scope,
         bucket=bucket,
         tool=tool,
     )
@@ -183,7 +189,7 @@ def action(
     name: str,
     verb: Literal["POST", "DELETE"],
     path: str,
-    model: type[BaseModel],
+    model: type[ActionParams],
     action: Action,
     scope: Scope = "admin",
     bucket: Bucket = "api",

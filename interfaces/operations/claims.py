@@ -114,7 +114,7 @@ ROWS: tuple[Operation, ...] = (
             "For work that you stop without having finished it; others can claim it then.",
         ),
     ),
-    command("claim_verify", "POST", f"{_CLAIM}/verify", claim_commands.VerifyFence),
+    command("claim_verify", "POST", f"{_CLAIM}/verify", claim_commands.VerifyFence, scope="read"),
     query("claim_get", _CLAIM, OneItem, _claim),
     command("work_item_list", "POST", "/api/work-items", item_commands.ListItem, 201),
     query("work_item_queue", "/api/work-items", ItemList, _items),

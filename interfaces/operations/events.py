@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import BeforeValidator, Field
 
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria
 from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.errors import InstanceNotFound, StreamNotFound
 from domain.instance import INSTANCE_EVENTS
-from domain.work import CATALOGUE
-from interfaces.operations.base import Operation, Params, Services, Tool, query
+from domain.work import ALIASES, CATALOGUE
+from interfaces.operations.base import Operation, Params, Position, Services, Tool, query
 
 EVENTS_MAX = 1_000  # spec 9
 LONGEST_WAIT_SECONDS = 25
+
+
+def _moment(value: object, *, ends_day: bool) -> object:
+    """A moment or a day in ISO 8601; what names no time zone is meant in UTC."""
+    if not isinstance(value, str):
+        return value
+    # The plus of a zone is a space once it was sent in a URL as it is.
+    text = re.sub(r" (?=\d\d:?\d\d$)", "+", value)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be a date or a time in ISO 8601") from None
+    if _DAY.fullmatch(text) and ends_day:
+        moment += timedelta(days=1, microseconds=-1)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_DAY = re.compile(r"[0-9W-]+")
+From = Annotated[datetime, BeforeValidator(partial(_moment, ends_day=False))]
+# A day ends with its last microsecond: bounds are inclusive (spec 17).
+Until = Annotated[datetime, BeforeValidator(partial(_moment, ends_day=True))]
 
 
 class EventQuery(Params):
     """Which events of a stream."""
 
     event_type: list[str] = Field(default_factory=list)
-    start_date: AwareDatetime | None = None
-    end_date: AwareDatetime | None = None
+    start_date: From | None = None
+    end_date: Until | None = None
     keyword: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
     order: Literal["asc", "desc"] = "asc"
     limit: Annotated[int, Field(ge=1, le=EVENTS_MAX)] = 100
@@ -66,10 +91,16 @@ class StreamReplay(Replay):
 class Feed(Params):
     """Where to go on in the log, and how long to wait for more."""
 
-    after: Annotated[int, Field(ge=0)] = 0
+    after: Position = 0
     limit: Annotated[int, Field(ge=1, le=EVENTS_MAX)] = 100
     event_type: list[str] = Field(default_factory=list)
-    wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT_SECONDS)] = 0
+    # Seconds; whoever would wait for longer is answered after 25 and asks again.
+    wait: Annotated[float, Field(ge=0)] = 0
+
+
+def stored_types(given: Sequence[str]) -> list[str]:
+    """The types as the store has them: an alias finds what was emitted by it."""
+    return [ALIASES.get(name, name) for name in given]
 
 
 def present(event: Recorded) -> Json:
@@ -90,7 +121,7 @@ def present(event: Recorded) -> Json:
 
 async def _events(s: Services, namespace: str, stream_id: str, p: EventQuery) -> Json:
     criteria = Criteria(
-        types=p.event_type,
+        types=stored_types(p.event_type),
         start=p.start_date,
         end=p.end_date,
         keyword=p.keyword,
@@ -141,15 +172,16 @@ async def _stream_replay(s: Services, namespace: str, p: StreamReplay) -> Json:
 
 async def _feed(s: Services, namespace: str, p: Feed) -> Json:
     """Everything that happened after a position, in commit order."""
-    deadline = asyncio.get_running_loop().time() + p.wait
+    types = stored_types(p.event_type)
+    deadline = asyncio.get_running_loop().time() + min(p.wait, LONGEST_WAIT_SECONDS)
     while True:
-        events = await asyncio.to_thread(s.history.after, namespace, p.after, p.limit, p.event_type)
+        events = await asyncio.to_thread(s.history.after, namespace, p.after, p.limit, types)
         left = deadline - asyncio.get_running_loop().time()
         if events or left <= 0:
             break
         # Another process's projector may be the one that is ahead: look again after a second.
         await s.progress.wait(namespace, p.after + 1, min(left, 1.0))
-        if p.event_type:
+        if types:
             await asyncio.sleep(min(left, 0.1))
     return {
         "events": [present(event) for event in events],
@@ -200,8 +232,8 @@ ROWS: tuple[Operation, ...] = (
         _instance_events,
         tool=Tool(
             "mcp_meta_query_events",
-            "Dates are ISO 8601 with a time zone, keyword is looked for in the event's data, and"
-            ' order "desc" begins with the latest.',
+            "Dates are ISO 8601, in UTC unless they name a zone; keyword is looked for in the"
+            ' event\'s data, and order "desc" begins with the latest.',
             grouped={"filters": ("event_type", "start_date", "end_date", "keyword")},
         ),
     ),

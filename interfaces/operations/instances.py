@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from application import instances as commands
 from application import resume_view
+from application.findings import findings
 from application.resume import ResumeInstance
 from application.sessions import BeatSession
 from application.work import Context
 from domain.aggregate import Json
-from domain.errors import HoldfastError
+from domain.errors import HoldfastError, InvalidInput
 from domain.hierarchy import Scope
 from domain.instance import InstanceStatus
 from interfaces.operations.base import (
+    ActionParams,
     ActionResult,
     Flag,
     Listing,
@@ -69,10 +71,8 @@ class Discovery(Listing):
     children_of: str | None = None
 
 
-class Heartbeats(BaseModel):
+class Heartbeats(ActionParams):
     """Beats of many instances and sessions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     heartbeats: Annotated[list[dict[str, Any]], Field(max_length=BULK_MAX)]
 
@@ -137,9 +137,11 @@ async def _beat_all(s: Services, context: Context, p: Heartbeats) -> ActionResul
         results.append({"id": beat.get("instance_id") or beat.get("session_id"), "ok": False})
         try:
             parsed = _parse(beat)
-        except ValidationError as e:
-            results[number]["error"] = _first(e)
+        except InvalidInput as e:
+            results[number]["error"] = {**_refusal(e), "field": e.errors[0]["field"]}
         else:
+            if parsed.claim is None and p.claim is not None:
+                parsed = parsed.model_copy(update={"claim": p.claim})
             name = "session_heartbeat" if "session_id" in beat else "instance_heartbeat"
             own = context._replace(command=name, offset=number)
             accepted.append((number, (parsed, own)))
@@ -155,26 +157,29 @@ async def _beat_all(s: Services, context: Context, p: Heartbeats) -> ActionResul
             told = {name: reply[name] for name in TOLD_IN_BULK if name in reply}
             results[number] |= {"ok": True, **told}
             position = max(position, outcome.position)
+    if not position:
+        position = await asyncio.to_thread(s.history.head, context.namespace)
     done = sum(result["ok"] for result in results)
     value = {"results": results, "accepted": done, "rejected": len(results) - done}
     return ActionResult(value, position)
 
 
 def _parse(beat: Json) -> commands.BeatInstance | BeatSession:
-    if "session_id" in beat and "instance_id" not in beat:
-        return BeatSession.model_validate(beat)
-    return commands.BeatInstance.model_validate(beat)
+    """A beat of one or the other. Raises ``InvalidInput`` with the first thing that is wrong."""
+    named = beat.keys() & {"session_id", "instance_id"}
+    if len(named) != 1:
+        message = "is required, or session_id" if not named else "and session_id are two: name one"
+        raise InvalidInput.of("instance_id", message)
+    kind = BeatSession if "session_id" in named else commands.BeatInstance
+    try:
+        return kind.model_validate(beat)
+    except ValidationError as e:
+        raise InvalidInput.of_fields(findings(e)[:1]) from None
 
 
 def _refusal(error: HoldfastError) -> Json:
     refusal: Json = {"code": error.code, "message": error.message}
     return {**refusal, "details": error.details} if error.details else refusal
-
-
-def _first(error: ValidationError) -> Json:
-    found = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in found["loc"])
-    return {"code": "validation_error", "message": f"{field}: {found['msg']}", "field": field}
 
 
 _INSTANCE = "/api/instances/{instance_id}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from application import machines as machine_commands
 from application import sessions as session_commands
@@ -17,9 +17,9 @@ from domain.machine import MachineStatus
 from domain.session import SessionStatus
 from domain.task import TaskStatus
 from interfaces.operations.base import (
+    ActionParams,
     ActionResult,
     Listing,
-    Nothing,
     Operation,
     Params,
     Services,
@@ -79,10 +79,8 @@ class OneMachine(Params):
     machine_id: str
 
 
-class CleanUp(BaseModel):
+class CleanUp(ActionParams):
     """How old an ended session must be; the service's own setting if not given."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     older_than_days: Annotated[int, Field(ge=0, le=36_500)] | None = None
 
@@ -188,7 +186,7 @@ async def _sessions_on_machine(s: Services, namespace: str, found_for: Any) -> M
 # Actions
 
 
-async def _detect_failures(s: Services, context: Context, p: Nothing) -> ActionResult:
+async def _detect_failures(s: Services, context: Context, p: ActionParams) -> ActionResult:
     """Record every stall now."""
     return await s.sweeps.detect_failures(context)
 
@@ -218,7 +216,9 @@ ROWS: tuple[Operation, ...] = (
     query("session_health_summary", "/api/sessions/health", Params, _sessions_health),
     query("session_stalled", "/api/sessions/stalled", Params, _stalled_sessions),
     query("session_archived", "/api/sessions/archived", SessionPage, _archived_sessions),
-    action("detect_failures", "POST", "/api/sessions/detect-failures", Nothing, _detect_failures),
+    action(
+        "detect_failures", "POST", "/api/sessions/detect-failures", ActionParams, _detect_failures
+    ),
     action("session_cleanup", "POST", "/api/sessions/cleanup", CleanUp, _clean_up),
     action("session_cleanup_alias", "DELETE", "/api/sessions/cleanup", CleanUp, _clean_up),
     query("session_get", _SESSION, OneSession, _session),

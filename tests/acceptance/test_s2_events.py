@@ -264,6 +264,8 @@ def test_events_are_found_by_type_or_types(fleet: Fleet, busy: str) -> None:
     assert [e["event_type"] for e in several["events"]] == ["epic_started", "pr_created"]
     assert (several["total_count"], several["has_more"]) == (3, True)
     assert fleet.find(busy, event_type="no_such_type")["total_count"] == 0
+    # What is emitted under an alias is found under it too.
+    assert "deployment_completed" in fleet.types(busy, event_type="deployment_done")
 
 
 @pytest.mark.parametrize(
@@ -317,6 +319,11 @@ def test_events_are_found_by_date_bounds_included(fleet: Fleet) -> None:
     assert found(end_date="2026-01-28T12:00:59.999999Z") == [1]
     assert found(start_date="2026-01-28T12:03:00Z", end_date="2026-01-28T12:03:00Z") == [4]
     assert found(start_date="2027-01-01T00:00:00Z") == []
+    # Without a zone it is UTC; a day ends with its last moment; a plus may get lost on the way.
+    assert found(start_date="2026-01-28T12:04:00") == [5, 6]
+    assert found(start_date="2026-01-28", end_date="2026-01-28") == [1, 2, 3, 4, 5, 6]
+    assert found(start_date="2026-01-29") == found(end_date="2026-01-27") == []
+    assert found(start_date="2026-01-28T13:04:00 01:00") == [5, 6]
     assert found(start_date="2026-01-28T12:02:00Z", keyword='"e"', limit=1000) == [3, 4, 5, 6]
 
 
@@ -435,7 +442,7 @@ def test_deployment_done_is_deployment_completed(fleet: Fleet, agent: str) -> No
 
     assert event["event_data"] == {"service": "s", "port": 80, "health_status": "healthy"}
     assert event["metadata"]["submitted_type"] == "deployment_done"
-    assert fleet.find(agent, event_type="deployment_done")["total_count"] == 0
+    assert fleet.find(agent, event_type="deployment_done")["total_count"] == 1
     fleet.emit(agent, "deployment_completed", {"service": "s"})
     assert "submitted_type" not in fleet.events(agent)[-1]["metadata"]
 
@@ -597,6 +604,23 @@ def test_the_api_has_no_way_to_change_an_event(fleet: Fleet, agent: str) -> None
 
     for verb in ("PUT", "PATCH", "DELETE"):
         refused(fleet.api.request(verb, path), 405, "method_not_allowed")
+
+
+def test_a_reader_who_would_wait_for_long_is_answered_at_once_when_there_is_something(
+    fleet: Fleet, agent: str
+) -> None:
+    """S2 3 Given a wait beyond the longest, then it is no error."""
+    assert ok(fleet.api.get("/api/events", params={"wait": 3600}))["events"]
+
+
+def test_what_is_left_out_may_be_null(fleet: Fleet, api: Api) -> None:
+    """S2 3 Given optional fields that a caller sends as null, then they count as absent."""
+    agent = fleet.id(tags=None, name=None, initial_context=None, restart_policy=None)
+    fleet.emit(agent, "epic_started", {"epic_id": "e"}, metadata=None)
+    session = api.session(metadata=None)
+    assert session["metadata"] == {}
+    assert api.task(session, metadata=None)["metadata"] == {}
+    assert api.machine(metadata=None)["metadata"] == {}
 
 
 def test_a_caller_cannot_choose_time_or_number(fleet: Fleet, agent: str) -> None:

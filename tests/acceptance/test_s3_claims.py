@@ -251,6 +251,20 @@ def test_the_enhanced_view_has_its_fields(api: Api, queue: Queue) -> None:
     assert 0 <= row["claim_duration_minutes"] < 1
 
 
+def test_the_age_of_claims_is_that_of_the_oldest_still_held(
+    api: Api, queue: Queue, past: Past
+) -> None:
+    """S3 FR-5 Given an item released, then claim_duration_minutes tells of those still held."""
+    session = past.session(timedelta(minutes=2), items=["old"])
+    new = queue.claim("new", session)
+    (row,) = ok(api.get("/api/sessions/active"))["sessions"]
+    assert row["claim_duration_minutes"] >= 2
+    ok(queue.release("old", session))
+    (row,) = ok(api.get("/api/sessions/active"))["sessions"]
+    assert (row["held_items"], row["claimed_at"]) == (["new"], new["claimed_at"])
+    assert 0 <= row["claim_duration_minutes"] < 1
+
+
 def test_the_computed_status_tells_how_a_session_is(api: Api, queue: Queue, past: Past) -> None:
     """S3 FR-5 active holds something, idle nothing, stale is past 300 s, released lost its place.
 

@@ -35,6 +35,7 @@ def test_the_recovery_state_sorts_a_session_s_tasks(api: Api) -> None:
         "pending_tasks": [pending],
         "blocked_tasks": [blocked],
         "held_claims": [],
+        "released_items": [],
         "last_heartbeat": session["last_heartbeat"],
         "checkpoint": {"epic": 3},
         "metadata": session["metadata"],

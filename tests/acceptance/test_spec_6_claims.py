@@ -458,6 +458,27 @@ def test_a_fence_goes_with_each_of_many_beats(
     assert stored() == before + 2
 
 
+ACTIONS = [operation for operation in OPERATIONS if operation.action is not None]
+
+
+@pytest.mark.parametrize("operation", ACTIONS, ids=lambda operation: str(operation.name))
+def test_a_stale_fence_stops_what_takes_many_commands(
+    api: Api, fleet: Fleet, past: Past, stored: Callable[[], int], operation: Operation
+) -> None:
+    """Given an action with a stale fence, then 409 stale_fence and it does nothing at all."""
+    stage = Stage(api, fleet)
+    past.session(timedelta(days=90), ended=timedelta(days=89))
+    past.session(SILENT)
+    bodies = {"heartbeat_bulk": {"heartbeats": [who(stage.session)]}}
+    body = bodies.get(operation.name, {})
+    before = stored()
+    reply = api.request(operation.verb, operation.path, json={**body, "claim": stage.stale})
+    assert refused(reply, 409, "stale_fence")["details"]["item_id"] == "lost"
+    assert stored() == before
+    ok(api.request(operation.verb, operation.path, json={**body, "claim": stage.good}))
+    assert stored() > before
+
+
 # The end of a holder
 
 
@@ -553,6 +574,8 @@ def test_closing_an_instance_releases_all_it_holds(
     assert types.count("instance_closed") == 1 + cascade
     assert queue.held_by(agent) == queue.held_by(top) == {}
     refused(queue.ask("a", agent), 409, "instance_closed")
+    refused(queue.release("a", agent), 409, "instance_closed")
+    refused(queue.complete("a", agent), 409, "instance_closed")
     session = api.session()
     queue.claim("a", session)
     queue.assert_agrees(agent, session)
@@ -597,8 +620,9 @@ def test_recovering_a_failed_session_claims_again_what_is_free(api: Api, queue: 
     queue.claim("taken", other)
     queue.claim("done", other)
     ok(queue.complete("done", other))
-    brief = ok(api.get(f"/api/sessions/{old['session_id']}/recovery-state"))["brief"]
-    assert "It had claimed free, taken, done." in brief
+    state = ok(api.get(f"/api/sessions/{old['session_id']}/recovery-state"))
+    assert (state["held_claims"], state["released_items"]) == ([], ["free", "taken", "done"])
+    assert "It had claimed free, taken, done." in state["brief"]
     machine_id = name("machine")
     successor = ok(api.recover(old["session_id"], machine_id), 201)
     lost = {item["item_id"]: item for item in successor["lost_items"]}

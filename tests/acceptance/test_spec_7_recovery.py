@@ -113,8 +113,9 @@ def test_a_session_can_be_recovered_where_it_was(api: Api, past: Past, how: str)
 
 def test_the_recovered_session_can_write_no_more(api: Api, past: Past) -> None:
     """Given a recovered session, then each of its writes is 409 session_ended with recovered_to."""
-    original = past.session(timedelta(minutes=5), tasks=1)
+    original = past.session(timedelta(minutes=5), tasks=1, items=["kept"])
     successor = ok(api.recover(original["session_id"], name("machine")), 201)["session_id"]
+    holder = {"session_id": original["session_id"]}
     path = f"/api/sessions/{original['session_id']}"
     task = f"/api/tasks/{original['tasks'][0]}"
     before = api.get_session(original["session_id"])
@@ -134,6 +135,9 @@ def test_the_recovered_session_can_write_no_more(api: Api, past: Past) -> None:
         api.patch(task, json={"status": "completed"}),
         api.patch(task, json={"metadata": {"late": True}}),
         api.delete(task),
+        api.post("/api/claims", json={"item_id": "kept", **holder}),
+        api.post("/api/claims/kept/release", json=holder),
+        api.post("/api/work-items/kept/complete", json=holder),
     ):
         refusal = refused(reply, 409, "session_ended")
         assert refusal["details"]["recovered_to"] == successor

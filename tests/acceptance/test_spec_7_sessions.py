@@ -120,6 +120,8 @@ def test_a_stalled_session_does_not_stand_in_the_way(
     if recorded:
         ok(api.post("/api/sessions/detect-failures"))
     new = api.session(**place)
+    ok(api.post("/api/claims", json={"item_id": "held", "session_id": new["session_id"]}), 201)
+    new = api.get_session(new["session_id"])
     path = f"/api/sessions/{old['session_id']}"
     before = api.get_session(old["session_id"])
     assert (before["status"], before["superseded_by"]) == ("stalled", new["session_id"])
@@ -130,6 +132,11 @@ def test_a_stalled_session_does_not_stand_in_the_way(
         api.patch(path, json={"metadata": {"a": 1}}),
         api.post("/api/tasks", json=task),
         api.patch(f"/api/tasks/{old['tasks'][0]}", json={"status": "in_progress"}),
+        api.post(f"{path}/mark-failed", json={"error_message": "late"}),
+        api.post(f"{path}/mark-stalled"),
+        api.post("/api/claims", json={"item_id": "i", "session_id": old["session_id"]}),
+        api.post("/api/claims/held/release", json={"session_id": old["session_id"]}),
+        api.post("/api/work-items/held/complete", json={"session_id": old["session_id"]}),
     ):
         body = refused(reply, 409, "superseded")
         assert body["details"]["superseded_by"] == new["session_id"]

@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from projections import schema
 from tests.acceptance.conftest import Start
+from tests.acceptance.fleet import Fleet
 from tests.acceptance.past import Past
 from tests.acceptance.queue import Queue
 from tests.acceptance.serving import Api, gone, ok
@@ -139,3 +140,33 @@ def test_the_views_survive_a_rebuild(database: str, start: Start) -> None:
             for view in ("v_active_sessions", "stalled_sessions", "recovery_state"):
                 (row,) = rows(store, view, "default")
                 assert row["session_id"] == session["session_id"]
+
+
+def test_the_views_go_by_the_thresholds_of_the_service(database: str, start: Start) -> None:
+    """Spec 5, 15 (7) Given settings of its own, then who asks the views past it is told the same.
+
+    A minute's silence is a stall, stale and a claim for the taking here, and nothing elsewhere.
+    """
+    settings = {
+        "STALL_THRESHOLD_MS": "30000",
+        "INSTANCE_STALE_SECONDS": "30",
+        "CLAIM_STALE_SECONDS": "40",
+    }
+    minute = timedelta(minutes=1)
+    with start(database, **settings) as server, server.world() as api:
+        past = Past(database, api.namespace)
+        session = past.session(minute, items=["held"])["session_id"]
+        agent = Fleet(api, database).silent(minute, "00000a")
+        read = ok(api.get("/api/sessions/active"))["sessions"][0]
+        with psycopg.connect(database, autocommit=True) as analyst:
+            [active] = rows(analyst, "v_active_sessions", api.namespace)
+            [stalled] = rows(analyst, "stalled_sessions", api.namespace)
+            [registered] = rows(analyst, "supervisor_sessions", api.namespace)
+            [item] = rows(analyst, "work_queue", api.namespace)
+
+    assert (read["status"], read["computed_status"]) == ("stalled", "stale")
+    assert (active["status"], active["computed_status"]) == ("stalled", "stale")
+    assert active["seconds_until_stale"] == 0
+    assert (stalled["session_id"], stalled["stall_threshold_ms"]) == (session, 30_000)
+    assert (registered["instance_id"], registered["status"]) == (agent, "stale")
+    assert (item["stale"], item["seconds_until_takeover"]) == (True, 0)

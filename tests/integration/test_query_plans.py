@@ -41,12 +41,12 @@ FILL: tuple[str, ...] = (
         FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, 500) AS n""",
     f"""INSERT INTO read_models.sessions
                (namespace, session_id, project_id, machine_id, status, last_heartbeat, started_at,
-                completed_at, metadata, archived_at, created_at, updated_at, held, released_items,
-                status_num, heartbeat_num, heartbeat_minute)
+                completed_at, metadata, archived_at, created_at, updated_at, held, held_since,
+                released_items, status_num, heartbeat_num, heartbeat_minute)
         SELECT namespace, session_id, 'p' || n % 20, 'm' || n % 10, status, heartbeat, heartbeat,
                CASE WHEN status IN ('completed', 'failed') THEN heartbeat END, '{{}}',
-               CASE WHEN n % 30 = 0 THEN now() END, heartbeat, heartbeat, '{{}}', '[]', 1, 1,
-               floor(extract(epoch FROM heartbeat) / 60)
+               CASE WHEN n % 30 = 0 THEN now() END, heartbeat, heartbeat, '{{}}', '{{}}', '[]',
+               1, 1, floor(extract(epoch FROM heartbeat) / 60)
         FROM (SELECT 'n' || namespace AS namespace, 'session-' || n AS session_id, n,
                      (ARRAY['active', 'paused', 'completed', 'failed', 'stalled'])[1 + n % 5]
                      AS status, now() - n * interval '1 minute' AS heartbeat

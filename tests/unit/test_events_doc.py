@@ -37,5 +37,6 @@ def test_the_fields_of_the_catalogue_stand_there_with_their_kinds() -> None:
             assert f" {optional} " in lines[name]
     assert "coverage_percent number 0 to 100" in lines["test_passed"]
     assert "passed_count integer ≥ 0" in lines["test_passed"]
-    assert "issues_encountered list of text" in lines["epic_completed"]
+    assert "issues_encountered text or list" in lines["epic_completed"]
+    assert "files_changed integer ≥ 0 or list of text" in lines["epic_completed"]
     assert "any value" not in events_markdown()

@@ -30,8 +30,16 @@ from tests.support.given import at
         # An empty object is a value, until something is in it.
         ({"a": {}}, {"a": {}}, {}),
         ({"a": None}, {"a": {}}, {"a": [None, {}]}),
-        ({"a": {}}, {"a": {"b": 1}}, {"a": [{}, None], "a.b": [None, 1]}),
-        ({"a": 1}, {"a": {"b": 1}}, {"a": [1, None], "a.b": [None, 1]}),
+        ({}, {"a": {}}, {"a": [None, {}]}),
+        ({"a": {}}, {"a": {"b": 1}}, {"a.b": [None, 1]}),
+        ({"a": {"b": 1}}, {"a": {}}, {"a.b": [1, None]}),
+        ({}, {"a": {"b": {"c": 1}}}, {"a.b.c": [None, 1]}),
+        ({"a": {"b": 1}}, {"a": None}, {"a.b": [1, None]}),
+        ({"a": 1}, {"a": {"b": 1}}, {"a": [1, {"b": 1}]}),
+        # A name with a dot is one step all the same.
+        ({}, {"v1.2": {"n": 1}}, {'"v1.2".n': [None, 1]}),
+        ({"a": {"b": 1}, "a.b": 1}, {"a": {"b": 2}, "a.b": 3}, {'"a.b"': [1, 3], "a.b": [1, 2]}),
+        ({"": {"n": 1}}, {"": {"n": 2}}, {'"".n': [1, 2]}),
     ],
 )
 def test_each_path_that_differs_is_told_with_both_values(

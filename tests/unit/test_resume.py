@@ -161,6 +161,18 @@ def test_a_later_run_replaces_the_earlier_one_of_its_type() -> None:
     assert "tests_not_passing" not in {s.rule for s in suggestions(instance)}
 
 
+def test_a_run_that_announced_its_tests_is_counted_against_them() -> None:
+    instance = told(
+        ("epic_started", E3),
+        ("test_started", {**E3, "total_count": 8}),
+        ("test_passed", {**E3, "passed_count": 5}),
+    )
+    assert results_of(epic_of(instance)) == (5, 3, 8, [4])
+
+    instance.record_work(at(9), "test_passed", {**E3, "passed_count": 6})
+    assert results_of(epic_of(instance)) == (6, 0, 6, [5])
+
+
 def test_of_tests_that_told_nothing_nothing_is_known() -> None:
     assert results_of(epic_of(told(("epic_started", E3)))) is None
     assert results_of(epic_of(told(("epic_started", E3), ("test_passed", E3)))) == (

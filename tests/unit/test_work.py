@@ -202,9 +202,9 @@ def test_a_wrong_value_under_the_first_spelling_is_refused_too() -> None:
         ("context_window_updated", "tokens_used", 1.5),
         ("epic_completed", "files_changed", -1),
         ("epic_completed", "files_changed", True),
-        ("epic_completed", "validation_confidence", 1.01),
-        ("epic_completed", "issues_encountered", "cors"),
-        ("epic_completed", "issues_encountered", [1]),
+        ("epic_completed", "files_changed", [1]),
+        ("epic_completed", "validation_confidence", "high"),
+        ("epic_completed", "issues_encountered", 7),
         ("epic_started", "estimated_hours", "60"),
         ("test_failed", "failures", {"a": 1}),
         ("commit_created", "commit", 7),
@@ -214,11 +214,30 @@ def test_a_wrong_value_under_the_first_spelling_is_refused_too() -> None:
         ("checkpoint_created", "label", 7),
         ("command_logged", "exit_code", True),
         ("command_logged", "exit_code", "0"),
-        ("prd_updated", "changes", "all"),
+        ("prd_updated", "changes", {"all": True}),
+        ("prd_updated", "version", True),
     ],
 )
 def test_a_value_of_another_kind_is_refused(event_type: str, field: str, wrong: object) -> None:
     assert {loc[0] for loc in refused(event_type, minimal(event_type) | {field: wrong})} == {field}
+
+
+@pytest.mark.parametrize(
+    ("event_type", "field", "value"),
+    [
+        ("prd_updated", "version", 2),
+        ("prd_updated", "version", "1.1"),
+        ("prd_updated", "changes", "all of it"),
+        ("commit_created", "files_changed", ["a.py", "b.py"]),
+        ("epic_failed", "issues_encountered", [{"kind": "cors"}]),
+        ("validation_passed", "confidence", 96),
+        ("task_spawned", "task_id", 7),
+    ],
+)
+def test_what_only_adds_to_an_event_may_be_told_in_several_ways(
+    event_type: str, field: str, value: object
+) -> None:
+    assert stored(event_type, minimal(event_type) | {field: value})[field] == value
 
 
 def test_a_process_that_was_killed_has_a_negative_exit_code() -> None:
