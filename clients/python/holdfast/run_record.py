@@ -1,7 +1,8 @@
 """What the service is told of a supervised command: an instance, its session, its claim, its end.
 
 While the service is away all of it is kept and sent later, but for the claim: a claim that is not
-granted now is none, and a command that was to have one is not started (decision 10).
+granted now is none, and a command that was to have one is not started. Nor is one that is to carry
+on a session or an instance which the service cannot be asked for (decision 10).
 """
 
 from __future__ import annotations
@@ -13,26 +14,33 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from holdfast.api.area import part, said
+from holdfast.carried_on import Held, held_by, open_instance, open_session, supervised_by
 from holdfast.errors import Conflict, HoldfastError, NotFound
 from holdfast.git import WorkingCopy
 from holdfast.heartbeat import INTERVAL_SECONDS, HeartbeatManager
 from holdfast.managed import MESSAGE_LENGTH, this_machine, whereabouts
 from holdfast.outcome import Outcome
-from holdfast.request import Request, Write
+from holdfast.request import PLACEHOLDER, Request, Write
 from holdfast.restarts import RestartPolicy, Restarts
 
 if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.request import Created
-    from holdfast.types import LostClaim
+    from holdfast.types import Instance, LostClaim, Session
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be run, and as what. ``grace`` and ``interval`` are seconds."""
+    """What is to be run, and as what. ``grace`` and ``interval`` are seconds.
+
+    ``session_id`` and ``instance_id`` are carried on, if given; else there are new ones. The
+    project is then theirs.
+    """
 
     command: Sequence[str]
-    project: str
+    project: str | None = None
+    session_id: str | None = None
+    instance_id: str | None = None
     machine: str | None = None
     slot: int | None = None
     replace: bool = False
@@ -51,6 +59,22 @@ class Run:
         """The command as one would type it."""
         return shlex.join(self.command)[:MESSAGE_LENGTH]
 
+    @property
+    def needs_answers(self) -> bool:
+        """Whether it may begin only with the service's consent."""
+        return any((self.item, self.session_id, self.instance_id))
+
+
+@contextmanager
+def strictly(client: Client, needed: bool = True) -> Iterator[None]:
+    """Within the block the client does not announce that the work goes on all the same."""
+    lenient = client.lenient
+    client.lenient = lenient and not needed
+    try:
+        yield
+    finally:
+        client.lenient = lenient
+
 
 class RunRecord:
     """One run's side of the record. ``on_fence(why)``: the work has become someone else's."""
@@ -68,22 +92,23 @@ class RunRecord:
         )
         self.instance_id: str | None = None
         self._session_id: str | None = None
-        self._fence: int | None = None
-        self._has_lost_claim = False
+        # What there was before the run stays if the run does not begin.
+        self._made: list[str] = []
+        self._held: dict[str, Held] = {}
+        # Why the command must not be started again.
+        self.loss: str | None = None
         self._has_lost_session = False
 
     def __str__(self) -> str:
-        return f"{self._real(self.instance_id)}, session {self._real(self._session_id)}"
+        return f"{self._shown(self.instance_id)}, session {self._shown(self._session_id)}"
 
     def open(self) -> None:
-        """Register, open a session, beat for both, claim the item.
+        """Register, open a session or carry one on, beat for both, claim the item.
 
         Raises :class:`HoldfastError` if the service refuses; then nothing of it stays. With an
-        item also ``Unavailable``.
+        item, or with something to carry on, also ``Unavailable``.
         """
-        with self._strict(self._run.item is not None):
-            if self._run.item is not None and not self._run.takeover:
-                self._require_free(self._run.item)
+        with strictly(self._client, self._run.needs_answers):
             try:
                 self._open()
             except BaseException:
@@ -93,25 +118,28 @@ class RunRecord:
     def environment(self) -> dict[str, str]:
         """What the command is told: who it is, and how it reaches the service."""
         settings = self._client.settings
+        item = self._run.item
+        if item is None and len(self._held) == 1:
+            [item] = self._held
+        held = self._held.get(item) if item else None
         told = {
             "HOLDFAST_URL": settings.url,
             "HOLDFAST_API_KEY": settings.api_key,
             "HOLDFAST_INSTANCE_ID": self._real(self.instance_id),
             "HOLDFAST_SESSION_ID": self._real(self._session_id),
-            "HOLDFAST_ITEM": self._run.item,
-            "HOLDFAST_FENCE": None if self._fence is None else str(self._fence),
+            "HOLDFAST_ITEM": item,
+            "HOLDFAST_FENCE": None if held is None else str(held.fence),
         }
         return {name: value for name, value in told.items() if value is not None}
 
-    def holds_claim(self) -> bool:
-        """Whether the claim, if there is one, still is this session's. Raises ``Unavailable``."""
-        item = self._run.item
-        if item is not None and self._fence is not None and not self._has_lost_claim:
+    def holds_claims(self) -> bool:
+        """Whether what it held at its start has gone to no one else. Raises ``Unavailable``."""
+        for item, held in [*self._held.items()]:
             try:
-                self._client.claims.verify(item, self._fence)
+                self._client.claims.verify(item, held.fence)
             except (Conflict, NotFound) as e:
-                self._lose_claim(e.details.get("holder"))
-        return not self._has_lost_claim
+                self._note_other_fence(item, held, e.details)
+        return self.loss is None
 
     def restart_requests(self, after: int) -> list[int]:
         """The sequence numbers of the service's requests to start the command again."""
@@ -135,104 +163,158 @@ class RunRecord:
             self._client.instances.emit(self.instance_id, "command_logged", data)
 
     def end(self, outcome: Outcome, restarts: Restarts) -> None:
-        """It will not be started again. Ending the session releases its claim."""
+        """It will not be started again. Ending the session releases its claims."""
         self.heartbeats.stop()
         run, session_id = self._run, self._session_id
         metadata = said(exit_code=outcome.exit_code, signal=outcome.signal, restarts=restarts.total)
         if session_id is not None and not self._has_lost_session:
             path = f"/api/sessions/{part(session_id)}"
             if outcome.is_success:
-                if run.complete and run.item is not None and not self._has_lost_claim:
-                    self._complete_item(run.item)
+                if run.complete:
+                    self._complete_items()
                 self._keep("PATCH", path, {"status": "completed", "metadata": metadata})
             else:
                 remark = f" after {restarts.total} restarts" if restarts.exhausted else ""
                 message = f"{run.line[:500]}: {outcome}{remark}"
                 body = {"error_message": message, "metadata": metadata}
                 self._keep("POST", f"{path}/mark-failed", body)
-        self._close_instance()
+        if self.instance_id is not None:
+            self._close(self.instance_id)
 
     def withdraw(self) -> None:
-        """It was never started: no session stays, and the instance is closed."""
+        """It was never started: no session of its own stays, and its own instance is closed."""
         self.heartbeats.stop()
-        if self._session_id is not None:
+        if self._session_id in self._made:
             self._keep("DELETE", f"/api/sessions/{part(self._session_id)}", {})
-        self._close_instance()
+        if self.instance_id in self._made:
+            self._close(self.instance_id)
 
     def _open(self) -> None:
-        self.instance_id = self._create("instance", "/api/instances", self._instance())
+        session = self._found_session()
+        instance = self._found_instance(session)
+        if self._run.item is not None and not self._run.takeover:
+            self._require_free(self._run.item, instance)
+        if instance is None:
+            body = self._instance(session)
+            self.instance_id = self._create("instance", "/api/instances", body)
+        else:
+            self.instance_id = instance["instance_id"]
+            self._held |= held_by(self._client, instance_id=self.instance_id)
         self.heartbeats.start(self.instance_id, self._describe)
-        self._session_id = self._create("session", "/api/sessions", self._session())
-        self.heartbeats.start(self._session_id)
+        if session is None:
+            session_id = self._create("session", "/api/sessions", self._session(instance))
+        else:
+            session_id = self._carry_on(session)
+        self._session_id = session_id
+        self.heartbeats.start(session_id)
         if self._run.item is not None:
-            self._claim(self._run.item)
+            self._claim(self._run.item, session_id)
 
-    @contextmanager
-    def _strict(self, strict: bool) -> Iterator[None]:
-        """Within the block the client does not announce that the work goes on all the same."""
-        lenient = self._client.lenient
-        self._client.lenient = lenient and not strict
-        try:
-            yield
-        finally:
-            self._client.lenient = lenient
+    def _found_session(self) -> Session | None:
+        """The session to carry on. Raises unless it may be."""
+        session_id, instance_id = self._run.session_id, self._run.instance_id
+        if session_id is None:
+            return None
+        return open_session(self._client, session_id, instance_id)
 
-    def _require_free(self, item: str) -> None:
+    def _found_instance(self, session: Session | None) -> Instance | None:
+        """The instance to carry on: that which is named, or that which the session left behind."""
+        if self._run.instance_id is not None:
+            return open_instance(self._client, self._run.instance_id)
+        return None if session is None else supervised_by(self._client, session)
+
+    def _carry_on(self, session: Session) -> str:
+        """From here on its supervisor is this one; its id."""
+        session_id = session["session_id"]
+        metadata = {
+            "command": self._run.line,
+            "supervisor": {"session_id": session_id, "instance_id": self.instance_id},
+        }
+        # With the first sign of life: what has ended, or lost its place, refuses it.
+        path = f"/api/sessions/{part(session_id)}/heartbeat"
+        self._client.send(Request("POST", path, {"metadata": metadata}))
+        self._held |= held_by(self._client, session_id=session_id)
+        return session_id
+
+    def _require_free(self, item: str, instance: Instance | None) -> None:
         """Before there is anything to be taken back."""
         try:
             claim: Mapping[str, Any] = self._client.claims.get(item)
         except NotFound:
             return
-        if claim["holder"] is not None:
-            raise Conflict(
-                f"{item} is already claimed by {claim['holder_kind']} {claim['holder']}.",
-                status=409,
-                code="claim_held",
-                details={**claim, "claimed_by": claim["holder"]},
-            )
-
-    def _claim(self, item: str) -> None:
-        claim = self._client.claims.take(
-            item, session_id=self._session_id, **whereabouts(), takeover=self._run.takeover
+        holder = claim["holder"]
+        own = self._run.session_id, instance and instance["instance_id"]
+        if holder is None or holder in own:
+            return
+        neighbour = self._neighbour(claim, self._project(instance))
+        if neighbour and (self._run.replace or neighbour["status"] == "stalled"):
+            # Opening the session takes that one's place, and frees what it holds.
+            return
+        raise Conflict(
+            f"{item} is already claimed by {claim['holder_kind']} {holder}.",
+            status=409,
+            code="claim_held",
+            details={**claim, "claimed_by": holder, "in_this_place": neighbour is not None},
         )
-        self._fence = claim["fence"]
 
-    def _complete_item(self, item: str) -> None:
-        # A completion that is refused (someone else's by now) is no reason to fail the run.
-        with suppress(HoldfastError):
-            self._client.work_items.complete(item, session_id=self._session_id, fence=self._fence)
+    def _neighbour(self, claim: Mapping[str, Any], project: str | None) -> Session | None:
+        """The holder of a claim, if it is a session in the very place that is to be taken."""
+        run = self._run
+        if claim["holder_kind"] != "session" or run.session_id is not None:
+            return None
+        holder = self._client.sessions.get(claim["holder"])
+        place = holder["project_id"], holder["machine_id"], holder["docker_slot"]
+        return holder if place == (project, run.machine or this_machine(), run.slot) else None
 
-    def _close_instance(self) -> None:
-        if self.instance_id is not None:
-            self._keep("POST", f"/api/instances/{part(self.instance_id)}/close", {})
+    def _claim(self, item: str, session_id: str) -> None:
+        held = self._held.get(item)
+        holder = held.holder if held else {"session_id": session_id}
+        claim = self._client.claims.take(
+            item, **holder, **whereabouts(), takeover=self._run.takeover
+        )
+        self._held[item] = Held(claim["fence"], holder)
+
+    def _complete_items(self) -> None:
+        items = [*self._held] if self._run.item is None else [self._run.item]
+        for item in items:
+            held = self._held.get(item)
+            # A completion that is refused (someone else's by now) is no reason to fail the run.
+            with suppress(HoldfastError):
+                if held is not None:
+                    self._client.work_items.complete(item, **held.holder, fence=held.fence)
+
+    def _close(self, instance_id: str) -> None:
+        self._keep("POST", f"/api/instances/{part(instance_id)}/close", {})
 
     def _create(self, created: Created, path: str, body: Mapping[str, Any]) -> str:
         request = Request("POST", path, body)
-        if self._run.item is not None:
+        if self._run.needs_answers:
             reply = self._client.send(request)
         else:
             write = Write(request, creates=created)
             reply = self._client.recorder.record(write, refusable=True)
-        return cast(str, reply[f"{created}_id"])
+        made = cast(str, reply[f"{created}_id"])
+        self._made.append(made)
+        return made
 
     def _keep(self, method: str, path: str, body: Mapping[str, Any]) -> None:
         self._client.recorder.record(Write(Request(method, path, body)))
 
-    def _instance(self) -> dict[str, Any]:
+    def _instance(self, session: Session | None) -> dict[str, Any]:
         run = self._run
         restart = run.restart.as_json() if run.restart.rule != "never" else None
         return said(
-            project=run.project,
+            project=session["project_id"] if session else run.project,
             instance_type=run.instance_type,
             name=run.name,
             restart_policy=restart,
             **whereabouts(),
         )
 
-    def _session(self) -> dict[str, Any]:
+    def _session(self, instance: Instance | None) -> dict[str, Any]:
         run = self._run
         return said(
-            project_id=run.project,
+            project_id=self._project(instance),
             machine_id=run.machine or this_machine(),
             docker_slot=run.slot,
             replace=run.replace or None,
@@ -241,6 +323,11 @@ class RunRecord:
             **whereabouts(),
         )
 
+    def _project(self, instance: Instance | None) -> str | None:
+        """The session's: as it is told, or its instance's."""
+        found = instance and (instance["project_name"] or instance["project"])
+        return self._run.project or found
+
     def _describe(self) -> dict[str, Any]:
         return {"git": self._copy.state()}
 
@@ -248,19 +335,41 @@ class RunRecord:
         """A placeholder is as good: the service knows the id once it knows of the session."""
         return None if an_id is None else self._client.spool.real(an_id) or an_id
 
+    def _shown(self, an_id: str | None) -> str:
+        real = self._real(an_id)
+        return "not recorded yet" if real is None or PLACEHOLDER.fullmatch(real) else real
+
     def _note_losses(self, an_id: str, lost: list[LostClaim]) -> None:
         for claim in lost:
-            if claim["item_id"] == self._run.item:
-                self._lose_claim(claim["taken_by"])
+            if claim["item_id"] in self._held:
+                self._lose_claim(claim["item_id"], claim["taken_by"])
 
-    def _lose_claim(self, holder: str | None) -> None:
-        self._has_lost_claim = True
-        by = f" by {holder}" if holder else ""
-        self._on_fence(f"{self._run.item} was taken over{by}")
+    def _note_other_fence(self, item: str, held: Held, now: Mapping[str, Any]) -> None:
+        """The claim is not as it was: another's, nobody's, or taken anew by the command itself."""
+        holder = now.get("holder")
+        if holder is not None and holder in held.holder.values():
+            self._held[item] = held._replace(fence=now["fence"])
+        elif holder is not None:
+            self._lose_claim(item, holder)
+        else:
+            # The command gave it back, or completed it.
+            self._held.pop(item, None)
+            if item == self._run.item:
+                self.loss = f"{item} is not claimed any more"
+
+    def _lose_claim(self, item: str, holder: str) -> None:
+        self._held.pop(item, None)
+        self._lose(f"{item} was taken over by {holder}")
 
     def _note_end(self, an_id: str, error: HoldfastError) -> None:
+        heir = error.details.get("recovered_to") or error.details.get("superseded_by")
+        by = f", {heir} carries on" if heir else ""
         if an_id == self._session_id:
-            self._has_lost_session = self._has_lost_claim = True
-            heir = error.details.get("recovered_to") or error.details.get("superseded_by")
-            by = f", {heir} carries on" if heir else ""
-            self._on_fence(f"session {an_id} is over{by}")
+            self._has_lost_session = True
+            self._lose(f"session {an_id} is over{by}")
+        elif any(an_id in held.holder.values() for held in self._held.values()):
+            self._lose(f"{an_id}, which holds what the command works on, is over")
+
+    def _lose(self, why: str) -> None:
+        self.loss = why
+        self._on_fence(why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -63,8 +64,9 @@ class Supervisor:
         """
         program = self._run.command[0]
         if shutil.which(program) is None:
-            self._tell(f"{program}: no such command")
-            return NOT_FOUND
+            is_there = os.path.exists(program) if os.sep in program else _is_on_path(program)
+            self._tell(f"{program}: {'not executable' if is_there else 'no such command'}")
+            return NOT_EXECUTABLE if is_there else NOT_FOUND
         with signals_to(self._on_signal):
             try:
                 self._record.open()
@@ -185,11 +187,11 @@ class Supervisor:
     def _may_restart(self) -> bool:
         """Not without the claim. If the service is away, what it granted stands."""
         try:
-            if self._record.holds_claim():
+            if self._record.holds_claims():
                 return True
         except HoldfastError:
             return True
-        self._tell(f"{self._run.item} was taken over meanwhile; the command is not started again")
+        self._tell(f"{self._record.loss}; the command is not started again")
         return False
 
     def _next(self, timeout: float | None) -> Happening | None:
@@ -216,3 +218,8 @@ class Supervisor:
         if not self._is_fenced:
             self._is_fenced = True
             self._happened.put(Fenced(why))
+
+
+def _is_on_path(program: str) -> bool:
+    """Whether there is such a file where commands are looked for, whatever may be done with it."""
+    return shutil.which(program, mode=os.F_OK) is not None

@@ -60,7 +60,7 @@ class Watch:
                 was_away = has_failed = False
 
     def _look(self, was_away: bool) -> None:
-        self._record.holds_claim()
+        self._record.holds_claims()
         if was_away:
             self._look_for_restarts()
 

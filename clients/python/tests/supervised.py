@@ -100,6 +100,11 @@ class Run:
         """The only instance of the project."""
         return self._only("instances", project=self.project)
 
+    def instances(self) -> list[Json]:
+        """All instances of the project, the oldest first."""
+        found = ok(self._api.get("/api/instances", params={"project": self.project}))["instances"]
+        return sorted(found, key=lambda instance: str(instance["created_at"]))
+
     def events(self, event_type: str) -> list[Json]:
         """The instance's events of a type."""
         path = f"/api/instances/{self.instance()['instance_id']}/events"
@@ -133,11 +138,21 @@ class Desk:
     ) -> Run:
         """``holdfast run OPTIONS -- COMMAND`` in a project of its own unless told otherwise."""
         project = project or name("project")
+        return self.carry_on(project, "--project", project, *options, command=command, **popen)
+
+    def carry_on(
+        self,
+        project: str,
+        *options: str,
+        command: tuple[str, ...] = (sys.executable, "-c", WORKER),
+        **popen: object,
+    ) -> Run:
+        """``holdfast run OPTIONS -- COMMAND`` where the options themselves lead to the project."""
         process = subprocess.Popen(
-            [HOLDFAST, "run", "--project", project, *options, "--", *command],
+            [HOLDFAST, "run", *options, "--", *command],
             cwd=self.folder,
-            env=self.environ(),
             **{
+                "env": self.environ(),
                 "stdin": subprocess.PIPE,
                 "stdout": subprocess.PIPE,
                 "stderr": subprocess.PIPE,
@@ -178,6 +193,17 @@ def desk(api: Api, folder: Path, url: str | None = None) -> Iterator[Desk]:
         yield it
     finally:
         it.close()
+
+
+def recovered(api: Api, session_id: str) -> Json:
+    """The successor of a session that still beats: a beat may always come before the recovery."""
+
+    def recover() -> Json:
+        api.stall(session_id)
+        reply = api.recover(session_id, "desktop")
+        return ok(reply, 201) if reply.status_code == 201 else {}
+
+    return eventually(recover, "the recovery")
 
 
 def gone(pid: int) -> None:

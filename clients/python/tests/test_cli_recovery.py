@@ -59,7 +59,7 @@ def test_start_registers_the_successor(client: Client, cli: Cli) -> None:
     assert successor["hostname"]
     assert told[:2] == [
         f"✅ {found['successor']} carries on from {agent}",
-        f"   export HOLDFAST_INSTANCE_ID={found['successor']}",
+        f"   Go on with: holdfast run --instance {found['successor']} -- CMD…",
     ]
     assert f"  Chain       {agent} → {found['successor']}" in [line.rstrip() for line in told]
     assert f"{found['successor']} carries the work on." in cli.ok("resume", agent)
@@ -78,6 +78,7 @@ def test_a_living_instance_has_no_successor(client: Client, cli: Cli) -> None:
 
 def test_a_failed_session_is_carried_on_elsewhere(client: Client, cli: Cli) -> None:
     session = client.sessions.create("odin", "laptop")["session_id"]
+    client.claims.take("SD-7", session_id=session)
     for task in ("write", "test"):
         client.tasks.create(session, "odin", task)
     client.sessions.mark_failed(session, "out of memory")
@@ -92,7 +93,8 @@ def test_a_failed_session_is_carried_on_elsewhere(client: Client, cli: Cli) -> N
         "   Machine: desk",
         "   Project: odin",
         "   Carried over: 2 tasks",
-        f"   export HOLDFAST_SESSION_ID={successor['session_id']}",
+        "   Holds: SD-7",
+        f"   Go on with: holdfast run --session {successor['session_id'][:8]} -- CMD…",
     ]
 
 

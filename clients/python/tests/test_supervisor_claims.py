@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clients.python.tests.supervised import Desk, Run, desk, gone
+from clients.python.tests.supervised import Desk, Run, desk, gone, recovered
 
 from holdfast import Client
 from interfaces.embedded_postgres import EmbeddedPostgres
@@ -116,6 +116,62 @@ def test_what_another_holds_is_not_started_and_it_is_told_who_has_it(here: Desk)
     first.end()
 
 
+def test_replace_gets_what_the_session_in_its_place_holds(here: Desk) -> None:
+    """The old one goes first, then the item is claimed; without --replace it is told how."""
+    item = name("item")
+    first = here.run("--claim", item, "--interval", "0.1")
+    first.up()
+    replaced = first.session()["session_id"]
+    refused = here.run("--claim", item, project=first.project)
+    assert refused.end() == 3
+    assert "--replace" in refused.told
+
+    second = here.run("--claim", item, "--replace", project=first.project)
+    second.up()
+
+    session_id = second.ask("HOLDFAST_SESSION_ID")
+    assert claim(here.api, item)["holder"] == session_id != replaced
+    assert here.api.get_session(replaced)["status"] == "failed"
+    for run in (second, first):
+        run.say("0")
+        assert run.end() == 0
+    assert here.api.get_session(session_id)["status"] == "completed"
+
+
+def test_replace_does_not_get_what_is_held_in_another_place(here: Desk) -> None:
+    item = name("item")
+    first = here.run("--claim", item)
+    first.up()
+    here_too = here.run("--slot", "1", project=first.project)
+    here_too.up()
+    run = here.run("--slot", "1", "--claim", item, "--replace", project=first.project)
+
+    assert run.end() == 3
+    assert "--replace takes" not in run.told
+    assert claim(here.api, item)["holder"] == first.ask("HOLDFAST_SESSION_ID")
+    replaceable = here_too.ask("HOLDFAST_SESSION_ID")
+    assert here.api.get_session(replaceable)["status"] == "active"
+    for left in (first, here_too):
+        left.say("0")
+        assert left.end() == 0
+
+
+def test_a_stalled_session_s_place_is_taken_with_what_it_holds(here: Desk) -> None:
+    item = name("item")
+    first = here.run("--claim", item, "--interval", "30")
+    first.up()
+    stalled = first.session()["session_id"]
+    here.api.stall(stalled)
+
+    second = here.run("--claim", item, project=first.project)
+    second.up()
+
+    assert claim(here.api, item)["holder"] == second.ask("HOLDFAST_SESSION_ID") != stalled
+    for run in (second, first):
+        run.say("0")
+        assert run.end() == 0
+
+
 def test_an_item_that_cannot_be_claimed_leaves_no_session_behind(here: Desk) -> None:
     first, second = name("first"), name("second")
     ok(here.api.post("/api/work-items", json={"item_id": first}), 201)
@@ -147,8 +203,7 @@ def test_a_recovery_elsewhere_stops_the_command_that_is_to_stop_if_fenced(here: 
     run = here.run("--claim", item, "--stop-if-fenced", "--interval", "0.1")
     pid = run.up()
     session_id = run.session()["session_id"]
-    here.api.stall(session_id)
-    heir = ok(here.api.recover(session_id, name("desktop")), 201)
+    heir = recovered(here.api, session_id)
 
     assert run.end() == 128 + signal.SIGTERM
     gone(pid)

@@ -298,6 +298,16 @@ def test_a_command_that_is_not_there_is_not_recorded(here: Desk) -> None:
     assert ok(here.api.get("/api/instances"))["instances"] == []
 
 
+def test_a_file_that_may_not_be_executed_is_not_said_to_be_missing(here: Desk) -> None:
+    (here.folder / "nx").write_text("#!/bin/sh\n")
+    run = here.run(command=("./nx",))
+
+    assert run.end() == 126
+    assert run.told == "holdfast: ./nx: not executable\n"
+    assert here.run(command=("./not-there",)).end() == 127
+    assert ok(here.api.get("/api/instances"))["instances"] == []
+
+
 def test_a_command_that_cannot_be_started_is_recorded_as_failed(here: Desk) -> None:
     broken = here.folder / "broken"
     broken.write_bytes(b"\x7fELF but no more")

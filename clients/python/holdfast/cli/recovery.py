@@ -14,6 +14,9 @@ from holdfast.cli.options import AsJson
 from holdfast.cli.screen import out, print_json
 from holdfast.cli.service import connected
 
+# As many as are named.
+ITEMS = 20
+
 
 def resume(
     instance: Annotated[
@@ -63,7 +66,7 @@ def recover(
 ) -> None:
     """Carry a stalled or failed session's work on elsewhere.
 
-    Asked again, it tells of the same successor.
+    It opens the successor, and tells by which command to go on. Asked again, it tells of the same.
     """
     with connected(as_json) as client:
         original = naming.session_of(client, session)
@@ -71,11 +74,13 @@ def recover(
             original, machine, docker_slot=slot, reset_failed_tasks=not only_pending
         )
         tasks = client.tasks.list(session_id=successor["session_id"], limit=1)["total_count"]
+        claims = client.claims.list(session_id=successor["session_id"], limit=ITEMS)["claims"]
     if as_json:
         return print_json(successor)
     from holdfast.cli.show import recovery as show
 
-    return show.recovered(out(), original, successor, tasks)
+    items = [claim["item_id"] for claim in claims]
+    return show.recovered(out(), original, successor, tasks, items)
 
 
 def _here() -> dict[str, str]:

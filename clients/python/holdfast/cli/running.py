@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli import naming
 from holdfast.cli.failing import note, told
 from holdfast.cli.service import connected
-from holdfast.errors import Conflict
+from holdfast.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
+    from holdfast.client import Client
     from holdfast.restarts import RestartPolicy
 
 # Before there is a command a service that is just being restarted is waited for.
@@ -43,8 +46,25 @@ Replace = Annotated[
     bool,
     typer.Option("--replace", help="Take the place of a session that is there; it fails."),
 ]
+Session = Annotated[
+    str | None,
+    typer.Option(
+        "--session",
+        metavar="ID",
+        help="Carry on this session, with all that it holds, instead of opening one.",
+    ),
+]
+Instance = Annotated[
+    str | None,
+    typer.Option(
+        "--instance", metavar="ID", help="Carry on this instance instead of registering one."
+    ),
+]
 InstanceType = Annotated[
-    str, typer.Option("--instance-type", metavar="T", help="PS, MS, or what the service knows.")
+    str | None,
+    typer.Option(
+        "--instance-type", metavar="T", help="PS (if not given), MS, or what the service knows."
+    ),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="A name for people.")]
 Item = Annotated[
@@ -98,11 +118,13 @@ Interval = Annotated[
 
 def run(
     command: Command,
+    session: Session = None,
+    instance: Instance = None,
     project: Project = None,
     machine: Machine = None,
     slot: Slot = None,
     replace: Replace = False,
-    instance_type: InstanceType = "PS",
+    instance_type: InstanceType = None,
     name: Name = None,
     claim: Item = None,
     takeover: Takeover = False,
@@ -119,8 +141,12 @@ def run(
     again as told, and its end is recorded. Its exit code is passed through, 128 + the signal's
     number if one ended it. The work goes on if the service is away, and is recorded later.
 
+    With --session or --instance it carries on what is there: the successor that `holdfast recover`
+    or `holdfast resume --start` made, or what a supervisor that was killed left behind.
+
     Its command line is recorded: secrets belong into the environment. It finds its ids in
-    HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID.
+    HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID, which are not carried on by themselves: a run
+    within a run is one of its own.
     """
     if os.name != "posix":
         raise typer.BadParameter("holdfast run needs Linux, macOS or another Unix.")
@@ -132,13 +158,25 @@ def run(
         from holdfast.run_record import Run
         from holdfast.supervisor import Supervisor
 
+        if session is not None:
+            place = {"--project": project, "--machine": machine, "--slot": slot}
+            _refuse("--session", "which has its place", {**place, "--replace": replace or None})
+        if instance is not None:
+            new = {"--instance-type": instance_type, "--name": name}
+            _refuse("--instance", "which has its type and name", new)
+        if session is not None or instance is not None:
+            session, instance = _meant(client, session, instance)
+        elif project is None:
+            project = WorkingCopy().name()
         plan = Run(
             command=command,
-            project=project or WorkingCopy().name(),
+            project=project,
+            session_id=session,
+            instance_id=instance,
             machine=machine,
             slot=slot,
             replace=replace,
-            instance_type=instance_type,
+            instance_type=instance_type or "PS",
             name=name,
             item=claim,
             takeover=takeover,
@@ -165,12 +203,34 @@ def _policy(rule: str, backoff: float) -> RestartPolicy:
         raise typer.BadParameter(str(e), param_hint="--restart") from None
 
 
+def _refuse(option: str, which: str, others: Mapping[str, object]) -> None:
+    for other, value in others.items():
+        if value is not None:
+            raise InvalidInput(f"{other} does not go with {option}, {which} already.")
+
+
+def _meant(
+    client: Client, session: str | None, instance: str | None
+) -> tuple[str | None, str | None]:
+    """Their whole ids. Nothing is kept for later if the service cannot be asked."""
+    from holdfast.run_record import strictly
+
+    with strictly(client):
+        return (
+            session and naming.session_of(client, session),
+            instance and naming.instance_of(client, instance),
+        )
+
+
 def _tell_refusal(refusal: Conflict) -> None:
     if refusal.code == "claim_held":
         from holdfast.cli.screen import err
         from holdfast.cli.show import queue
 
-        return queue.rejected(err(), refusal)
+        queue.rejected(err(), refusal)
+        if refusal.details.get("in_this_place"):
+            note("it works in this very place: --replace takes its place and what it holds")
+        return None
     print(told(refusal), file=sys.stderr)
     if refusal.code in PLACE_TAKEN:
         note("--slot N gives this one a place of its own, --replace takes that one's place")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from holdfast.cli.show.attention import SHORT
 from holdfast.cli.show.words import heartbeat, plural, status
 from holdfast.cli.text import dumped, safe
 
@@ -55,7 +56,7 @@ def started(console: Console, found: Json) -> None:
     """A successor was registered."""
     successor = safe(found["successor"])
     console.print(f"✅ {successor} carries on from {safe(found['predecessor'])}", soft_wrap=True)
-    console.print(f"   export HOLDFAST_INSTANCE_ID={successor}", soft_wrap=True)
+    console.print(f"   Go on with: holdfast run --instance {successor} -- CMD…", soft_wrap=True)
     if found["stale_warning"]:
         console.print(
             Padding(Text(safe(found["stale_warning"]), "yellow"), (0, 0, 0, 3), expand=False)
@@ -65,16 +66,21 @@ def started(console: Console, found: Json) -> None:
     _facts(console, found)
 
 
-def recovered(console: Console, original: str, successor: Json, tasks: int) -> None:
-    """A session's work goes on elsewhere."""
+def recovered(
+    console: Console, original: str, successor: Json, tasks: int, items: Sequence[str]
+) -> None:
+    """A session's work goes on elsewhere, with these items; and by which command."""
     session_id = safe(successor["session_id"])
     console.print(f"✅ Session {session_id} carries on from {safe(original)}", soft_wrap=True)
     console.print(f"   Machine: {safe(successor['machine_id'])}", soft_wrap=True)
     console.print(f"   Project: {safe(successor['project_id'])}", soft_wrap=True)
     console.print(f"   Carried over: {plural(tasks, 'task')}")
+    if items:
+        console.print(f"   Holds: {', '.join(map(safe, items))}", soft_wrap=True)
     for item in successor.get("lost_items") or []:
         console.print(f"   Lost meanwhile: {safe(item['item_id'])}", soft_wrap=True)
-    console.print(f"   export HOLDFAST_SESSION_ID={session_id}", soft_wrap=True)
+    command = f"holdfast run --session {session_id[:SHORT]} -- CMD…"
+    console.print(f"   Go on with: {command}", soft_wrap=True)
 
 
 def _git(git: Json) -> Iterator[str]:
