@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from holdfast import Client
+from holdfast.cli import failing
 from holdfast.cli.app import COMMANDS
 from holdfast.cli.diagnosis import clock
 from holdfast.cli.service import SEND_SECONDS
+from holdfast.errors import FieldError, InvalidInput
 from holdfast.request import Request
 from holdfast.transport import Reply, Transport
 from tests.acceptance.serving import Server
@@ -137,11 +139,36 @@ def test_an_address_that_is_none_is_a_usage_error(cli: Cli) -> None:
     assert "HOLDFAST_URL: 'nonsense' is no address" in ended.err
 
 
-def test_a_field_that_the_service_refuses_is_named(cli: Cli) -> None:
+def test_a_holder_that_is_not_there_is_not_found(cli: Cli) -> None:
+    """The service says 400, as it is but a field of the claim."""
     ended = cli("claim", "A", "--session", "3f2a9c1e-0000-4000-8000-000000000000")
 
+    assert ended.code == 4
+    assert ended.err == "holdfast: session_id: there is no such session\n"
+    assert cli("claim", "A", HOLDFAST_INSTANCE_ID="odin-PS-000000").code == 4
+
+
+def test_a_field_that_the_service_refuses_is_named_once(client: Client, cli: Cli) -> None:
+    agent = client.instances.register("odin")["instance_id"]
+
+    ended = cli("replay", agent, "--to", "9")
+
     assert ended.code == 2
-    assert "session_id: there is no such session" in ended.err
+    assert ended.err.startswith("holdfast: to_sequence_num: must ")
+    assert ended.err.count("to_sequence_num") == ended.err.count("\n") == 1
+
+
+def test_fields_that_the_service_refuses_have_a_line_each() -> None:
+    fields: list[FieldError] = [
+        {"field": "priority", "message": "must be an integer"},
+        {"field": "title", "message": "is too long"},
+    ]
+    both = "priority: must be an integer; title: is too long"
+    lines = "  priority: must be an integer\n  title: is too long"
+
+    assert failing.told(InvalidInput(both, errors=fields)) == f"holdfast:\n{lines}"
+    other = InvalidInput("Not this way", errors=fields)
+    assert failing.told(other) == f"holdfast: Not this way\n{lines}"
 
 
 def test_help_loads_neither_rich_nor_httpx() -> None:

@@ -115,14 +115,14 @@ def test_a_whole_id_goes_before_a_part_of_another(client: Client, cli: Cli) -> N
 
 
 @pytest.mark.parametrize("command", ["events", "replay", "resume"])
-def test_what_may_mean_several_or_nothing_is_not_found(
+def test_what_may_mean_several_is_a_usage_error_and_what_means_nothing_is_not_found(
     client: Client, cli: Cli, command: str
 ) -> None:
     ids = [client.instances.register("odin")["instance_id"] for _ in range(2)]
 
     ambiguous, nothing = cli(command, "odin"), cli(command, "loki")
 
-    assert (ambiguous.code, nothing.code) == (4, 4)
+    assert (ambiguous.code, nothing.code) == (2, 4)
     assert ambiguous.err.startswith("holdfast: odin may be any of ")
     assert all(instance_id in ambiguous.err for instance_id in ids)
     assert cli(command, "odin", "--json").error()["code"] == "ambiguous"

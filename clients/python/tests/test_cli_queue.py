@@ -287,7 +287,14 @@ def test_what_another_holds_is_neither_released_nor_completed(client: Client, cl
     for command in ("release", "complete"):
         ended = cli(command, "A", "--session", mine)
         assert ended.code == 3
-        assert holder in ended.err
+        lines = ended.err.splitlines()
+        assert lines[0] == f"❌ A is not {command.rstrip('e')}ed: another holds it"
+        assert lines[1] == f"   Session: {holder}"
+        assert [line.split()[0] for line in lines[2:]] == [
+            "Heartbeat:", "Hostname:", "TTY:", "Codebase:", "Claimed:",
+        ]  # fmt: skip
+        error = cli(command, "A", "--session", mine, "--json").error()
+        assert (error["code"], error["details"]["claimed_by"]) == ("not_holder", holder)
     assert cli("release", "never-heard-of", "--session", mine).code == 4
     assert client.claims.get("A")["holder"] == holder
 

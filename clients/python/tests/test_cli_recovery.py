@@ -121,7 +121,7 @@ def test_what_cannot_be_recovered_is_said_with_the_right_exit_code(
     cli.ok("recover", failed, "--onto", "desk")
 
     assert cli("recover", alive, "--onto", "desk", "--json").error()["code"] == "not_recoverable"
-    assert cli("recover", alive, "--onto", "desk").code == 2
+    assert cli("recover", alive, "--onto", "desk").code == 3
     assert cli("recover", failed, "--onto", "elsewhere").code == 3
     assert cli("recover", "00000000", "--onto", "desk").code == 4
     assert cli("recover", failed).code == 2

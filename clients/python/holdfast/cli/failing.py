@@ -1,7 +1,7 @@
 """How a command ends that could not do what it was asked for.
 
 Each class of :mod:`holdfast.errors` has its exit code: 1 failed, 2 usage, 3 conflict, 4 not found,
-5 not authorised, 6 service unavailable.
+5 not authorised, 6 service unavailable. Some codes mean something else at a desk than over HTTP.
 """
 
 from __future__ import annotations
@@ -14,7 +14,22 @@ from typing import Any
 import typer
 
 from holdfast.cli.text import dumped, safe
-from holdfast.errors import HoldfastError, ServiceFault, Unreachable
+from holdfast.errors import (
+    Conflict,
+    HoldfastError,
+    InvalidInput,
+    NotFound,
+    ServiceFault,
+    Unreachable,
+)
+
+# What was typed names these; in a request they are but fields, or part of an address.
+AT_A_DESK: dict[str, type[HoldfastError]] = {
+    "unknown_session": NotFound,
+    "unknown_instance": NotFound,
+    "not_recoverable": Conflict,
+    "ambiguous": InvalidInput,
+}
 
 
 @contextmanager
@@ -24,7 +39,7 @@ def exit_code(as_json: bool = False) -> Iterator[None]:
         yield
     except HoldfastError as error:
         print(dumped(described(error)) if as_json else told(error), file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
+        raise typer.Exit(AT_A_DESK.get(error.code, type(error)).exit_code) from None
 
 
 def note(line: str) -> None:
@@ -41,7 +56,12 @@ def told(error: HoldfastError) -> str:
     if isinstance(error, ServiceFault) and error.request_id:
         message += f" (request {error.request_id} in the service's log)"
     lines = [f"holdfast: {safe(message)}"]
-    lines += [f"  {safe(e['field'])}: {safe(e['message'])}" for e in error.errors]
+    fields = [f"{e['field']}: {e['message']}" for e in error.errors]
+    # The message names the fields already, unless it is about something else.
+    if message != "; ".join(fields):
+        lines += [f"  {safe(field)}" for field in fields]
+    elif len(fields) > 1:
+        lines = ["holdfast:", *(f"  {safe(field)}" for field in fields)]
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ class Holder(NamedTuple):
 
 
 def session_of(client: Client, reference: str) -> str:
-    """The id of the session that is meant. Raises :class:`NotFound`, also for several."""
+    """The id of the session that is meant. Raises :class:`NotFound`, or `ambiguous`."""
     if _is_uuid(reference):
         return reference
     found = _sessions(client, reference)
@@ -40,7 +40,7 @@ def session_of(client: Client, reference: str) -> str:
 
 
 def instance_of(client: Client, reference: str) -> str:
-    """The id of the instance that is meant. Raises :class:`NotFound`, also for several."""
+    """The id of the instance that is meant. Raises as :func:`session_of`."""
     return client.instances.get(reference)["instance_id"]
 
 
@@ -67,7 +67,7 @@ def holder_of(client: Client, session: str | None, instance: str | None) -> Hold
 def stream_of(client: Client, reference: str) -> str:
     """The stream of the session, instance, work item or machine that is meant.
 
-    A whole id goes before a part of one. Raises :class:`NotFound`, also for several.
+    A whole id goes before a part of one. Raises as :func:`session_of`.
     """
     given = [reference] if reference.partition("-")[0] in CATEGORIES else []
     for stream_id in [*given, *(f"{category}-{reference}" for category in CATEGORIES)]:
@@ -110,7 +110,7 @@ def _sessions(client: Client, reference: str) -> list[str]:
 def _only(reference: str, found: list[str]) -> str:
     if len(found) > 1:
         several = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
-        raise NotFound(f"{reference} may be any of {several}", code="ambiguous")
+        raise InvalidInput(f"{reference} may be any of {several}", code="ambiguous")
     return found[0]
 
 

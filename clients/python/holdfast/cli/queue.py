@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -96,7 +98,8 @@ def release(
     """Give a work item back."""
     with connected(as_json) as client:
         holder = naming.holder_of(client, session, instance)
-        freed = client.claims.release(item, **holder._asdict(), fence=fence)
+        with _telling_holder("released", as_json):
+            freed = client.claims.release(item, **holder._asdict(), fence=fence)
     _tell(freed, f"{freed['item_id']} is free", as_json)
 
 
@@ -110,7 +113,8 @@ def complete(
     """Complete a work item; what waited for it may be ready now."""
     with connected(as_json) as client:
         holder = naming.holder_of(client, session, instance)
-        done = client.work_items.complete(item, **holder._asdict(), fence=fence)
+        with _telling_holder("completed", as_json):
+            done = client.work_items.complete(item, **holder._asdict(), fence=fence)
     _tell(done, f"{done['item_id']} is completed", as_json)
 
 
@@ -136,6 +140,20 @@ def add(
             item, title=title, track=track, priority=priority, depends_on=depends_on or None
         )
     _tell(listed, f"{listed['item_id']} is listed", as_json)
+
+
+@contextmanager
+def _telling_holder(what: str, as_json: bool) -> Iterator[None]:
+    """Within the block a refusal because another holds the item tells all about that one."""
+    try:
+        yield
+    except Conflict as refusal:
+        if refusal.code != "not_holder" or not refusal.details.get("claimed_by") or as_json:
+            raise
+        from holdfast.cli.show import queue
+
+        queue.not_holder(err(), refusal, what)
+        raise typer.Exit(refusal.exit_code) from None
 
 
 def _queue(client: Client, track: str | None, every: bool, limit: int) -> dict[str, Any]:

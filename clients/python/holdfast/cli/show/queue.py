@@ -50,14 +50,26 @@ def rejected(console: Console, error: Conflict) -> None:
     owner = error.details
     item_id = safe(owner["item_id"])
     console.print(Text(f"❌ {item_id} is already claimed", "bold"))
-    for name, value in _owner(owner):
-        console.print(Text.assemble(f"   {name}: ", value), soft_wrap=True)
+    _owned(console, owner)
     left = owner["seconds_until_takeover"]
     if left > 0 or not owner["stale"]:
         when = f"possible in {countdown(left)}, if its holder stays silent"
     else:
         when = f"possible now: holdfast claim {item_id} --takeover"
     console.print(f"   Takeover: {when}", soft_wrap=True)
+
+
+def not_holder(console: Console, error: Conflict, what: str) -> None:
+    """Who has it that another wants to release or complete."""
+    owner = error.details
+    refusal = f"❌ {safe(owner['item_id'])} is not {what}: another holds it"
+    console.print(Text(refusal, "bold"), soft_wrap=True)
+    _owned(console, owner)
+
+
+def _owned(console: Console, owner: Mapping[str, Any]) -> None:
+    for name, value in _owner(owner):
+        console.print(Text.assemble(f"   {name}: ", value), soft_wrap=True)
 
 
 def _owner(owner: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
