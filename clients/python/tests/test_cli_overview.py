@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
 from holdfast import Client
 from holdfast.cli.show import words
+from holdfast.cli.show.attention import matters
 from holdfast.cli.show.table import Column, without_middle
 from tests.support.commands import Cli
 
@@ -57,14 +60,12 @@ def test_an_overview_counts_and_begins_with_what_needs_attention(client: Client,
     ]
     urgent = lines[lines.index("Needs attention") + 1 : lines.index("Sessions") - 1]
     told = [line.removeprefix(" ● ") for line in urgent if line.startswith(" ● ")]
-    assert told[0].startswith(f"session {ids['stalled'][:8]} (loki on laptop) is stalled: silent")
-    assert told[0].endswith("holds SD-2")
-    assert told[1].startswith(f"session {ids['failed'][:8]} (thor on desk) failed ")
-    assert told[1].endswith("ago: out of memory")
-    assert told[2:] == [
-        f"{ids['waiting']} waits for you: May I push?",
-        f"{ids['full']} is degraded: context 95% full",
-    ]
+    assert told[0] == f"{ids['waiting']} waits for you: May I push?"
+    assert told[1].startswith(f"session {ids['stalled'][:8]} (loki on laptop) is stalled: silent")
+    assert told[1].endswith("holds SD-2")
+    assert told[2].startswith(f"session {ids['failed'][:8]} (thor on desk) failed ")
+    assert told[2].endswith("ago: out of memory")
+    assert told[3:] == [f"{ids['full']} is degraded: context 95% full"]
     assert f"     holdfast recover {ids['stalled'][:8]} --onto MACHINE" in urgent
     rows = lines[lines.index("Sessions") + 1 : lines.index("Instances")]
     assert rows[0].split() == [
@@ -73,6 +74,52 @@ def test_an_overview_counts_and_begins_with_what_needs_attention(client: Client,
     assert rows[1].startswith(f"{ids['stalled'][:8]}  loki")
     assert rows[2].startswith(f"{ids['busy'][:8]}  odin")
     assert lines[-4].startswith(ids["full"])
+
+
+def test_what_others_wait_for_goes_before_the_rest_and_a_pair_is_one_matter(
+    client: Client, cli: Cli
+) -> None:
+    agent = client.instances.register("odin")["instance_id"]
+    client.instances.beat(agent, context_percent=95)
+    failed, idle, holding = (
+        client.sessions.create("odin", machine, instance_id=agent if machine == "c" else None)
+        for machine in ("a", "b", "c")
+    )
+    client.claims.take("SD-1", session_id=holding["session_id"])
+    client.sessions.mark_failed(failed["session_id"], "out of memory")
+    for session in (idle, holding):
+        client.sessions.mark_stalled(session["session_id"])
+
+    told = [line[3:] for line in cli.ok("status").splitlines() if line.startswith(" ● ")]
+
+    assert [line.split()[1] for line in told] == [
+        session["session_id"][:8] for session in (holding, idle, failed)
+    ]
+    assert (
+        told[0].rstrip().endswith(f"holds SD-1; its instance {agent} is degraded: context 95% full")
+    )
+
+
+def test_what_failed_more_than_an_hour_ago_is_counted_on_one_line() -> None:
+    now = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+
+    def failed(number: int, hours: float) -> dict[str, object]:
+        ended = (now - timedelta(hours=hours)).isoformat()
+        session_id = f"{number:08}-0000-4000-8000-000000000000"
+        named = {"session_id": session_id, "project_id": "odin", "machine_id": None}
+        return {**named, "completed_at": ended, "metadata": {}, "instance_id": None}
+
+    found = {
+        "counts": {"last_updated": now.isoformat()},
+        "sessions": [],
+        "instances": [],
+        "failed_sessions": [failed(1, 0.9), failed(2, 1.1), failed(3, 23), failed(4, 25)],
+    }
+
+    assert [matter.what for matter in matters(found)] == [
+        "session 00000001 (odin) failed 54m ago",
+        "2 sessions failed more than an hour ago: 00000002, 00000003",
+    ]
 
 
 def test_the_advice_of_the_overview_can_be_followed(client: Client, cli: Cli) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -11,79 +11,118 @@ from holdfast.cli.text import safe
 
 Json = Mapping[str, Any]
 
-# Who failed earlier than this was seen to, or never will be.
-RECENTLY = timedelta(days=1)
+# Who failed earlier than this is but counted, and after a day not even that: it was seen to, or
+# never will be.
+RECENTLY = timedelta(hours=1)
+LATELY = timedelta(days=1)
+NAMED_FAILURES = 5
 # As many characters of a session's id are enough to type.
 SHORT = 8
 
 
 class Matter(NamedTuple):
-    """Something that needs a person: how urgent (a style), what it is and what can be done."""
+    """Something that needs a person: how urgent, a style, what it is and what can be done."""
 
+    urgency: int
     style: str
     what: str
     advice: str | None = None
 
 
+# Somebody waits; what others wait for stands still; something is broken; something is not well.
+WAITS, HELD, BROKEN, UNWELL, PAST = range(5)
+
+
 def matters(found: Json) -> list[Matter]:
-    """All that needs attention in an overview, the most urgent first."""
+    """All that needs attention in an overview, the most urgent first.
+
+    A session and the instance that works in it are one.
+    """
     now = _time(found["counts"]["last_updated"])
-    every = [
-        *_sessions(found["sessions"]),
-        *_failed(found["failed_sessions"], now),
-        *_instances(found["instances"]),
+    failed = [(session, _ended_ago(session, now)) for session in found["failed_sessions"]]
+    sessions = [
+        *_stalled(found["sessions"]),
+        *((s, _failed(s, ago)) for s, ago in failed if ago <= RECENTLY),
     ]
-    return sorted(every, key=lambda matter: URGENCY.index(matter.style))
+    instances = dict(_instances(found["instances"]))
+    every = [_with(matter, instances.pop(_worker(s) or "", None)) for s, matter in sessions]
+    every += instances.values()
+    if before := [session for session, ago in failed if RECENTLY < ago <= LATELY]:
+        every.append(_failed_before(before))
+    return sorted(every, key=lambda matter: matter.urgency)
 
 
-URGENCY = ("red", "magenta", "yellow")
+def _with(session: Matter, instance: Matter | None) -> Matter:
+    if instance is None:
+        return session
+    first = min(session, instance, key=lambda matter: matter.urgency)
+    what = f"{session.what}; its instance {instance.what}"
+    return Matter(first.urgency, first.style, what, session.advice)
 
 
-def _sessions(sessions: Sequence[Json]) -> Iterator[Matter]:
+def _worker(session: Json) -> str | None:
+    """The instance that works in a session; `holdfast run --session` says if it is another."""
+    told = session["metadata"].get("supervisor")
+    if isinstance(told, dict) and told.get("session_id") == session["session_id"]:
+        return str(told.get("instance_id"))
+    found: str | None = session["instance_id"]
+    return found
+
+
+def _stalled(sessions: Sequence[Json]) -> Iterator[tuple[Json, Matter]]:
     for session in sessions:
         if session["status"] != "stalled":
             continue
         held = session["held_items"]
         holds = f", holds {', '.join(map(safe, held))}" if held else ""
         silent = length(session["heartbeat_age_seconds"])
-        yield Matter(
-            "red", f"{_named(session)} is stalled: silent for {silent}{holds}", _recover(session)
-        )
+        what = f"{_named(session)} is stalled: silent for {silent}{holds}"
+        yield session, Matter(HELD if held else BROKEN, "red", what, _recover(session))
 
 
-def _failed(sessions: Sequence[Json], now: datetime) -> Iterator[Matter]:
-    for session in sessions:
-        ended = _time(session["completed_at"] or session["updated_at"])
-        if now - ended > RECENTLY:
-            continue
-        reason = session["metadata"].get("error_message")
-        why = f": {safe(reason)}" if reason else ""
-        ago = length((now - ended).total_seconds())
-        yield Matter("red", f"{_named(session)} failed {ago} ago{why}", _recover(session))
+def _failed(session: Json, ago: timedelta) -> Matter:
+    reason = session["metadata"].get("error_message")
+    why = f": {safe(reason)}" if reason else ""
+    what = f"{_named(session)} failed {length(ago.total_seconds())} ago{why}"
+    return Matter(BROKEN, "red", what, _recover(session))
 
 
-def _instances(instances: Sequence[Json]) -> Iterator[Matter]:
+def _failed_before(sessions: Sequence[Json]) -> Matter:
+    ids = ", ".join(session["session_id"][:SHORT] for session in sessions[:NAMED_FAILURES])
+    more = ", …" if len(sessions) > NAMED_FAILURES else ""
+    what = f"{plural(len(sessions), 'session')} failed more than an hour ago: {ids}{more}"
+    return Matter(PAST, "red", what)
+
+
+def _instances(instances: Sequence[Json]) -> Iterator[tuple[str, Matter]]:
     there = {instance["instance_id"] for instance in instances}
     for instance in instances:
         name = instance["instance_id"]
-        if instance["status"] == "stale":
-            silent = length(instance["age_seconds"])
-            again = (
-                f"; restarted {plural(instance['restarts'], 'time')}"
-                if instance["restarts"]
-                else ""
-            )
-            yield Matter(
-                "red", f"{name} is stale: silent for {silent}{again}", f"holdfast resume {name}"
-            )
-        elif instance["activity"] == "waiting_for_human":
-            reason = instance["activity_reason"]
-            yield Matter("magenta", f"{name} waits for you{f': {safe(reason)}' if reason else ''}")
-        if instance["health"] == "degraded":
-            reasons = "; ".join(map(safe, instance.get("health_reasons", [])))
-            yield Matter("yellow", f"{name} is degraded: {reasons}")
-        if instance["parent_id"] and instance["parent_id"] not in there:
-            yield Matter("yellow", f"{name} is an orphan: {safe(instance['parent_id'])} is closed")
+        if told := [*_troubles(instance, there)]:
+            urgency, style = min((urgency, style) for urgency, style, _ in told)
+            what = f"{name} {'; '.join(words for _, _, words in told)}"
+            advice = f"holdfast resume {name}" if urgency == BROKEN else None
+            yield name, Matter(urgency, style, what, advice)
+
+
+def _troubles(instance: Json, there: Collection[str]) -> Iterator[tuple[int, str, str]]:
+    if instance["status"] == "stale":
+        restarts = instance["restarts"]
+        again = f", restarted {plural(restarts, 'time')}" if restarts else ""
+        silent = length(instance["age_seconds"])
+        yield BROKEN, "red", f"is stale: silent for {silent}{again}"
+    elif instance["activity"] == "waiting_for_human":
+        reason = instance["activity_reason"]
+        yield WAITS, "magenta", f"waits for you{f': {safe(reason)}' if reason else ''}"
+    if instance["health"] == "degraded":
+        reasons = "; ".join(map(safe, instance.get("health_reasons", [])))
+        yield UNWELL, "yellow", f"is degraded: {reasons}"
+    if instance["parent_id"] and instance["parent_id"] not in there:
+        yield UNWELL, "yellow", f"is an orphan: {safe(instance['parent_id'])} is closed"
+
+
+def _ended_ago(session: Json, now: datetime) -> timedelta:
+    return now - _time(session["completed_at"] or session["updated_at"])
 
 
 def _named(session: Json) -> str:
