@@ -148,8 +148,8 @@ def test_the_difference_of_two_points_is_shown(client: Client, cli: Cli) -> None
 
     assert lines[0] == f"instance-{instance_id} from event 2 to 5"
     changed = dict(line.split(maxsplit=1) for line in lines[1:])
-    assert changed["current_epic"] == "e1 → null"
-    assert changed["checkpoint.label"] == "half way"
+    assert changed["current_epic"] == "e1 → ∅"
+    assert changed["checkpoint.label"] == "∅ → half way"
     diff = cli.json("replay", instance_id, "--diff", "2:5")["diff"]
     assert (diff["from"], diff["to"]) == (2, 5)
     assert diff["changed"]["current_epic"] == ["e1", None]
@@ -174,6 +174,68 @@ def test_a_history_is_walked_event_by_event(client: Client, cli: Cli) -> None:
     assert steps[5]["changed"]["context_percent"] == [None, 40]
     part = cli.json("replay", instance_id, "--each", "--diff", "3:5")
     assert [step["events"][0]["sequence_num"] for step in part] == [4, 5]
+
+
+def test_a_walk_is_told_as_it_goes(client: Client, cli: Cli, wire: HttpWire) -> None:
+    """What is known already is there, though the rest can no longer be had."""
+    instance_id = agent(client)
+    wire.lose("request", "to_sequence_num=4", for_good=True)
+
+    ended = Cli(wire.url, cli.environ["HOLDFAST_API_KEY"])("replay", instance_id, "--each")
+
+    assert ended.code == 6
+    assert [line.split()[0] for line in ended.out.splitlines() if line[0] == "#"] == [
+        "#1", "#2", "#3",
+    ]  # fmt: skip
+
+
+def test_a_reader_of_a_walk_that_has_seen_enough_ends_it_quietly(client: Client, cli: Cli) -> None:
+    instance_id = agent(client)
+    for _ in range(20):
+        client.instances.emit(instance_id, "epic_started", {"epic_id": "e" * 8_000})
+    with cli.start("replay", instance_id, "--each") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("#1")
+        process.stdout.close()
+        assert process.stderr is not None
+        complaints = process.stderr.read()
+
+    assert process.wait(SECONDS) == 1
+    assert complaints == ""
+
+
+def test_people_are_not_shown_what_the_service_keeps_for_itself(client: Client, cli: Cli) -> None:
+    """All of it is in the JSON."""
+    session = client.sessions.create("odin", "laptop")["session_id"]
+    client.claims.take("SD-7", session_id=session)
+    instance_id = agent(client)
+
+    told = [
+        cli.ok("replay", reference, *how)
+        for reference in (session, instance_id)
+        for how in ([], ["--each"], ["--diff", "1:3"])
+    ]
+    for internal in ("@place", "_num ", "standing", "latest", "version"):
+        assert not any(internal in text for text in told), internal
+    assert all("held.SD-7" in text for text in told[:3])
+    state = cli.json("replay", session)["final_state"]
+    assert state["held"].keys() == {"@place/odin/laptop/", "SD-7"}
+    assert len(cli.json("replay", session, "--each")) == 3
+    assert {"standing", "epic_num"} < cli.json("replay", instance_id)["final_state"].keys()
+
+
+def test_a_name_with_a_dot_is_quoted_in_a_state_as_in_a_difference(
+    client: Client, cli: Cli
+) -> None:
+    instance_id = client.instances.register("odin")["instance_id"]
+    client.instances.checkpoint(instance_id, "half way", {"a.b": {"": 1}, "c": {"d": 2}})
+
+    state = cli.ok("replay", instance_id).split()
+    difference = cli.ok("replay", instance_id, "--diff", "1:2").split()
+
+    for path in ('checkpoint_state."a.b".""', "checkpoint_state.c.d"):
+        assert path in state
+        assert path in difference
 
 
 def test_heartbeats_in_a_row_are_one_step_of_a_walk(client: Client, cli: Cli) -> None:
@@ -281,6 +343,29 @@ def test_watch_begins_with_now_and_tells_of_heartbeats_on_demand(client: Client,
         beating.join()
 
     assert line.split()[1:3] == [instance_id, "instance_heartbeat"]
+
+
+def test_watch_tells_of_places_only_if_all_is_asked_for(client: Client, cli: Cli) -> None:
+    session = client.sessions.create("odin", "laptop")["session_id"]
+    client.claims.take("SD-7", session_id=session)
+    client.sessions.beat(session)
+    client.sessions.complete(session)
+
+    def types(*options: str) -> list[str]:
+        found: list[dict[str, Any]] = []
+        with watching(cli, "--after", "0", "--json", *options) as watch:
+            while not found or found[-1]["event_type"] != "session_completed":
+                found.append(watch.event())
+        return [f"{e['event_type']} {e['event_data'].get('resource', '')}" for e in found]
+
+    some, every = types(), types("--all")
+
+    assert not any("@place" in line for line in some)
+    assert some.count("claim_acquired SD-7") == some.count("claim_granted ") == 1
+    assert "claim_acquired @place/odin/laptop/" in every
+    assert every.count("claim_granted ") == 2
+    assert "session_heartbeat " in every
+    assert "session_heartbeat " not in some
 
 
 def test_watch_tells_only_of_the_types_that_are_asked_for(client: Client, cli: Cli) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.folding import HEARTBEATS
+from holdfast.cli.folding import HEARTBEATS, is_about_a_place
 from holdfast.cli.options import AsJson
 from holdfast.cli.screen import out, print_json
 from holdfast.cli.service import connected, head
@@ -33,6 +34,9 @@ def watch(
         typer.Option("--type", metavar="TYPE", help="Only events of this type; may be repeated."),
     ] = None,
     heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Heartbeats too.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Heartbeats and the claims of sessions' places too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Follow everything that happens, until Ctrl-C.
@@ -44,24 +48,22 @@ def watch(
             # Only a service that was there is waited for.
             client.health()
             position = head(client) if after is None else after
-            _follow(client, position, kinds or [], heartbeats or bool(kinds), as_json)
+            show = _printer(as_json)
+            beats = heartbeats or every or bool(kinds)
+            for event in _events(client, position, kinds or []):
+                is_beat = event["event_type"] in HEARTBEATS
+                if beats if is_beat else every or not is_about_a_place(event):
+                    show(event)
     except KeyboardInterrupt:
         return
 
 
-def _follow(
-    client: Client, position: int, kinds: list[str], heartbeats: bool, as_json: bool
-) -> None:
+def _printer(as_json: bool) -> Callable[[Event], None]:
+    if as_json:
+        return partial(print_json, indent=None)
     from holdfast.cli.show.events import happened
 
-    console = out()
-    for event in _events(client, position, kinds):
-        if event["event_type"] in HEARTBEATS and not heartbeats:
-            continue
-        if as_json:
-            print_json(event, indent=None)
-        else:
-            happened(console, event)
+    return partial(happened, out())
 
 
 def _events(client: Client, position: int, kinds: list[str]) -> Iterator[Event]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from holdfast.types import Event
 
+# What is held besides work items begins with it.
+PLACE = "@"
 HEARTBEATS = frozenset({"instance_heartbeat", "session_heartbeat", "machine_heartbeat"})
 
 
@@ -23,15 +26,26 @@ def runs(events: Sequence[Event], apart: bool = False) -> list[list[Event]]:
 
 
 def flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths to all that is not empty."""
+    """Dotted paths to all that is not empty; quoted as the service's: ``epics."v1.2".number``."""
     for name, value in state.items():
-        path = f"{prefix}{name}"
+        path = f"{prefix}{_step(name)}"
         if isinstance(value, dict):
             yield from flat(value, f"{path}.")
         elif not is_empty(value):
             yield path, value
 
 
+def is_about_a_place(event: Event) -> bool:
+    """Whether it is the claim of a place, by which a session keeps others out of where it is."""
+    resource = event["event_data"].get("resource")
+    held = isinstance(resource, str) and resource.startswith(PLACE)
+    return held or event["stream_id"].startswith(f"claim-{PLACE}")
+
+
 def is_empty(value: Any) -> bool:
     """Whether it says nothing: null, or a text, list or object without anything in it."""
     return value is None or value in ({}, [], "")
+
+
+def _step(name: str) -> str:
+    return name if name and not set(name) & {".", '"'} else json.dumps(name, ensure_ascii=False)

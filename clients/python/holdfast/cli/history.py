@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
@@ -115,13 +114,11 @@ def replay(
         stream_id = naming.stream_of(client, reference)
         found = client.history.replay(stream_id, end, start)
         if each:
-            steps = [*_walk(client, stream_id, start, end, heartbeats)]
+            return _walk(client, stream_id, start, found["events_replayed"], heartbeats, as_json)
     if as_json:
-        return print_json([step._asdict() for step in steps] if each else found)
+        return print_json(found)
     from holdfast.cli.show import events as show
 
-    if each:
-        return show.walk(out(), steps)
     if start is not None:
         return show.difference(out(), stream_id, cast("dict[str, Any]", found)["diff"])
     return show.state(out(), stream_id, found)
@@ -142,8 +139,13 @@ def _range(to: int | None, diff: str | None, each: bool) -> tuple[int | None, in
 
 
 def _walk(
-    client: Client, stream_id: str, start: int | None, end: int | None, heartbeats: bool
-) -> Iterator[Step]:
+    client: Client,
+    stream_id: str,
+    start: int | None,
+    end: int,
+    heartbeats: bool,
+    as_json: bool,
+) -> None:
     """The events after ``start`` and up to ``end``, each with what it changed."""
     found = gathered(
         lambda **page: client.history.events(stream_id, **page),
@@ -152,11 +154,21 @@ def _walk(
         most=end,
     )["events"]
     steps = runs(found[start or 0 :], heartbeats)
+    if not as_json:
+        from holdfast.cli.show import events as show
+
+        return show.walk(out(), (_step(client, stream_id, step) for step in steps), end)
+    walked = []
     with progress("replay") as advance:
-        for done, step in enumerate(steps, 1):
-            before, after = step[0]["sequence_num"] - 1, step[-1]["sequence_num"]
-            yield Step(step, _changed(client, stream_id, before, after))
-            advance(done, len(steps))
+        for step in steps:
+            walked.append(_step(client, stream_id, step)._asdict())
+            advance(len(walked), len(steps))
+    return print_json(walked)
+
+
+def _step(client: Client, stream_id: str, events: list[Event]) -> Step:
+    before, after = events[0]["sequence_num"] - 1, events[-1]["sequence_num"]
+    return Step(events, _changed(client, stream_id, before, after))
 
 
 def _changed(client: Client, stream_id: str, before: int, after: int) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from holdfast.cli.folding import HEARTBEATS, flat, is_empty
+from holdfast.cli.folding import HEARTBEATS, PLACE, flat, is_about_a_place, is_empty
 from holdfast.cli.screen import ENDLESS_COLUMNS
 from holdfast.cli.show.attention import SHORT
 from holdfast.cli.show.table import without_middle
@@ -35,8 +35,11 @@ OUTCOMES = {
 RESTATED = frozenset(
     {"id", "version", "updated_at", "last_event_type", "latest_timestamp", "total_events_replayed"}
 )
-# The latest event of each type: they have lines of their own.
-EVENTS_AGAIN = "latest."
+# The latest event of each type (they have lines of their own), what suggestions come from, places.
+INTERNAL = ("latest.", "standing.", f"held.{PLACE}")
+# Which event a field is from.
+COUNTERS = "_num"
+NOTHING = "∅"
 STREAM_WIDTH = 24
 
 
@@ -90,16 +93,21 @@ def difference(console: Console, stream_id: str, diff: Json) -> None:
     changes(console, diff["changed"], margin=2)
 
 
-def walk(console: Console, steps: Sequence[tuple[Sequence[Event], Json]]) -> None:
-    """Event by event, or run by run, each with what it changed."""
-    digits = len(str(max((run[-1]["sequence_num"] for run, _ in steps), default=0)))
+def walk(console: Console, steps: Iterable[tuple[Sequence[Event], Json]], last: int) -> None:
+    """Event by event, or run by run, each with what it changed, as soon as that is known."""
+    digits = len(str(last))
     for run, changed in steps:
+        if is_about_a_place(run[-1]):
+            continue
         _print(console, _numbered(run, digits))
-        changes(console, changed, margin=digits + 3)
+        changes(console, changed, margin=digits + 3, from_nothing=run[0]["sequence_num"] == 1)
 
 
-def changes(console: Console, changed: Json, margin: int) -> None:
-    """What changed, a line for each field: the old value and the new one."""
+def changes(console: Console, changed: Json, margin: int, *, from_nothing: bool = False) -> None:
+    """What changed, a line for each field: the old value and the new one.
+
+    The old ones are left out where there was nothing at all.
+    """
     told = {
         path: values
         for path, values in changed.items()
@@ -108,7 +116,7 @@ def changes(console: Console, changed: Json, margin: int) -> None:
     width = max(map(len, told), default=0)
     for path, (old, new) in told.items():
         line = Text.assemble(" " * margin, (f"{safe(path):<{width}}", "cyan"), "  ")
-        if not is_empty(old):
+        if not from_nothing:
             line.append(_value(old), "red").append(" → ", "dim")
         _print(console, line.append(_value(new), "green"))
     if not told:
@@ -145,8 +153,10 @@ def _print(console: Console, line: Text) -> None:
 
 
 def _tells(path: str) -> bool:
-    return path not in RESTATED and not path.startswith(EVENTS_AGAIN)
+    return not (path in RESTATED or path.startswith(INTERNAL) or path.endswith(COUNTERS))
 
 
 def _value(value: Any) -> str:
+    if is_empty(value):
+        return NOTHING
     return safe(value) if isinstance(value, str) else dumped(value, indent=None)
