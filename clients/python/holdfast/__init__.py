@@ -62,3 +62,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
     return getattr(import_module(f"holdfast.{_MODULES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    """What there is to be asked for, too."""
+    return sorted({*globals(), *__all__})

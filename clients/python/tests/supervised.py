@@ -195,6 +195,19 @@ def desk(api: Api, folder: Path, url: str | None = None) -> Iterator[Desk]:
         it.close()
 
 
+@contextmanager
+def ended_in_time(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kills a process with which a test takes too long: whoever reads from it fails then."""
+    end = threading.Timer(LONGEST_SECONDS, process.kill)
+    end.start()
+    try:
+        yield
+    finally:
+        end.cancel()
+        process.kill()
+        process.wait()
+
+
 def recovered(api: Api, session_id: str) -> Json:
     """The successor of a session that still beats: a beat may always come before the recovery."""
 

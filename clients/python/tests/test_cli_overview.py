@@ -192,7 +192,7 @@ def test_the_topology_is_a_tree(client: Client, cli: Cli) -> None:
     assert cli.json("topology")["total_count"] == 4
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
 @pytest.mark.parametrize("command", ["status", "instances", "topology", "next"])
 def test_nothing_is_wider_than_the_terminal(
     client: Client, cli: Cli, command: str, columns: int

@@ -66,12 +66,12 @@ def test_the_queue_shows_who_has_what(client: Client, cli: Cli) -> None:
 
 def test_the_format_is_that_of_the_example_to_the_letter() -> None:
     """S3 FR-6: two lines for a claimed item; a title that does not fit ends in three dots."""
-    console, paper = printed(width=43)
-    long = work_item(title="Feature Title which goes on and on and on")
+    console, paper = printed(width=60)
+    long = work_item(title="Feature Title which goes on and on and on and on")
     queue.queue(console, [long], 1)
 
     assert paper.getvalue().splitlines()[1:3] == [
-        "CLAIMED [SD-XXX-001] - Feature Title whi...",
+        "CLAIMED [SD-XXX-001] - Feature Title which goes on and on...",
         "        └─ Claimed by abc12345... (10m) (heartbeat: 30s ago)",
     ]
 
@@ -109,6 +109,21 @@ def test_the_queue_tells_what_is_ready_and_what_waits_by_track(client: Client, c
         "B",
         "A",
     ]
+
+
+def test_what_does_not_fit_goes_on_under_itself(client: Client, cli: Cli) -> None:
+    session = client.sessions.create("odin", "laptop")["session_id"]
+    client.claims.take("SD-1", session_id=session)
+    client.work_items.put("SD-2", depends_on=["SD-1"])
+
+    lines = cli.ok("next", COLUMNS="30").splitlines()
+
+    first = next(number for number, line in enumerate(lines) if "└─" in line)
+    assert lines[first].startswith("        └─ Claimed by")
+    assert lines[first + 1].startswith(" " * 11)
+    told = " ".join(line.strip(" └─") for line in lines[first : first + 4])
+    assert f"Claimed by {session[:8]}... (0s) (heartbeat: " in told
+    assert max(map(len, lines[:-1])) <= 30
 
 
 def test_completed_items_are_shown_on_demand_only(client: Client, cli: Cli) -> None:

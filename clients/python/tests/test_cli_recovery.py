@@ -45,7 +45,14 @@ def test_the_brief_says_what_to_do_next_and_why(client: Client, cli: Cli) -> Non
 def test_an_instance_without_a_story_leaves_nothing_to_do(client: Client, cli: Cli) -> None:
     agent = client.instances.register("odin")["instance_id"]
 
-    assert "It recorded nothing that there is to carry on." in cli.ok("resume", agent)
+    _, *lines = cli.ok("resume", agent).splitlines()
+
+    assert lines == [
+        "",
+        "It recorded nothing that there is to carry on.",
+        "",
+        f"`holdfast resume {agent} --start` registers its successor.",
+    ]
 
 
 def test_start_registers_the_successor(client: Client, cli: Cli) -> None:

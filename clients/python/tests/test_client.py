@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import holdfast
 from holdfast import Client, Conflict, InvalidInput, NotFound, Unauthorized, Unreachable
 from tests.acceptance.serving import Api, Server, name
 
@@ -36,6 +37,10 @@ def test_an_agent_registers_beats_records_and_is_replayed(client: Client) -> Non
     assert replay["final_state"]["checkpoint_state"] == {"file": "parser.py"}
     assert [event["event_data"]["epic_id"] for event in page["events"]] == ["epic-003"]
     assert client.instances.get(instance_id)["status"] == "closed"
+
+
+def test_the_package_lists_what_it_offers_before_any_of_it_is_used() -> None:
+    assert set(holdfast.__all__) <= set(dir(holdfast))
 
 
 def test_a_reference_that_fits_several_instances_is_not_guessed(client: Client) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients.python.tests.supervised import HOLDFAST, Desk, desk, gone
+from clients.python.tests.supervised import HOLDFAST, Desk, desk, ended_in_time, gone
 
 from tests.acceptance.serving import Api, Json, ok
 from tests.support.waiting import eventually
@@ -228,17 +228,19 @@ os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+# Whole lines: what two threads print goes out in pieces, one between the other's.
 COUNTING = """
 import os, signal, sys, threading
+def say(*words): os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 def count():
     for number in range(1, 10):
         signal.sigwait([signal.SIGINT])
-        print("interrupts", number, flush=True)
+        say("interrupts", number)
 threading.Thread(target=count, daemon=True).start()
-print("up", sys.stdin.isatty(), os.getpgrp() == os.tcgetpgrp(0), flush=True)
+say("up", sys.stdin.isatty(), os.getpgrp() == os.tcgetpgrp(0))
 for line in iter(sys.stdin.readline, "quit\\n"):
-    print("read", line.strip(), flush=True)
+    say("read", line.strip())
 """
 
 
@@ -256,7 +258,7 @@ def test_at_a_terminal_the_command_has_it_and_gets_what_is_typed_once(here: Desk
         stderr=theirs,
     )
     os.close(theirs)
-    with os.fdopen(ours, "rb+", buffering=0) as terminal:
+    with os.fdopen(ours, "rb+", buffering=0) as terminal, ended_in_time(process):
         seen = b""
 
         def until(words: bytes) -> None:
@@ -264,15 +266,16 @@ def test_at_a_terminal_the_command_has_it_and_gets_what_is_typed_once(here: Desk
             while words not in seen:
                 seen += terminal.read(1024)
 
-        until(b"up True True")
+        # Ctrl-C throws away what the terminal has not shown yet: not before the line is there.
+        until(b"up True True\r\n")
         for count in (1, 2):
             terminal.write(b"\x03")
-            until(b"interrupts %d" % count)
+            until(b"interrupts %d\r\n" % count)
         for _ in range(3):
             [session] = ok(here.api.get("/api/sessions"))["sessions"]
             eventually(lambda: has_beaten_since(here.api, session), "a heartbeat")  # noqa: B023
         terminal.write(b"still there\n")
-        until(b"read still there")
+        until(b"read still there\r\n")
         assert b"interrupts 3" not in seen
         terminal.write(b"quit\n")
         assert process.wait(30) == 0

@@ -27,7 +27,7 @@ def queue(console: Console, items: Sequence[WorkItem], total: int) -> None:
     for track, members in _tracks(items).items():
         console.print(Text(safe(track), "bold"))
         for item in members:
-            for line in _item(item, console.width):
+            for line in _item(item, console):
                 console.print(line, no_wrap=True, overflow="ignore", crop=False)
         console.print()
     if total > len(items):
@@ -97,20 +97,29 @@ def _state(item: WorkItem) -> str:
     return "BLOCKED" if item["blocked_by"] else "READY"
 
 
-def _item(item: WorkItem, width: int) -> Iterator[Text]:
+def _item(item: WorkItem, console: Console) -> Iterator[Text]:
     state = _state(item)
     line = Text.assemble(
         (f"{state:<{INDENT}}", STYLES[state]), (f"[{safe(item['item_id'])}]", "bold")
     )
     if item["title"]:
         title = Text(f" - {safe(item['title'])}")
-        line.append_text(_cut(title, width - line.cell_len))
+        line.append_text(_cut(title, console.width - line.cell_len))
     yield line
-    under = Text(" " * INDENT + "└─ ")
     if state == "CLAIMED":
-        yield under.append_text(_holder(item))
+        yield from _under(_holder(item), console)
     if state == "BLOCKED":
-        yield under.append(f"Waits for {', '.join(map(safe, item['blocked_by']))}")
+        waits = Text(f"Waits for {', '.join(map(safe, item['blocked_by']))}")
+        yield from _under(waits, console)
+
+
+def _under(told: Text, console: Console) -> Iterator[Text]:
+    """In as many lines as it needs, each where the first one begins."""
+    branch = "└─ "
+    for line in told.wrap(console, max(console.width - INDENT - len(branch), 8)):
+        line.rstrip()
+        yield Text(" " * INDENT + branch).append_text(line)
+        branch = " " * len(branch)
 
 
 def _holder(item: WorkItem) -> Text:

@@ -44,6 +44,7 @@ def suggestions(console: Console, found: Json) -> None:
     """What to do next, each with the numbers of the events that show it."""
     if not found["suggestions"]:
         console.print("It recorded nothing that there is to carry on.")
+        return
     lines = Table.grid(padding=(0, 1))
     for number, suggestion in enumerate(found["suggestions"], 1):
         evidence = ",".join(map(str, suggestion["evidence"]))
@@ -107,8 +108,9 @@ def _facts(console: Console, found: Json) -> None:
         facts.append(("Holds", ", ".join(held)))
     if len(found["resume_chain"]) > 1:
         facts.append(("Chain", " → ".join(map(safe, found["resume_chain"]))))
-    if facts:
-        console.print()
+    if not facts:
+        return
+    console.print()
     lines = Table.grid(padding=(0, 2))
     for name, value in facts:
         lines.add_row(Text(f"  {name}", "bold"), Text(value))
