@@ -32,6 +32,17 @@ CREATE INDEX work_items_by_status ON work_items (namespace, status, priority DES
 -- Serves: what is held, and by whom.
 CREATE INDEX work_items_by_holder ON work_items (namespace, holder_id, claimed_at)
     WHERE holder_id IS NOT NULL;
+-- Serves: what a machine worked on and left.
+CREATE INDEX work_items_by_machine ON work_items (namespace, last_machine_id, priority, listed_at)
+    WHERE status = 'open' AND last_machine_id IS NOT NULL;
+
+-- Whether everything that an item waits for is completed.
+CREATE FUNCTION is_ready(item work_items) RETURNS boolean LANGUAGE sql STABLE
+    RETURN NOT EXISTS (
+        SELECT FROM jsonb_array_elements_text(item.depends_on) AS d
+        WHERE (SELECT x.status FROM work_items x
+               WHERE x.namespace = item.namespace AND x.item_id = d)
+              IS DISTINCT FROM 'completed');
 
 -- Every item with its holder's heartbeat and what it waits for (S3 FR-2, FR-3, FR-6).
 CREATE VIEW work_queue AS
@@ -102,21 +113,36 @@ WHERE namespace = %(namespace)s AND holder_id IS NOT NULL
   AND (%(holder)s::text IS NULL OR holder_id = %(holder)s)
 
 -- name: next
--- The best items to claim: the highest priority, then those last worked on by the same machine
--- as the claimer, then those listed first.
-SELECT w.item_id FROM work_items w
-WHERE w.namespace = %(namespace)s AND w.status = 'open'
-  AND (%(track)s::text IS NULL OR w.track = %(track)s)
-  AND NOT EXISTS (
-      SELECT FROM jsonb_array_elements_text(w.depends_on) AS d
-      WHERE (SELECT x.status FROM work_items x WHERE x.namespace = w.namespace AND x.item_id = d)
-            IS DISTINCT FROM 'completed')
-ORDER BY w.priority DESC,
-         coalesce(w.last_machine_id = coalesce(
-             (SELECT machine_id FROM sessions
-              WHERE namespace = %(namespace)s AND session_id = %(session_id)s),
-             (SELECT hostname FROM instances
-              WHERE namespace = %(namespace)s AND instance_id = %(instance_id)s),
-             %(hostname)s::text), false) DESC,
-         w.listed_at
+-- The best items to claim: of the highest priority those that the claimer's machine worked on last,
+-- then those listed first; and so on, should others take them meanwhile. An item may come twice.
+WITH claimer AS MATERIALIZED (
+    SELECT coalesce(
+        (SELECT machine_id FROM sessions
+         WHERE namespace = %(namespace)s AND session_id = %(session_id)s),
+        (SELECT hostname FROM instances
+         WHERE namespace = %(namespace)s AND instance_id = %(instance_id)s),
+        %(hostname)s::text) AS machine_id
+), best AS MATERIALIZED (
+    SELECT r.priority FROM work_items r
+    WHERE r.namespace = %(namespace)s AND r.status = 'open'
+      AND (%(track)s::text IS NULL OR r.track = %(track)s)
+      AND (r.depends_on = '[]' OR is_ready(r))
+    ORDER BY r.priority DESC, r.listed_at LIMIT 1
+)
+SELECT item_id FROM (
+    (SELECT 1 AS rank, r.priority, r.listed_at, r.item_id FROM work_items r
+     WHERE r.namespace = %(namespace)s AND r.status = 'open'
+       AND r.last_machine_id = (SELECT machine_id FROM claimer)
+       AND r.priority = (SELECT priority FROM best)
+       AND (%(track)s::text IS NULL OR r.track = %(track)s)
+       AND (r.depends_on = '[]' OR is_ready(r))
+     ORDER BY r.listed_at LIMIT %(limit)s)
+    UNION ALL
+    (SELECT 2, r.priority, r.listed_at, r.item_id FROM work_items r
+     WHERE r.namespace = %(namespace)s AND r.status = 'open'
+       AND (%(track)s::text IS NULL OR r.track = %(track)s)
+       AND (r.depends_on = '[]' OR is_ready(r))
+     ORDER BY r.priority DESC, r.listed_at LIMIT %(limit)s)
+) AS found
+ORDER BY rank, priority DESC, listed_at
 LIMIT %(limit)s

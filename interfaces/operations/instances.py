@@ -16,7 +16,7 @@ from application.resume import ResumeInstance
 from application.sessions import BeatSession
 from application.work import Context
 from domain.aggregate import Json
-from domain.errors import HoldfastError, InvalidInput
+from domain.errors import HoldfastError, InvalidInput, Unavailable
 from domain.hierarchy import Scope
 from domain.instance import InstanceStatus
 from interfaces.operations.base import (
@@ -157,9 +157,11 @@ async def _beat_all(s: Services, context: Context, p: Heartbeats) -> ActionResul
             told = {name: reply[name] for name in TOLD_IN_BULK if name in reply}
             results[number] |= {"ok": True, **told}
             position = max(position, outcome.position)
+    done = sum(result["ok"] for result in results)
+    if not done and (away := next((o for o in outcomes if isinstance(o, Unavailable)), None)):
+        raise away  # nothing is known to be wrong with any of them: all may be sent again
     if not position:
         position = await asyncio.to_thread(s.history.head, context.namespace)
-    done = sum(result["ok"] for result in results)
     value = {"results": results, "accepted": done, "rejected": len(results) - done}
     return ActionResult(value, position)
 

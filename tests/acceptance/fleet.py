@@ -133,8 +133,22 @@ class Fleet:
             instance_type=kind,
             **{"scope": "project", **fields},
         )
-        self.write(instance, *claimed(instance, items, at))
+        parents = [self._replayed(fields["parent_id"])] if "parent_id" in fields else []
+        for parent in parents:
+            parent.add_child(at, instance.key)
+        self.write(instance, *parents, *claimed(instance, items, at))
         return instance.key
+
+    def _replayed(self, instance_id: str) -> Instance:
+        """An instance as its events make it."""
+        instance = Instance(id=Instance.stream_id(instance_id))
+        store = EventStore.at(self._url, size=1)
+        try:
+            for row in store.read_stream(self.api.namespace, instance.id):
+                instance.mutate(_MAPPER.event(*row[2:]))
+        finally:
+            store.close()
+        return instance
 
     def write(self, *aggregates: Aggregate) -> None:
         """Put what these recorded straight into the store, with the times it had."""

@@ -244,6 +244,8 @@ def test_many_beats_go_in_one_request(fleet: Fleet, api: Api) -> None:
     assert fleet.get(first)["context_percent"] == 2
     assert fleet.get(second)["activity"] == "idle"
     assert fleet.events(first)[-1]["position"] == position(reply)
+    nobody = api.post("/api/heartbeats", json={"heartbeats": [{"instance_id": closed}]})
+    assert (ok(nobody)["accepted"], position(nobody)) == (0, position(reply))
     # Every event has an id of its own, though one request made them all.
     feed = ok(api.get("/api/events", params={"limit": 1000}))["events"]
     assert len({event["event_id"] for event in feed}) == len(feed)

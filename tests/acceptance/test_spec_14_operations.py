@@ -242,6 +242,7 @@ def test_without_its_database_it_says_so_and_comes_back_by_itself(
             ("DELETE", path, None),
             ("POST", "/api/sessions/detect-failures", {}),
             ("POST", "/api/sessions/cleanup", {}),
+            ("POST", "/api/heartbeats", {"heartbeats": [{"session_id": kept[1]["session_id"]}]}),
         ]
 
         def send(request: tuple[str, str, Json | None]) -> httpx.Response:

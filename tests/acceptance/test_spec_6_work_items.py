@@ -274,6 +274,29 @@ def test_a_machine_goes_on_with_what_it_worked_on(api: Api, queue: Queue, fleet:
     assert [queue.next(stranger), queue.next(stranger)] == ["ours", "last"]
 
 
+def test_what_a_machine_worked_on_comes_after_what_is_more_urgent_and_can_begin(
+    api: Api, queue: Queue
+) -> None:
+    """Given items of several priorities, some of which wait, then those that can begin, in order.
+
+    Within the highest priority of which any can begin, those of the caller's machine are first.
+    """
+    here = name("machine")
+    before = api.session(machine_id=here)
+    queue.add("base", priority=1)
+    queue.add("waits", priority=9, depends_on=["base"])
+    for item in ("other", "ours"):
+        queue.add(item, priority=5)
+    queue.add("low and ours")
+    for item in ("ours", "low and ours"):
+        queue.claim(item, before)
+        ok(queue.release(item, before))
+    session = api.session(machine_id=here)
+    assert [queue.next(session) for _ in range(3)] == ["ours", "other", "base"]
+    ok(queue.complete("base", session))
+    assert [queue.next(session) for _ in range(3)] == ["waits", "low and ours", None]
+
+
 @pytest.mark.parametrize("told", ["at registration", "with the claim"])
 def test_an_instance_s_machine_is_where_it_says_to_be(
     queue: Queue, fleet: Fleet, told: str

@@ -130,6 +130,8 @@ PARAMETERS: Mapping[str, Any] = {
     "position": 5,
     "read_model": "sessions",
     "error": "error",
+    "names": ["claim_stale_seconds"],
+    "values": [300.0],
     "snapshots": "[]",
     "job": "sweep",
     "period": "30 seconds",
@@ -235,5 +237,5 @@ def test_every_index_begins_with_the_namespace(filled: Connection) -> None:
 
     without = {index for index, column in rows if column != "namespace"}
 
-    # Neither has anything to do with a namespace's data.
-    assert without == {"job_runs_pkey", "schema_migrations_pkey"}
+    # None of them has anything to do with a namespace's data.
+    assert without == {"job_runs_pkey", "schema_migrations_pkey", "service_thresholds_pkey"}

@@ -17,8 +17,8 @@ from holdfast.api import (
     Tasks,
     WorkItems,
 )
-from holdfast.delivery import Delivery
-from holdfast.errors import HoldfastError, Unauthorized, Unavailable
+from holdfast.delivery import LOST_ORIGIN, Delivery
+from holdfast.errors import HoldfastError, NotFound, Unauthorized, Unavailable
 from holdfast.heartbeat import INTERVAL_SECONDS, OnEnded, OnLostClaims
 from holdfast.managed import ManagedInstance, ManagedSession
 from holdfast.outage import Outage
@@ -197,6 +197,13 @@ class Client:
             # The service may be back without anybody having noticed.
             self.delivery.flush(QUEUE_SECONDS, patient=False)
             resolved = self.spool.resolved(request)
+        if resolved is None and not self.spool.is_awaited(request):
+            # Unless it has just been created, it never will be.
+            resolved = self.spool.resolved(request)
+            if resolved is None:
+                raise NotFound(
+                    "It was never recorded: the service refused it.", code=LOST_ORIGIN.code
+                )
         if resolved is None:
             raise Unavailable(
                 "It is not recorded yet: the service could not be reached.", code="not_recorded_yet"

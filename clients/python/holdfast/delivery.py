@@ -105,7 +105,7 @@ class Delivery:
                 return True
             if self._spool.is_awaited(entry.request):
                 return False
-            self._set_aside(entry, _LOST_ORIGIN)
+            self._set_aside(entry, LOST_ORIGIN)
             return True
         try:
             known: Json | None = self._earlier.outcome(entry, request)
@@ -144,7 +144,7 @@ class Delivery:
         self._spool.set_aside(entry, error)
 
 
-_LOST_ORIGIN = HoldfastError(
+LOST_ORIGIN = HoldfastError(
     "What it belongs to was never recorded.", code="belongs_to_nothing_recorded"
 )
 

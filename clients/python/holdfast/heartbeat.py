@@ -186,7 +186,13 @@ class HeartbeatManager:
                 if wait > 0:
                     self._condition.wait(wait)
                     continue
-            self._beat(an_id)
+            try:
+                self._beat(an_id)
+            except Exception:
+                # Whatever it is, the next one is due all the same.
+                log.exception("A heartbeat for %s failed.", an_id)
+                with self._condition:
+                    self._plan(an_id)
 
     def _beat(self, an_id: str) -> bool:
         with self._sending:

@@ -277,11 +277,24 @@ class Spool:
         return self._ids[an_id]
 
     def is_awaited(self, request: Request) -> bool:
-        """Whether what the request's placeholders stand for is still to be created."""
+        """Whether what the request's placeholders stand for is still to be created.
+
+        As long as the file cannot be read, that is not known to be hopeless.
+        """
         wanted = _placeholders(request)
-        if any(entry.placeholder in wanted for entry in self._overflow):
+        with self._lock:
+            if any(entry.placeholder in wanted for entry in self._overflow):
+                return True
+
+        def look(db: sqlite3.Connection) -> bool:
+            rows = (db.execute(SQL["awaited"], {"placeholder": one}).fetchone() for one in wanted)
+            return any(row is not None for row in rows)
+
+        try:
+            return self._database.run(look)
+        except (sqlite3.Error, OSError) as e:
+            self._report(e)
             return True
-        return any(self._ask("awaited", placeholder=one) is not None for one in wanted)
 
     def stats(self) -> SpoolStats:
         """What is there."""

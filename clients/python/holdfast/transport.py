@@ -114,7 +114,7 @@ class Transport:
                 headers=headers,
                 timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
             )
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             reason = str(e) or type(e).__name__
             raise Unreachable(f"{self.url} cannot be reached: {reason}") from e
         return self._answered(response)

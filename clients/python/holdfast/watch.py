@@ -33,7 +33,7 @@ class Watch:
         self._on_restart = on_restart
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="holdfast-watch", daemon=True)
-        self._acted_upon = 0
+        self._seen = 0
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -61,16 +61,17 @@ class Watch:
 
     def _look(self, was_away: bool) -> None:
         self._record.holds_claims()
-        if was_away:
-            self._look_for_restarts()
+        self._look_for_restarts(was_away)
 
-    def _look_for_restarts(self) -> None:
+    def _look_for_restarts(self, was_away: bool) -> None:
         # From this beat on the service does not ask any more.
         if self._record.instance_id is None or not self._record.heartbeats.force(
             self._record.instance_id
         ):
             return
-        requests = self._record.restart_requests(self._acted_upon)
+        requests = self._record.restart_requests(self._seen)
         if requests:
-            self._acted_upon = requests[-1]
-            self._on_restart()
+            # One that is not acted upon now is of no meaning later.
+            self._seen = requests[-1]
+            if was_away:
+                self._on_restart()

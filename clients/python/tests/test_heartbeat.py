@@ -125,6 +125,42 @@ def test_after_three_failures_it_is_degraded_and_never_gives_up(
     assert manager.stats().failures_in_a_row == 0
 
 
+def test_it_is_degraded_from_the_third_failure_on_and_beats_less_often(
+    connect: Connect, wire: HttpWire, api: Api
+) -> None:
+    session = api.session()["session_id"]
+    with HeartbeatManager(connect(wire.url), interval=600) as manager:
+        manager.start(session)
+        eventually(lambda: manager.stats().beats == 1)
+        wire.down()
+        seen = []
+        for _ in range(4):
+            assert not manager.force()
+            stats = manager.stats()
+            seen.append((stats.failures_in_a_row, stats.degraded))
+        due = manager.stats().next_beat_in_seconds
+
+    assert seen == [(1, False), (2, False), (3, True), (4, True)]
+    assert due is not None
+    assert due > 600
+
+
+def test_a_reply_that_cannot_be_read_is_a_failure_like_any_other(
+    connect: Connect, wire: HttpWire, api: Api
+) -> None:
+    """As of a gateway that says it is compressed, and is not."""
+    session = api.session()["session_id"]
+    garbled = b"HTTP/1.1 502 Bad Gateway\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nno!"
+    with HeartbeatManager(connect(wire.url), interval=OFTEN) as manager:
+        manager.start(session)
+        eventually(lambda: manager.stats().beats > 1)
+        wire.answer(garbled)
+        wire.cut()
+        eventually(lambda: manager.stats().failures > 0)
+        before = manager.stats().beats
+        eventually(lambda: manager.stats().beats > before)
+
+
 def test_any_sign_that_the_service_is_back_is_enough(
     connect: Connect, wire: HttpWire, api: Api
 ) -> None:

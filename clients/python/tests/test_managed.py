@@ -98,6 +98,24 @@ def test_a_session_learns_that_it_was_superseded(client: Client, api: Api) -> No
     assert told == [session.ended.code] == ["superseded"]
 
 
+def test_a_session_that_the_service_refuses_later_learns_that_it_is_not_recorded(
+    connect: Connect, wire: HttpWire, api: Api
+) -> None:
+    """It began while the service was away, and its place was taken when that was back."""
+    told: list[str] = []
+    lenient = connect(wire.url, lenient=True)
+    wire.down()
+    with lenient.session(
+        "odin", "laptop", interval=0.05, on_ended=lambda _, error: told.append(error.code)
+    ) as session:
+        api.session(project_id="odin", machine_id="laptop")
+        wire.up()
+        eventually(lambda: session.ended)
+        assert not session.heartbeats.is_active()
+
+    assert told == ["belongs_to_nothing_recorded"]
+
+
 def test_a_strict_client_does_not_begin_what_cannot_be_recorded(
     connect: Connect, wire: HttpWire
 ) -> None:

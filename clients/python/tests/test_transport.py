@@ -35,6 +35,16 @@ def test_a_busy_gateway_is_asked_again(
     assert [one["session_id"] for one in created(api)] == [session["session_id"]]
 
 
+def test_a_reply_that_cannot_be_read_is_asked_for_again(
+    connect: Connect, wire: HttpWire, api: Api
+) -> None:
+    wire.answer(gateway(502, "Content-Encoding: gzip", body=b"not compressed"))
+
+    session = connect(wire.url).sessions.create("odin", "laptop")
+
+    assert [one["session_id"] for one in created(api)] == [session["session_id"]]
+
+
 @pytest.mark.parametrize("loss", ["request", "reply"])
 def test_a_write_whose_connection_breaks_is_carried_out_once(
     connect: Connect, wire: HttpWire, api: Api, loss: Loss

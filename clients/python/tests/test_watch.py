@@ -1,0 +1,41 @@
+"""What is looked for once it may have been missed (decision 10)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from holdfast.run_record import RunRecord
+from holdfast.watch import Watch
+
+
+class Record:
+    """A run that the service once asked to be started again, in event 5 of its instance."""
+
+    instance_id = "odin-PS-000000"
+
+    @property
+    def heartbeats(self) -> Record:
+        return self
+
+    def force(self, an_id: str) -> bool:
+        return True
+
+    def holds_claims(self) -> bool:
+        return True
+
+    def restart_requests(self, after: int) -> list[int]:
+        return [number for number in (5,) if number > after]
+
+
+@pytest.mark.parametrize(("was_away", "restarts"), [(True, 1), (False, 0)])
+def test_a_request_is_acted_upon_when_it_is_seen_or_never(was_away: bool, restarts: int) -> None:
+    """Seen after an outage it is of no meaning, also when the supervisor was away much later."""
+    asked: list[None] = []
+    watch = Watch(cast(RunRecord, Record()), 1.0, on_restart=lambda: asked.append(None))
+
+    watch._look(was_away)
+    watch._look(True)
+
+    assert len(asked) == restarts
