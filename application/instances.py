@@ -283,6 +283,7 @@ def close(work: Work, command: CloseInstance) -> Reply:
     """The closed instance, with what was closed below it."""
     instance = work.load(Instance, command.instance_id)
     instance.require_writable()
+    parent = work.load(Instance, instance.parent_id) if instance.parent_id else None
     below = _open_descendants(work, instance)
     prepare_holdings(work, instance, *below)
     if not command.cascade:
@@ -299,6 +300,8 @@ def close(work: Work, command: CloseInstance) -> Reply:
     for descendant in reversed(below):
         _end(work, descendant, cascade_from=instance.key)
     _end(work, instance)
+    if parent is not None and parent.status != "closed":
+        parent.remove_child(work.now, instance.key)
     value = _reply(work, instance).value
     value["cascaded"] = [descendant.key for descendant in below]
     return Reply(value)

@@ -58,6 +58,7 @@ def resume(work: Work, command: ResumeInstance) -> Reply:
     )
     instance.hand_over(work.now, successor.key)
     if parent is not None:
+        parent.remove_child(work.now, instance.key)
         parent.add_child(work.now, successor.key)
     if only is not None:
         grant(work, only, successor)

@@ -172,7 +172,7 @@ class ChildAdded(InstanceEvent):
 
 
 class ChildRemoved(InstanceEvent):
-    """A child left for another parent."""
+    """A child left for another parent, or ended."""
 
     event_type = "child_removed"
     child_id: str
@@ -445,7 +445,7 @@ class Instance(Holder):
         self.record(ChildAdded, at, child_id=child_id)
 
     def remove_child(self, at: datetime, child_id: str) -> None:
-        """Note that a child has gone to another parent."""
+        """Note that a child has gone to another parent, or ended."""
         if child_id in self.children:
             self.record(ChildRemoved, at, child_id=child_id)
 

@@ -345,6 +345,18 @@ def test_a_cascade_closes_everything_below_in_one_append(
     assert fleet.id(scope="global")
 
 
+def test_a_child_that_closes_leaves_its_parent_in_one_append(fleet: Fleet) -> None:
+    """S1 2.1 Given children that come and go, then their parent knows those it has."""
+    parent = fleet.id()
+    gone, there = (fleet.child_of(parent, "orchestration") for _ in range(2))
+    reply = fleet.api.post(f"/api/instances/{gone}/close", json={})
+
+    assert list(fleet.replay(parent)["final_state"]["children"]) == [there]
+    last = fleet.events(parent)[-1]
+    assert (last["event_type"], last["event_data"]) == ("child_removed", {"child_id": gone})
+    assert last["metadata"]["request_id"] == reply.headers["x-request-id"]
+
+
 def test_a_stale_child_does_not_hold_its_parent_open(fleet: Fleet) -> None:
     """S1 2.1 Orphan detection: it becomes an orphan (spec 17)."""
     parent = fleet.id()

@@ -255,7 +255,9 @@ class Story:
             if parent_id is None:
                 assert MAY_BE_ROOT[aggregate.scope]
             else:
-                assert instance_id in folded[parent_id].children
+                is_open = aggregate.status != "closed"
+                if is_open or folded[parent_id].status != "closed":
+                    assert (instance_id in folded[parent_id].children) is is_open
                 assert folded[parent_id].scope == PARENT_SCOPE[aggregate.scope]
                 self._check_orphan(aggregate, folded[parent_id])
             types = [row.event_type for row in self.events(instance_id)]
