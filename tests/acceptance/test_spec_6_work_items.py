@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from tests.acceptance.fleet import Fleet
@@ -237,6 +238,23 @@ def test_nothing_to_claim_is_204_and_stores_nothing(
     reply = api.post("/api/work-items/claim-next", json=who(session))
     gone(reply)
     assert (stored(), position(reply)) == (before, before)
+
+
+def test_while_the_queue_is_not_known_nobody_says_that_it_is_empty(
+    api: Api, queue: Queue, store: psycopg.Connection
+) -> None:
+    """Given read models that lag behind, then 503 to ask again, and never 204."""
+    session = api.session()
+    ok(api.get("/api/work-items"))
+    with store.transaction():
+        store.execute(
+            "SELECT FROM read_models.projector_position WHERE namespace = %s FOR UPDATE",
+            [api.namespace],
+        )
+        queue.add("new")
+        reply = api.post("/api/work-items/claim-next", json=who(session))
+        refused(reply, 503, "database_unavailable")
+    assert queue.next(session) == "new"
 
 
 def test_fifty_callers_at_once_never_get_the_same_item(

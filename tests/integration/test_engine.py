@@ -28,7 +28,7 @@ from application.sessions import (
     UpdateSession,
 )
 from application.tasks import CreateTask, UpdateTask
-from application.work import Handler, Outcome, Reply, Work
+from application.work import Handler, Outcome, Outdated, Reply, Work
 from application.work_items import ClaimNext, ListItem
 from domain.claim import Claim, place
 from domain.errors import (
@@ -601,6 +601,19 @@ def test_the_next_item_is_found_however_many_others_took_meanwhile(
     claimed = here.do(ClaimNext(session_id=ours, candidates=items))
 
     assert (claimed.status, claimed["item_id"]) == (201, items[-1])
+
+
+def test_of_candidates_that_others_took_all_nobody_says_that_there_is_no_work(
+    here: Service, there: Service
+) -> None:
+    """Whoever asked looks again: there may be more than those."""
+    ours, theirs = here.open_session("m1"), there.open_session("m2")
+    for item_id in ("SD-1", "SD-2"):
+        there.do(ClaimItem(item_id=item_id, session_id=theirs))
+
+    with pytest.raises(Outdated):
+        here.do(ClaimNext(session_id=ours, candidates=["SD-1", "SD-2"]))
+    assert here.do(ClaimNext(session_id=ours)).status == 204
 
 
 # Deciding ahead
