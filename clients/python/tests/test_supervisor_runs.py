@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import stat
@@ -12,7 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients.python.tests.supervised import HOLDFAST, Desk, desk, ended_in_time, gone
+from clients.python.tests.supervised import (
+    ENOUGH_SECONDS,
+    HOLDFAST,
+    Desk,
+    desk,
+    ended_in_time,
+    gone,
+)
 
 from tests.acceptance.serving import Api, Json, ok
 from tests.support.waiting import eventually
@@ -222,10 +230,14 @@ def test_what_a_shell_leaves_behind_when_it_is_stopped_ends_too(here: Desk) -> N
     gone(worker)
 
 
+# Ctrl-C throws away what waits to be read on the terminal, and with it perhaps the answer to it.
 IN_TERMINAL = """
 import fcntl, os, sys, termios
 os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+modes = termios.tcgetattr(0)
+modes[3] |= termios.NOFLSH
+termios.tcsetattr(0, termios.TCSANOW, modes)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 # Whole lines: what two threads print goes out in pieces, one between the other's.
@@ -264,6 +276,7 @@ def test_at_a_terminal_the_command_has_it_and_gets_what_is_typed_once(here: Desk
         def until(words: bytes) -> None:
             nonlocal seen
             while words not in seen:
+                assert select.select([terminal], [], [], ENOUGH_SECONDS)[0], seen
                 seen += terminal.read(1024)
 
         # Ctrl-C throws away what the terminal has not shown yet: not before the line is there.
