@@ -100,6 +100,27 @@ def test_what_others_wait_for_goes_before_the_rest_and_a_pair_is_one_matter(
     )
 
 
+@pytest.mark.parametrize("metadata", [{}, {"supervisor": {"session_id": "s", "instance_id": "b"}}])
+def test_a_stalled_session_stands_for_its_silent_instance(metadata: dict[str, object]) -> None:
+    """Also for one that carries it on (`holdfast run --session`)."""
+    session = {"session_id": "s", "project_id": "odin", "machine_id": None, "instance_id": "a"}
+    beating = {"status": "stalled", "heartbeat_age_seconds": 240, "held_items": ["SD-7"]}
+    silent = {"status": "stale", "health": "stale", "age_seconds": 240, "restarts": 0}
+    found = {
+        "counts": {"last_updated": "2026-01-31T12:00:00Z"},
+        "sessions": [{**session, **beating, "metadata": metadata}],
+        "instances": [{**silent, "instance_id": name, "parent_id": None} for name in "ab"],
+        "failed_sessions": [],
+    }
+
+    told = [matter.what for matter in matters(found)]
+
+    assert told == [
+        "session s (odin) is stalled: silent for 4m, holds SD-7",
+        f"{'a' if metadata else 'b'} is stale: silent for 4m",
+    ]
+
+
 def test_what_failed_more_than_an_hour_ago_is_counted_on_one_line() -> None:
     now = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 

@@ -53,7 +53,8 @@ def matters(found: Json) -> list[Matter]:
 
 
 def _with(session: Matter, instance: Matter | None) -> Matter:
-    if instance is None:
+    # That its instance is silent too says nothing more.
+    if instance is None or instance.urgency == BROKEN:
         return session
     first = min(session, instance, key=lambda matter: matter.urgency)
     what = f"{session.what}; its instance {instance.what}"
