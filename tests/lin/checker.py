@@ -14,11 +14,16 @@ P-compositionality", FORTE 2015).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tests.lin.history import NEVER, Operation
 from tests.lin.model import Claims, Register, can_wait, is_over
 
+# For how many seconds a call whose answer was lost is thought to be under way, at first. An order
+# that is found so is an order; only if there is none it is looked for among all that may have
+# happened later, which can be too many to try.
+WINDOWS = (4.0, 12.0, NEVER)
 # More states than this at once, and the checker gives up: that is no verdict, and no success.
 MOST_STATES = 200_000
 
@@ -57,15 +62,21 @@ def check(operations: Iterable[Operation], claims: Claims) -> Violation | None:
 
     Raises :class:`Undecided`.
     """
-    return _Search(list(operations), claims).run()
+    of_item = list(operations)
+    for window in WINDOWS[:-1]:
+        with suppress(Undecided):
+            if _Search(of_item, claims, window).run() is None:
+                return None
+    return _Search(of_item, claims, WINDOWS[-1]).run()
 
 
 class _Search:
     """The way through one history."""
 
-    def __init__(self, operations: Sequence[Operation], claims: Claims) -> None:
+    def __init__(self, operations: Sequence[Operation], claims: Claims, window: float) -> None:
         self._operations = operations
         self._claims = claims
+        self._window = window
         self._under_way: dict[int, Operation] = {}
         # Of these, those that have an answer.
         self._awaited: dict[int, Operation] = {}
@@ -103,11 +114,16 @@ class _Search:
         if operation.answered != NEVER:
             self._awaited[number] = operation
             return
+        now = operation.invoked
         registers = {path.register for path in self._paths}
         over = [
             number
             for number, operation in self._under_way.items()
-            if operation.answered == NEVER and all(is_over(operation, r) for r in registers)
+            if operation.answered == NEVER
+            and (
+                operation.invoked + self._window < now
+                or all(is_over(operation, r) for r in registers)
+            )
         ]
         for number in over:
             del self._under_way[number]
