@@ -45,6 +45,8 @@ class Round:
     # Still to be carried out: now, and after the next append.
     jobs: list[Job] = field(init=False)
     later: list[Job] = field(default_factory=list)
+    # Not to be decided again before the others are stored, however often these begin anew.
+    postponed: list[Job] = field(default_factory=list)
     batch: Batch | None = None
     is_decided: bool = False
 
@@ -57,9 +59,16 @@ class Round:
         self.batch, self.is_decided = None, False
 
     def go_on(self) -> None:
-        """What was decided is stored: the rest comes next."""
+        """What was decided is stored or answered: the rest comes next."""
         self.jobs = []
         self.begin_anew()
+        self.jobs += self.postponed
+        self.postponed = []
+
+    @property
+    def left(self) -> list[Job]:
+        """All that is not carried out yet."""
+        return [*self.jobs, *self.later, *self.postponed]
 
 
 class Tainted(Exception):

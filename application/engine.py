@@ -192,7 +192,7 @@ class Engine:
             except VersionConflict as conflict:
                 self._undo(current, conflict.streams)
                 if attempt >= ATTEMPTS:
-                    _refuse(current.jobs, WriteConflict())
+                    _refuse(current.left, WriteConflict())
                     return
             except ReceiptConflict:
                 self._undo(current)
@@ -203,22 +203,24 @@ class Engine:
                     tainted.job.error = tainted.error
                 else:
                     # It may rest on what the commands before it did, which comes to be stored now.
-                    current.later.append(tainted.job)
+                    current.postponed.append(tainted.job)
+                if not current.jobs:
+                    current.go_on()
                 attempt -= 1
             except Unavailable as e:
                 self._undo(current)
                 self._cache(namespace).clear()
-                _refuse(current.jobs, e)
+                _refuse(current.left, e)
                 return
             except Exception as e:
                 # Something in the batch cannot be stored. Alone it shows which, and harms nobody.
                 self._undo(current)
-                if len(current.jobs) == 1:
-                    [job] = current.jobs
+                if len(current.left) == 1:
+                    [job] = current.left
                     log.exception("command_failed", extra={"command": job.context.command})
                     job.error = e
                     return
-                for job in current.jobs:
+                for job in current.left:
                     self._carry_out(Round(namespace, [job]))
                 return
             else:
@@ -242,10 +244,12 @@ class Engine:
         for stream_id in moved:
             cache.pop(stream_id, None)
         for undone in (failed, *self._rounds):
-            if undone.namespace == failed.namespace and undone.batch is not None:
+            if undone.namespace != failed.namespace:
+                continue
+            if undone.batch is not None:
                 for stream_id in (*undone.batch.versions, *undone.batch.work.seen):
                     cache.pop(stream_id, None)
-                undone.begin_anew()
+            undone.begin_anew()
 
     def _answer_repeats(
         self, store: EventStore, namespace: str, jobs: list[Job]

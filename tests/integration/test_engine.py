@@ -227,6 +227,25 @@ def test_a_defect_fails_its_own_command_and_leaves_nothing(here: Service, after:
     assert here.do(Look(session_id))["metadata"] == {"a": 1, "b": 2}
 
 
+def test_several_refusals_half_way_through_are_all_answered(here: Service) -> None:
+    """Each waits for what the others did to be stored, and not for each other."""
+    session_id = here.open_session()
+
+    first, fine, second, third = together(
+        here,
+        RefuseLate(session_id),
+        note(session_id, a=1),
+        RefuseLate(session_id),
+        RefuseLate(session_id),
+    )
+
+    for refused in (first, second, third):
+        with pytest.raises(SessionNotFound):
+            refused.result(10)
+    fine.result(10)
+    assert here.session(session_id).metadata == {"a": 1}
+
+
 def test_a_refusal_half_way_through_leaves_nothing(here: Service) -> None:
     session_id = here.open_session()
 
