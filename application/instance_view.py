@@ -6,7 +6,7 @@ from datetime import datetime
 
 from domain import liveness
 from domain.aggregate import Json
-from domain.instance import Instance
+from domain.instance import Instance, restarts_of
 
 
 def view(instance: Instance, now: datetime, stale_seconds: float) -> Json:
@@ -40,7 +40,7 @@ def view(instance: Instance, now: datetime, stale_seconds: float) -> Json:
         "git": instance.git,
         "native_session_id": instance.native_session_id,
         "restart_policy": instance.restart_policy,
-        "restarts": instance.restarts,
+        "restarts": restarts_of(instance.restarts, instance.told_restarts),
         "crash_looping": instance.crash_looping,
         "predecessor": instance.predecessor,
         "successor": instance.successor,

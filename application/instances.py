@@ -121,6 +121,7 @@ class BeatInstance(Command):
     activity_reason: Text | None = None
     git: GitState | None = None
     native_session_id: Id | None = None
+    restarts: Count | None = None
 
 
 class EmitEvent(Command):

@@ -105,6 +105,8 @@ class InstanceHeartbeat(InstanceEvent):
     activity_reason: str | None = None
     git: Json | None = None
     native_session_id: str | None = None
+    # How often the process was started again so far, by whoever supervises it.
+    restarts: int | None = None
 
     def change(self, instance: Instance) -> None:
         if instance.status == "stale":
@@ -124,6 +126,11 @@ class InstanceHeartbeat(InstanceEvent):
             instance.epic_num = self.originator_version
         if self.git is not None:
             instance.git_num = self.originator_version
+        if self.restarts is not None:
+            if self.restarts <= (instance.told_restarts or 0):
+                # What was asked for was not carried out: the process had been silent, not dead.
+                instance.restarts, instance.crash_looping = 0, False
+            instance.told_restarts = self.restarts
         since = liveness.age_seconds(instance.alive_since or self.timestamp, self.timestamp)
         if (instance.restarts or instance.crash_looping) and since >= CRASH_LOOP_RESET_SECONDS:
             instance.restarts, instance.crash_looping = 0, False
@@ -273,7 +280,7 @@ class Instance(Holder):
     """An instance's rules."""
 
     category: ClassVar[str] = "instance"
-    state_version: ClassVar[int] = 2
+    state_version: ClassVar[int] = 3
 
     project: str = ""
     project_name: str = ""
@@ -298,7 +305,10 @@ class Instance(Holder):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     closed_at: datetime | None = None
+    # How many restarts were asked for since it last beat for long; then how many its supervisor
+    # says that there were.
     restarts: int = 0
+    told_restarts: int | None = None
     crash_looping: bool = False
     predecessor: str | None = None
     successor: str | None = None
@@ -493,3 +503,8 @@ def health(
     if crash_looping:
         reasons.append("crash loop")
     return ("degraded", reasons) if reasons else ("healthy", [])
+
+
+def restarts_of(asked: int, told: int | None) -> int:
+    """How often it was started again: as its supervisor tells, or as often as that was asked."""
+    return asked if told is None else told

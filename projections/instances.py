@@ -10,7 +10,7 @@ from domain import holder, identity, liveness
 from domain.aggregate import Json
 from domain.errors import InstanceNotFound
 from domain.hierarchy import PARENT_SCOPE, Scope
-from domain.instance import CRASH_LOOP_RESET_SECONDS, EVENTS, health
+from domain.instance import CRASH_LOOP_RESET_SECONDS, EVENTS, health, restarts_of
 from projections.readmodel import Fold, Row, Table, there
 from projections.reads import Page, Reads
 
@@ -40,6 +40,7 @@ COLUMNS = (
     "native_session_id",
     "restart_policy",
     "restarts",
+    "told_restarts",
     "crash_looping",
     "predecessor",
     "successor",
@@ -125,6 +126,10 @@ def _heartbeat(row: Row | None, event: Recorded) -> Row:
     row |= {name: data[name] for name in SAID if name in data}
     if "activity" in data:
         row |= {"activity": data["activity"], "activity_reason": data.get("activity_reason")}
+    if "restarts" in data:
+        if data["restarts"] <= (row["told_restarts"] or 0):
+            row |= {"restarts": 0, "crash_looping": False}
+        row["told_restarts"] = data["restarts"]
     beating = liveness.age_seconds(row["alive_since"], event.timestamp)
     if (row["restarts"] or row["crash_looping"]) and beating >= CRASH_LOOP_RESET_SECONDS:
         row |= {"restarts": 0, "crash_looping": False}
@@ -190,7 +195,7 @@ CHANGES: dict[str, Fold] = {
 }
 
 SQL = Instances.sql()
-INTERNAL = frozenset({"namespace", "hash", "alive_since", "heartbeat_minute"})
+INTERNAL = frozenset({"namespace", "hash", "told_restarts", "alive_since", "heartbeat_minute"})
 PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)
 
 
@@ -205,6 +210,7 @@ def present(row: Row) -> Json:
         row["crash_looping"],
     )
     view |= {
+        "restarts": restarts_of(row["restarts"], row["told_restarts"]),
         "type": row["instance_type"],
         "status": row["status_now"],
         "health": how,

@@ -26,7 +26,9 @@ CREATE TABLE instances (
     git               jsonb,
     native_session_id text,
     restart_policy    jsonb,
+    -- Asked for, and as its supervisor tells.
     restarts          int         NOT NULL,
+    told_restarts     int,
     crash_looping     boolean     NOT NULL,
     predecessor       text,
     successor         text,

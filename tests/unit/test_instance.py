@@ -293,6 +293,23 @@ def test_ten_minutes_of_beating_end_the_crash_loop() -> None:
     assert types_of(instance) == ["instance_stale", "restart_requested"]
 
 
+def test_what_was_asked_for_and_not_carried_out_is_no_restart() -> None:
+    """A laptop that slept: its supervisor, which saw the process alive, says so."""
+    instance = restarting(max_restarts=1)
+    for nap in (1, 2):
+        instance.note_stale(at(200 * nap), 120)
+        instance.beat(at(200 * nap + 1), restarts=0)
+        assert (instance.restarts, instance.crash_looping) == (0, False)
+        instance.collect_events()
+
+
+def test_what_was_carried_out_is_counted_as_its_supervisor_tells() -> None:
+    instance = restarting(max_restarts=3)
+    instance.note_stale(at(200), 120)
+    instance.beat(at(201), restarts=4)
+    assert (instance.restarts, instance.told_restarts) == (1, 4)
+
+
 def test_beating_for_less_than_ten_minutes_between_two_silences_resets_nothing() -> None:
     instance = restarting(max_restarts=3)
     now = silence(instance, 1)

@@ -137,13 +137,19 @@ class HeartbeatManager:
         with self._condition:
             return bool(self._beating) if an_id is None else an_id in self._beating
 
-    def say(self, an_id: str, **fields: Any) -> None:
-        """Send these fields with every beat from the next one on; ``None`` takes one back."""
+    def say(self, an_id: str, *, at_once: bool = False, **fields: Any) -> None:
+        """Send these fields with every beat from the next one on; ``None`` takes one back.
+
+        ``at_once``: the next one is due now.
+        """
         with self._condition:
             beating = self._beating.get(an_id)
             if beating is not None:
                 told = {**beating.said, **fields}
                 beating.said = {name: value for name, value in told.items() if value is not None}
+                if at_once:
+                    beating.due = time.monotonic()
+                    self._condition.notify_all()
 
     def force(self, an_id: str | None = None) -> bool:
         """Beat now, from this thread; whether every beat arrived."""

@@ -52,13 +52,26 @@ class RestartPolicy:
 
 
 class Restarts:
-    """The count of one command's restarts."""
+    """The count of one command's restarts: each start of it after one that had ended.
+
+    Neither the first start is one, nor a restart that was planned and did not happen (the run was
+    told to stop in the pause, its claim was lost, the command could not be started).
+    """
 
     def __init__(self, policy: RestartPolicy) -> None:
         self.policy = policy
-        self.total = 0
         self.exhausted = False
+        self._starts = 0
         self._in_a_row = 0
+
+    @property
+    def total(self) -> int:
+        """How many there were."""
+        return max(self._starts - 1, 0)
+
+    def started(self) -> None:
+        """The command runs: for the first time, or again."""
+        self._starts += 1
 
     def pause(self, exit_code: int, ran_seconds: float) -> float | None:
         """Seconds to wait before it is started again, longer each time; ``None``: it is not."""
@@ -69,7 +82,6 @@ class Restarts:
             self._in_a_row = 0
         if exit_code == 0 and not policy.counts_successes:
             self._in_a_row = 0
-            self.total += 1
             return policy.backoff_seconds
         if self._in_a_row >= policy.limit:
             self.exhausted = True
@@ -77,5 +89,4 @@ class Restarts:
         longest = max(LONGEST_PAUSE_SECONDS, policy.backoff_seconds)
         pause = min(policy.backoff_seconds * 2.0**self._in_a_row, longest)
         self._in_a_row += 1
-        self.total += 1
         return pause

@@ -151,6 +151,11 @@ class RunRecord:
         )
         return sorted(e["sequence_num"] for e in page["events"] if e["sequence_num"] > after)
 
+    def started(self, restarts: int, *, answers: bool = False) -> None:
+        """The command runs, after so many restarts. ``answers``: whoever asked for one is told."""
+        if self.instance_id is not None and (restarts or answers):
+            self.heartbeats.say(self.instance_id, at_once=True, restarts=restarts)
+
     def ran(self, outcome: Outcome) -> None:
         """The command ended, for now or for good."""
         data = said(
@@ -179,6 +184,10 @@ class RunRecord:
                 body = {"error_message": message, "metadata": metadata}
                 self._keep("POST", f"{path}/mark-failed", body)
         if self.instance_id is not None:
+            if restarts.total:
+                # A run that ends soon after its last start had no time to say so.
+                path = f"/api/instances/{part(self.instance_id)}/heartbeat"
+                self._keep("POST", path, {"restarts": restarts.total})
             self._close(self.instance_id)
 
     def withdraw(self) -> None:

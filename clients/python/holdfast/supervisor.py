@@ -53,7 +53,6 @@ class Supervisor:
         self._is_fenced = False
         # Whether the command is over for good once it ends, whatever the policy.
         self._is_over = False
-        self._is_restarting = False
         self._typed_at = float("-inf")
 
     def run(self) -> int:
@@ -93,7 +92,7 @@ class Supervisor:
         while True:
             outcome = self._run_once(guardian)
             self._record.ran(outcome)
-            pause = 0.0 if self._is_restarting else self._pause(outcome)
+            pause = self._pause(outcome)
             if self._is_over or pause is None:
                 return outcome
             if pause:
@@ -102,7 +101,6 @@ class Supervisor:
                 return outcome
 
     def _run_once(self, guardian: Guardian) -> Outcome:
-        self._is_restarting = False
         environ = self._record.environment()
         try:
             child = Child(
@@ -114,6 +112,8 @@ class Supervisor:
             )
         except OSError as e:
             return Outcome(NOT_EXECUTABLE, reason=f"could not be started: {e.strerror or e}")
+        self._restarts.started()
+        self._record.started(self._restarts.total)
         try:
             outcome = self._until_it_ends(child)
         except BaseException:
@@ -138,9 +138,12 @@ class Supervisor:
                     if self._is_over:
                         child.stop(signal.SIGTERM, self._run.grace)
                 case RestartAsked():
-                    self._tell("the service asks for a restart")
-                    self._is_restarting = True
-                    child.stop(signal.SIGTERM, self._run.grace)
+                    # Silence was taken for its end. Whoever has it at hand knows better: it lives.
+                    self._tell(
+                        "a restart was asked for while nothing was heard from here;"
+                        " the command is alive and goes on"
+                    )
+                    self._record.started(self._restarts.total, answers=True)
 
     def _pass_on(self, child: Child, number: int, typed: bool) -> None:
         if typed:
@@ -178,8 +181,6 @@ class Supervisor:
                 case Fenced(why):
                     self._on_fence(why)
                     return False
-                case RestartAsked():
-                    return True
                 case _:
                     pass
         return True

@@ -20,9 +20,8 @@ class Watch:
 
     A heartbeat's reply tells of a lost claim once; if just that reply is lost, the fence tells.
 
-    An instance that goes stale while its supervisor is away is asked to be restarted, if its
-    policy allows: that is acted upon. If only the service was out of reach, the command was
-    supervised all the time, and goes on (decision 10).
+    An instance that goes stale is asked to be restarted, if its policy allows. The supervisor is
+    told, which has the command at hand: one that lives goes on (decision 10).
     """
 
     def __init__(
@@ -56,14 +55,14 @@ class Watch:
             if not (was_away or has_failed) or stats.failures_in_a_row:
                 continue
             with suppress(HoldfastError):
-                self._look(was_away)
+                self._look()
                 was_away = has_failed = False
 
-    def _look(self, was_away: bool) -> None:
+    def _look(self) -> None:
         self._record.holds_claims()
-        self._look_for_restarts(was_away)
+        self._look_for_restarts()
 
-    def _look_for_restarts(self, was_away: bool) -> None:
+    def _look_for_restarts(self) -> None:
         # From this beat on the service does not ask any more.
         if self._record.instance_id is None or not self._record.heartbeats.force(
             self._record.instance_id
@@ -71,7 +70,5 @@ class Watch:
             return
         requests = self._record.restart_requests(self._seen)
         if requests:
-            # One that is not acted upon now is of no meaning later.
             self._seen = requests[-1]
-            if was_away:
-                self._on_restart()
+            self._on_restart()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from clients.python.tests.supervised import Desk, desk
 
+from holdfast.outcome import NOT_EXECUTABLE
 from holdfast.restarts import LONGEST_PAUSE_SECONDS, STEADY_SECONDS, RestartPolicy, Restarts
 from interfaces.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Server, cloned, ok
@@ -71,6 +71,7 @@ def test_a_crash_loop_ends_after_so_many_restarts_and_says_so(here: Desk) -> Non
     assert "after 2 restarts" in session["metadata"]["error_message"]
     assert session["metadata"]["restarts"] == 2
     assert [e["event_data"]["exit_code"] for e in run.events("command_logged")] == [1, 1, 1]
+    assert run.instance()["restarts"] == 2
     assert run.instance()["restart_policy"] == {
         "policy": "on_failure",
         "max_restarts": 2,
@@ -89,6 +90,7 @@ def test_a_command_that_recovers_is_a_success(here: Desk) -> None:
     assert run.end() == 0
     assert run.session()["status"] == "completed"
     assert run.session()["metadata"]["restarts"] == 1
+    assert run.instance()["restarts"] == 1
     signals = [e["event_data"].get("signal") for e in run.events("command_logged")]
     assert signals == ["SIGKILL", None]
 
@@ -128,6 +130,24 @@ def test_a_signal_ends_the_wait_for_the_next_start(here: Desk) -> None:
 
     assert run.end() == 1
     assert run.session()["status"] == "failed"
+    # It was planned, and did not happen.
+    assert run.session()["metadata"]["restarts"] == 0
+    assert "restarts" not in run.session()["metadata"]["error_message"]
+    assert run.instance()["restarts"] == 0
+
+
+def test_a_restart_is_one_only_if_the_command_runs_again(here: Desk) -> None:
+    """Its program is gone by the time that it would be started again."""
+    program = here.folder / "agent"
+    program.write_text('#!/bin/sh\nrm -- "$0"\nexit 3\n')
+    program.chmod(0o700)
+    options = ("--restart", "on-failure:1", "--backoff", "0.01")
+    run = here.run(*options, command=(str(program),))
+
+    assert run.end() == NOT_EXECUTABLE
+    session = run.session()
+    assert session["metadata"]["restarts"] == 0
+    assert run.instance()["restarts"] == 0
 
 
 @pytest.fixture(scope="module")
@@ -139,32 +159,6 @@ def watchful(
     directory = tmp_path_factory.mktemp("watchful")
     with cloned(cluster, template) as url, Server(url, directory, **settings) as running:
         yield running
-
-
-def test_a_restart_that_the_service_asked_for_while_the_supervisor_was_away_happens_once(
-    watchful: Server, tmp_path: Path
-) -> None:
-    """Stopped, as by a sleeping machine: nobody knows what became of the command meanwhile."""
-    with watchful.world() as api, desk(api, tmp_path / "work") as here:
-        run = here.run("--restart", "always", "--interval", "0.1")
-        first = run.up()
-        run.process.send_signal(signal.SIGSTOP)
-        eventually(lambda: run.events("restart_requested"), "the request")
-        run.process.send_signal(signal.SIGCONT)
-        second = run.up()
-        assert second != first
-        beaten = run.instance()["last_heartbeat"]
-        eventually(lambda: run.instance()["last_heartbeat"] > beaten, "a heartbeat")
-        run.process.send_signal(signal.SIGSTOP)
-        eventually(lambda: len(run.events("restart_requested")) == 2, "the second request")
-        run.process.send_signal(signal.SIGCONT)
-        third = run.up()
-        assert third != second
-        assert os.getpid() != third
-        run.process.terminate()
-
-        run.end()
-        assert len(run.events("command_logged")) == 3
 
 
 def test_a_restart_that_was_asked_for_because_the_service_was_out_of_reach_does_not_happen(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import pytest
-
 from holdfast.run_record import RunRecord
 from holdfast.watch import Watch
 
@@ -29,13 +27,11 @@ class Record:
         return [number for number in (5,) if number > after]
 
 
-@pytest.mark.parametrize(("was_away", "restarts"), [(True, 1), (False, 0)])
-def test_a_request_is_acted_upon_when_it_is_seen_or_never(was_away: bool, restarts: int) -> None:
-    """Seen after an outage it is of no meaning, also when the supervisor was away much later."""
+def test_a_request_is_told_when_it_is_seen_and_not_again() -> None:
     asked: list[None] = []
     watch = Watch(cast(RunRecord, Record()), 1.0, on_restart=lambda: asked.append(None))
 
-    watch._look(was_away)
-    watch._look(True)
+    watch._look()
+    watch._look()
 
-    assert len(asked) == restarts
+    assert len(asked) == 1
