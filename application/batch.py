@@ -23,6 +23,9 @@ class Batch:
     # The version at which each stream was first seen in this batch.
     versions: dict[str, int] = field(default_factory=dict)
     written: dict[str, Aggregate] = field(default_factory=dict)
+    # How large the requests were that wrote to each stream, and what is stored in all.
+    written_bytes: dict[str, int] = field(default_factory=dict)
+    size: int = 0
     # States to keep once the batch is stored.
     snapshots: list[Json] = field(default_factory=list)
 

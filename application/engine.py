@@ -1,9 +1,9 @@
 """The command engine: one writer, group commit, every version proved by the append.
 
-One thread carries out every command of this process. It takes all that are waiting, lets each
-handler decide on in-memory aggregates, and appends all their events in one statement; commands
-that arrive meanwhile wait for the next round. A client hears of success only once its events are
-durable (spec 3).
+One thread carries out every command of this process. It takes the namespaces in turn and of each
+all that is waiting, up to a number and a size, lets each handler decide on in-memory aggregates,
+and appends all their events in one statement; commands that arrive meanwhile wait for the next
+round. A client hears of success only once its events are durable (spec 3).
 
 Other processes write to the same log. An append names the version of every stream that was
 written *or read*, so a decision from an outdated aggregate, a refusal included, never stands: what
@@ -35,6 +35,7 @@ from application.eventstore.store import (
     ReceiptConflict,
     VersionConflict,
 )
+from application.inbox import Inbox
 from application.submission import Job, Submission, deliver
 from application.work import Context, Handler, IdempotencyKey, Missing, Outcome, Policy, Work
 from domain.aggregate import Aggregate, Json
@@ -42,8 +43,15 @@ from domain.errors import HoldfastError, IdempotencyMismatch, Unavailable, Write
 
 log = logging.getLogger("holdfast.engine")
 
+# A namespace's turn: how many commands, and how many bytes of requests and of kept replies. The
+# next namespace waits for as long as such a batch takes to store.
 BATCH_LIMIT = 1_000
-INBOX_LIMIT = 20_000
+BATCH_BYTES = 2 * 1024 * 1024
+# What may wait in all, and of one namespace; parsed it takes several times as much memory.
+INBOX_LIMIT = 50_000
+INBOX_BYTES = 64 * 1024 * 1024
+NAMESPACE_LIMIT = 20_000
+NAMESPACE_BYTES = 16 * 1024 * 1024
 # A round is decided ahead from so many commands on. With fewer it pays to wait for more of them and
 # to store all with one append.
 AHEAD_FROM = 250
@@ -55,6 +63,9 @@ SNAPSHOT_EVERY = 100
 # A large state is worth a snapshot less often, or snapshots would outgrow the events.
 LARGE_STATE_BYTES = 4_096
 SNAPSHOT_LARGE_EVERY = 1_000
+# What was written to a stream since its last snapshot is read whenever it is loaded, while all
+# others wait.
+SNAPSHOT_BYTES = 4 * 1024 * 1024
 CACHE_LIMIT = 200_000
 
 
@@ -74,7 +85,9 @@ class Engine:
         self._policy = policy
         self._clock = DatabaseClock()
         self._caches: dict[str, dict[str, Aggregate]] = {}
-        self._inbox: deque[Job] = deque()
+        self._inbox = Inbox()
+        # How much was written to each stream since its last snapshot, by large commands.
+        self._unsaved: dict[tuple[str, str], int] = {}
         # Taken from the inbox, to be carried out; the first may be decided already.
         self._rounds: deque[Round] = deque()
         self._appender = ThreadPoolExecutor(1, thread_name_prefix="holdfast-append")
@@ -95,8 +108,7 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
         self._appender.shutdown()
-        late = list(self._inbox)
-        self._inbox.clear()
+        late = self._inbox.clear()
         _refuse(late, Unavailable("The service is stopping. Try again."))
         deliver(late)
 
@@ -123,16 +135,23 @@ class Engine:
     async def _through(
         self, commands: Sequence[tuple[object, Context]]
     ) -> list[Outcome | BaseException]:
-        if self._stopping or len(self._inbox) >= INBOX_LIMIT:
+        if self._stopping or self._is_full(commands[0][1].namespace):
             raise Unavailable("The service is stopping or overloaded. Try again.")
         submission = Submission(len(commands))
         jobs = [Job(command, context, submission) for command, context in commands]
-        self._inbox.extend(jobs)
+        self._inbox.put(jobs)
         if self._idle:
             with self._arrived:
                 self._arrived.notify()
         await submission.through
         return [job.result for job in jobs]
+
+    def _is_full(self, namespace: str) -> bool:
+        """Whether no more may wait: in all, or of this namespace."""
+        if len(self._inbox) >= INBOX_LIMIT or self._inbox.size >= INBOX_BYTES:
+            return True
+        count, size = self._inbox.of(namespace)
+        return count >= NAMESPACE_LIMIT or size >= NAMESPACE_BYTES
 
     # The writer's thread
 
@@ -167,12 +186,10 @@ class Engine:
                 self._idle = False
 
     def _take(self) -> None:
-        """Make rounds of what is in the inbox, as far as one append goes."""
-        groups: dict[str, list[Job]] = {}
-        for _ in range(min(len(self._inbox), BATCH_LIMIT)):
-            job = self._inbox.popleft()
-            groups.setdefault(job.context.namespace, []).append(job)
-        self._rounds.extend(Round(namespace, jobs) for namespace, jobs in groups.items())
+        """Make a round of what waits in the line whose turn it is, as far as one append goes."""
+        taken = self._inbox.take(BATCH_LIMIT, BATCH_BYTES)
+        if taken is not None:
+            self._rounds.append(Round(*taken))
 
     def _carry_out(self, current: Round) -> None:
         namespace = current.namespace
@@ -296,8 +313,12 @@ class Engine:
             if rounds > MAX_ROUNDS:
                 raise RuntimeError("a handler asks for ever more aggregates")
             missing: dict[str, type[Aggregate]] = {}
-            again = []
-            for job in waiting:
+            again: list[Job] = []
+            for number, job in enumerate(waiting):
+                if batch.size > BATCH_BYTES:
+                    _leave(current, [*again, *waiting[number:]])
+                    again, missing = [], {}
+                    break
                 try:
                     self._decide_one(batch, job)
                 except Missing as e:
@@ -312,7 +333,7 @@ class Engine:
                 self._load(store, namespace, cache, missing)
             waiting = again
         # Now: the aggregates may be ahead of this batch by the time that it is stored.
-        batch.snapshots = _due_snapshots(batch)
+        batch.snapshots = self._due_snapshots(namespace, batch)
         current.is_decided = True
         return batch
 
@@ -342,10 +363,15 @@ class Engine:
                 batch.written[stream_id] = aggregate
                 origin = origin or job.context.origin(work.tags)
                 batch.rows += self._mapper.rows(events, origin)
+                batch.written_bytes[stream_id] = (
+                    batch.written_bytes.get(stream_id, 0) + job.context.size
+                )
         body = orjson.dumps(reply.value, option=orjson.OPT_UTC_Z)
         batch.replies.append((job, reply, body, len(batch.rows)))
+        batch.size += job.context.size
         key = job.context.idempotency
         if key is not None:
+            batch.size += len(body)
             batch.receipts.append(
                 {
                     "receipt_key": key.receipt_key,
@@ -405,7 +431,7 @@ class Engine:
 
     def _worth_deciding(self) -> Round | None:
         """The next round, if so many commands wait that it need not wait for more of them."""
-        if not self._rounds and len(self._inbox) >= AHEAD_FROM:
+        if not self._rounds and self._inbox.next_count() >= AHEAD_FROM:
             self._take()
         if self._rounds and len(self._rounds[0].jobs) >= AHEAD_FROM:
             return self._rounds[0]
@@ -419,6 +445,42 @@ class Engine:
         self._clock.set(appended.written_at, asked)
         return appended
 
+    def _due_snapshots(self, namespace: str, batch: Batch) -> list[Json]:
+        """The states that are worth keeping, of the aggregates as the batch leaves them."""
+        due: list[Json] = []
+        for stream_id, aggregate in batch.written.items():
+            before = batch.versions[stream_id]
+            grown = self._grown(namespace, stream_id, batch.written_bytes[stream_id])
+            if not grown and not _crossed(before, aggregate.version, SNAPSHOT_EVERY):
+                continue
+            state = orjson.dumps(aggregate.state())
+            if (
+                not grown
+                and len(state) > LARGE_STATE_BYTES
+                and not _crossed(before, aggregate.version, SNAPSHOT_LARGE_EVERY)
+            ):
+                continue
+            self._unsaved.pop((namespace, stream_id), None)
+            due.append(
+                {
+                    "stream_id": stream_id,
+                    "sequence_num": aggregate.version,
+                    "state_version": aggregate.state_version,
+                    "state": orjson.Fragment(state),
+                }
+            )
+        return due
+
+    def _grown(self, namespace: str, stream_id: str, size: int) -> bool:
+        """Whether so much was written to a stream that loading it would take long."""
+        if size <= LARGE_STATE_BYTES:
+            return False  # snapshots by number are frequent enough
+        if len(self._unsaved) >= CACHE_LIMIT:
+            self._unsaved.clear()
+        unsaved = self._unsaved.get((namespace, stream_id), 0) + size
+        self._unsaved[namespace, stream_id] = unsaved
+        return unsaved > SNAPSHOT_BYTES
+
     def _keep_snapshots(self, namespace: str, batch: Batch) -> None:
         if not batch.snapshots:
             return
@@ -428,27 +490,11 @@ class Engine:
             log.warning("snapshots_not_kept")  # a shortcut lost, nothing else
 
 
-def _due_snapshots(batch: Batch) -> list[Json]:
-    """The states that are worth keeping, of the aggregates as the batch leaves them."""
-    due: list[Json] = []
-    for stream_id, aggregate in batch.written.items():
-        before = batch.versions[stream_id]
-        if not _crossed(before, aggregate.version, SNAPSHOT_EVERY):
-            continue
-        state = orjson.dumps(aggregate.state())
-        if len(state) > LARGE_STATE_BYTES and not _crossed(
-            before, aggregate.version, SNAPSHOT_LARGE_EVERY
-        ):
-            continue
-        due.append(
-            {
-                "stream_id": stream_id,
-                "sequence_num": aggregate.version,
-                "state_version": aggregate.state_version,
-                "state": orjson.Fragment(state),
-            }
-        )
-    return due
+def _leave(current: Round, jobs: Sequence[Job]) -> None:
+    """Put jobs off until what is decided by now is stored."""
+    current.later += jobs
+    left = set(map(id, jobs))
+    current.jobs = [job for job in current.jobs if id(job) not in left]
 
 
 def _repeat(job: Job, key: IdempotencyKey, receipt: Receipt) -> None:

@@ -42,6 +42,8 @@ class Context(NamedTuple):
     idempotency: IdempotencyKey | None = None
     # Which part of the request the command is, where a request has several of one kind.
     offset: int = 0
+    # Bytes of the request, or of the command's share of it: about what storing it takes.
+    size: int = 0
 
     def origin(self, tags: Json | None) -> Origin:
         """What is stored with every event of the command."""

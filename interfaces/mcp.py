@@ -85,7 +85,7 @@ def server(services: Services) -> Server[Any]:
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.name}")
         assert context.request is not None
         state = context.request.scope["state"]
-        return await tool.call(params.arguments or {}, state["principal"], state["request_id"])
+        return await tool.call(params.arguments or {}, state)
 
     def input_schema(name: str) -> Mapping[str, Any] | None:
         return tools[name].described.input_schema if name in tools else None
@@ -122,10 +122,13 @@ class _Tool:
             ),
         )
 
-    async def call(self, arguments: Json, principal: Principal, request_id: str) -> CallToolResult:
+    async def call(self, arguments: Json, state: Mapping[str, Any]) -> CallToolResult:
         """The answer as HTTP gives it; an error as something that a model can act on."""
+        request_id: str = state["request_id"]
         try:
-            return await self._carry_out(arguments, principal, request_id)
+            if state["refused"] is not None:
+                raise state["refused"]
+            return await self._carry_out(arguments, state["principal"], request_id, state["size"])
         except HoldfastError as e:
             error = e
         except Exception:
@@ -136,7 +139,7 @@ class _Tool:
         return _result(told, is_error=True)
 
     async def _carry_out(
-        self, arguments: Json, principal: Principal, request_id: str
+        self, arguments: Json, principal: Principal, request_id: str, size: int
     ) -> CallToolResult:
         body.inspect(arguments)
         given = self._flat(arguments)
@@ -146,7 +149,9 @@ class _Tool:
         if operation.query is not None:
             found, lag = await self._work.query(principal.namespace, checked)
             return _result(found, {"read_lag": lag} if lag else None)
-        context = Context(principal.namespace, principal.key_id, request_id, operation.name)
+        context = Context(
+            principal.namespace, principal.key_id, request_id, operation.name, size=size
+        )
         carry_out = self._work.command if operation.command else self._work.action
         outcome = await carry_out(checked, context)
         return _result(outcome.body or b"{}", {"event_position": outcome.position})

@@ -11,12 +11,14 @@ from starlette.types import Receive, Scope
 from domain.aggregate import Json
 from domain.errors import InvalidInput
 from interfaces.errors import PayloadTooLarge
+from interfaces.http import numbers
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 64
-MAX_INTEGER = 2**53
+MAX_INTEGER = numbers.MAX_INTEGER
 
-_LONG_NUMBER = re.compile(rb"\d{16}")
+# The escape itself, not a backslash before these letters.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -42,7 +44,9 @@ def parse(raw: bytes) -> Json:
     """The body as a JSON object; an empty body is an empty object.
 
     Raises :class:`InvalidInput` for anything else, and for what JSON can say and the store cannot
-    keep: NaN, infinities, ``\\u0000``, lone surrogates, integers beyond 2^53, depth over 64.
+    keep: NaN, infinities, ``\\u0000``, lone surrogates, depth over 64, and numbers beyond 2^53 or
+    with an exponent of more than two digits. :class:`PayloadTooLarge` for a body that is larger
+    than any may be once its numbers are written out, as the store does.
     """
     if not raw.strip():
         return {}
@@ -52,9 +56,12 @@ def parse(raw: bytes) -> Json:
         raise InvalidInput.of("body", f"is not valid JSON ({e})") from None
     if not isinstance(value, dict):
         raise InvalidInput.of("body", "must be a JSON object")
-    # Nearly every body is plain: one look at the bytes tells that there is nothing to find.
-    if b"\\u" in raw or _LONG_NUMBER.search(raw) or _is_deep(raw, value):
+    # Nearly every body is plain: one look at the bytes tells that there is nothing to find. The
+    # parser has refused infinities and half surrogate pairs already.
+    if _NUL.search(raw) or _is_deep(raw, value):
         inspect(value)
+    if not numbers.check(raw, MAX_BYTES):
+        raise PayloadTooLarge("The body is larger than 256 KiB with its numbers written out.")
     return value
 
 
@@ -100,7 +107,7 @@ def inspect(root: Json) -> None:
                 pass
             case float() if not math.isfinite(value):
                 raise InvalidInput.of(field, "is not a finite number")
-            case int() | float() if abs(value) > MAX_INTEGER and value == int(value):
-                raise InvalidInput.of(field, "is an integer beyond 2^53, which loses digits")
+            case int() | float() if abs(value) > MAX_INTEGER:
+                raise InvalidInput.of(field, "is beyond 2^53, where numbers lose digits")
             case _:
                 pass

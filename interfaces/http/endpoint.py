@@ -52,10 +52,11 @@ class Endpoint:
         principal: Principal,
         path: Mapping[str, str],
     ) -> Reply:
-        fields = body.parse(await body.read(scope, receive))
+        raw = await body.read(scope, receive)
+        fields = body.parse(raw)
         _no_parameters(scope)
         command = self._work.checked({**fields, **path}, fields)
-        context = self._context(scope, headers, principal, fields)
+        context = self._context(scope, headers, principal, fields, len(raw))
         return _answered(await self._work.command(command, context))
 
     async def _query(self, scope: Scope, principal: Principal, path: Mapping[str, str]) -> Reply:
@@ -71,10 +72,11 @@ class Endpoint:
         headers: Mapping[bytes, bytes],
         principal: Principal,
     ) -> Reply:
-        fields = body.parse(await body.read(scope, receive))
+        raw = await body.read(scope, receive)
+        fields = body.parse(raw)
         given = {**fields, **_parameters(scope)}
         params = self._work.checked(given, given)
-        context = self._context(scope, headers, principal, given)
+        context = self._context(scope, headers, principal, given, len(raw))
         return _answered(await self._work.action(params, context))
 
     def _context(
@@ -83,6 +85,7 @@ class Endpoint:
         headers: Mapping[bytes, bytes],
         principal: Principal,
         fields: Json,
+        size: int,
     ) -> Context:
         request_id: str = scope["state"]["request_id"]
         key = headers.get(b"idempotency-key")
@@ -92,6 +95,7 @@ class Endpoint:
             request_id=request_id,
             command=self._operation.name,
             idempotency=None if key is None else _idempotency(key, scope, principal, fields),
+            size=size,
         )
 
 

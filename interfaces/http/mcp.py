@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from domain.errors import HoldfastError, InvalidInput
 from interfaces.auth import ApiKeys
-from interfaces.http import body
+from interfaces.errors import PayloadTooLarge
+from interfaces.http import body, numbers
 from interfaces.http.endpoint import authenticated
 from interfaces.operations import Services
 
@@ -47,6 +49,9 @@ class McpEndpoint:
         principal = authenticated(self._keys, scope, dict(scope["headers"]))
         raw = await body.read(scope, receive)
         scope["state"]["principal"] = principal
+        scope["state"]["size"] = len(raw)
+        # The library does not say how numbers were written; the tool that is called answers it.
+        scope["state"]["refused"] = _wrong_numbers(raw)
         self._wanted.set()
         face = await asyncio.shield(self._face)
         await face(scope, _once(raw, receive), send)
@@ -69,6 +74,17 @@ def _load(services: Services, hosts: Sequence[str]) -> StreamableHTTPSessionMana
     from interfaces import mcp
 
     return mcp.manager(services, hosts)
+
+
+def _wrong_numbers(raw: bytes) -> HoldfastError | None:
+    """What is wrong with the numbers of a call, if it is JSON at all."""
+    try:
+        body.parse(raw)
+    except InvalidInput as e:
+        return numbers.of_arguments(e) if e.errors[0]["field"] != "body" else None
+    except PayloadTooLarge as e:
+        return e
+    return None
 
 
 def _once(raw: bytes, receive: Receive) -> Receive:

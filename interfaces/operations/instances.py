@@ -132,7 +132,8 @@ async def _beat_all(s: Services, context: Context, p: Heartbeats) -> ActionResul
     """Note a sign of life of each; a result for each."""
     results: list[Json] = []
     accepted: list[tuple[int, tuple[object, Context]]] = []
-    context = context._replace(idempotency=None)
+    share = context.size // max(1, len(p.heartbeats))
+    context = context._replace(idempotency=None, size=share)
     for number, beat in enumerate(p.heartbeats):
         results.append({"id": beat.get("instance_id") or beat.get("session_id"), "ok": False})
         try:
