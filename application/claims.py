@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import StrictBool
 
 from application.claim_view import owner, view
-from application.fields import Command, Fence, FenceNumber, GivenItemId, Id, Name
+from application.fields import Command, Fence, FenceNumber, GivenItemId, Id, Label, Name, Sought
 from application.holdings import grant, holder_of, release
 from application.work import Handler, Reply, Work
 from domain.claim import Claim
@@ -35,7 +35,7 @@ class ForHolder(Command):
 class Claiming(ForHolder):
     """What a claimer says of itself; the holder's own word stands for what is left out."""
 
-    hostname: Name | None = None
+    hostname: Label | None = None
     tty: Name | None = None
     codebase: Name | None = None
 
@@ -50,7 +50,7 @@ class ClaimItem(Claiming):
 class ReleaseClaim(ForHolder):
     """Let go of a work item."""
 
-    item_id: str
+    item_id: Sought
     fence: FenceNumber | None = None
 
 
@@ -61,7 +61,7 @@ class ProveFence(Command):
 class VerifyFence(Command):
     """Whether a claim is still held under a fence, for guards outside of the service."""
 
-    item_id: str
+    item_id: Sought
     fence: FenceNumber
 
 

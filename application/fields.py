@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from pydantic import (
@@ -12,8 +14,10 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    WithJsonSchema,
 )
 
+from domain import identity
 from domain.claim import is_work_item
 
 MAX_ID_LENGTH = 200
@@ -28,6 +32,36 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _at_most(length: int) -> Callable[[str], str]:
+    def normal(value: str) -> str:
+        """The name in its one form (spec 17), which counts for its length too."""
+        name = identity.normal(value)
+        if not name:
+            raise ValueError("must not be blank")
+        hidden = identity.unseen(name)
+        if hidden is not None:
+            called = unicodedata.name(hidden, "a control character")
+            raise ValueError(
+                f"has a character that cannot be seen: U+{ord(hidden):04X} ({called.lower()})"
+            )
+        if len(name) > length:
+            raise ValueError(f"should have at most {length} characters")
+        return name
+
+    return normal
+
+
+def _addressable(value: str) -> str:
+    # Clients and proxies resolve these two in a URL, encoded or not.
+    if value in (".", ".."):
+        raise ValueError("must not be . or .., which no URL can name")
+    return value
+
+
+def _limits(length: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length})
+
+
 def _not_boolean_nor_text(value: object) -> object:
     # pydantic takes true for 1 and "7" for 7; what is meant is anyone's guess.
     if isinstance(value, bool | str):
@@ -35,7 +69,15 @@ def _not_boolean_nor_text(value: object) -> object:
     return value
 
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_not_blank)]
+Id = Annotated[str, AfterValidator(_at_most(MAX_ID_LENGTH)), _limits(MAX_ID_LENGTH)]
+# What the service itself has the list of.
+Kind = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_not_blank)]
+UrlId = Annotated[Id, AfterValidator(_addressable)]
+# Short words by which things are found again: tracks, labels, host names.
+Label = Annotated[str, AfterValidator(_at_most(1_000)), _limits(1_000)]
+Tag = Annotated[str, AfterValidator(_at_most(100)), _limits(100)]
+# In a path or a filter: what has no such form is found nowhere.
+Sought = Annotated[str, AfterValidator(identity.normal)]
 Name = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_not_blank)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH), AfterValidator(_not_blank)]
 Integer = Annotated[int, BeforeValidator(_not_boolean_nor_text)]
@@ -51,7 +93,7 @@ def _of_work(value: str) -> str:
     return value
 
 
-ItemId = Annotated[Id, AfterValidator(_of_work)]
+ItemId = Annotated[UrlId, AfterValidator(_of_work)]
 # S3 calls a work item's id ``sd_id``.
 GivenItemId = Annotated[ItemId, Field(validation_alias=AliasChoices("item_id", "sd_id"))]
 FenceNumber = Annotated[Integer, Field(ge=1, le=2**53)]

@@ -9,7 +9,18 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
-from application.fields import Command, Id, Integer, Metadata, Name, Number, Text
+from application.fields import (
+    Command,
+    Id,
+    Integer,
+    Kind,
+    Label,
+    Metadata,
+    Name,
+    Number,
+    Tag,
+    Text,
+)
 from application.findings import findings
 from application.holdings import grant, prepare_holdings, release_all
 from application.instance_view import view
@@ -40,7 +51,6 @@ RESERVED_METADATA = frozenset(
 Percent = Annotated[Number, Field(ge=0, le=100)]
 Count = Annotated[Integer, Field(ge=0, le=2**53)]
 Amount = Annotated[Number, Field(ge=0)]
-Tag = Annotated[Name, Field(max_length=100)]
 
 
 class Part(BaseModel):
@@ -85,14 +95,14 @@ class GitState(Part):
 class RegisterInstance(Command):
     """Register an agent process."""
 
-    project: Name
-    instance_type: Id
+    project: Id
+    instance_type: Kind
     initial_context: InitialContext | None = None
-    name: Name | None = None
+    name: Label | None = None
     scope: Scope = "project"
     parent_id: Id | None = None
     tags: Annotated[list[Tag], Field(max_length=50)] | None = None
-    hostname: Name | None = None
+    hostname: Label | None = None
     tty: Name | None = None
     codebase: Name | None = None
     restart_policy: RestartPolicy | None = None
@@ -128,7 +138,7 @@ class EmitEvent(Command):
     """Record an event of the catalogue."""
 
     instance_id: str
-    event_type: Id
+    event_type: Kind
     event_data: Metadata
     metadata: Metadata | None = None
 
@@ -137,7 +147,7 @@ class CreateCheckpoint(Command):
     """Keep a state to come back to."""
 
     instance_id: str
-    label: Name
+    label: Label
     state: Metadata
 
 
@@ -167,8 +177,6 @@ def register(work: Work, command: RegisterInstance) -> Reply:
         known = ", ".join(work.policy.instance_types)
         raise InvalidInput.of("instance_type", f"must be one of {known}")
     project = identity.slug(command.project)
-    if project is None:
-        raise InvalidInput.of("project", "has no letter or digit that an id could be made of")
     parent = open_parent(work, command.parent_id)
     require_pair(command.scope, parent.scope if parent else None)
     only = only_global(work) if command.scope == "global" else None

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from application.fields import Command, Found, Id, Metadata, Slot
+from application.fields import Command, Found, Id, Metadata, Slot, Sought, UrlId
 from application.work import Handler, Reply, Work
 from domain.aggregate import Json
 from domain.machine import Machine, MachineStatus
@@ -21,7 +21,7 @@ class RegisterMachine(Command):
 
     hostname: Id
     docker_slots: Slots
-    machine_id: Id | None = None
+    machine_id: UrlId | None = None
     metadata: Metadata | None = None
     active_sessions: Found[list[str]] = Field(default_factory=list)
 
@@ -29,7 +29,7 @@ class RegisterMachine(Command):
 class UpdateMachine(Command):
     """Change a machine's status, slots or metadata."""
 
-    machine_id: str
+    machine_id: Sought
     status: MachineStatus | None = None
     docker_slots: Slots | None = None
     metadata: Metadata | None = None
@@ -39,7 +39,7 @@ class UpdateMachine(Command):
 class BeatMachine(Command):
     """Note that a machine is up."""
 
-    machine_id: str
+    machine_id: Sought
     metadata: Metadata | None = None
     active_sessions: Found[list[str]] = Field(default_factory=list)
 

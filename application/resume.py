@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from application.fields import Command, Found, Id, Name
+from application.fields import Command, Found, Id, Label, Name
 from application.holdings import grant, move, prepare_holdings
 from application.instance_view import view
 from application.instances import give_parent, only_global, open_parent, unregistered
@@ -25,7 +25,7 @@ class ResumeInstance(Command):
     """Register the successor of an instance that is stale or closed, and give it all it held."""
 
     instance_id: str
-    hostname: Name | None = None
+    hostname: Label | None = None
     tty: Name | None = None
     codebase: Name | None = None
     parent_id: Id | None = None

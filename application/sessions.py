@@ -9,7 +9,17 @@ from uuid import uuid4
 from pydantic import StrictBool
 
 from application.claim_view import lost_item
-from application.fields import Command, Id, Metadata, Name, Slot, StallThreshold, Text
+from application.fields import (
+    Command,
+    Id,
+    Label,
+    Metadata,
+    Name,
+    Slot,
+    StallThreshold,
+    Text,
+    UrlId,
+)
 from application.holdings import grant, move, prepare_holdings, release_all
 from application.places import Place
 from application.session_view import view
@@ -22,11 +32,11 @@ class CreateSession(Command):
     """Open a session in a place of its own."""
 
     project_id: Id
-    machine_id: Id
+    machine_id: UrlId
     docker_slot: Slot | None = None
     metadata: Metadata | None = None
     instance_id: Id | None = None
-    hostname: Name | None = None
+    hostname: Label | None = None
     tty: Name | None = None
     codebase: Name | None = None
     stall_threshold_ms: StallThreshold | None = None

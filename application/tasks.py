@@ -8,6 +8,7 @@ from uuid import uuid4
 from application.fields import Command, Found, Id, Metadata, Name, Text
 from application.session_view import task_view
 from application.work import Handler, Reply, Work
+from domain import identity
 from domain.errors import InvalidInput, TaskNotFound, UnknownSession
 from domain.session import Session
 from domain.task import TaskStatus
@@ -46,7 +47,7 @@ def create(work: Work, command: CreateTask) -> Reply:
     if not session.is_known:
         raise UnknownSession.of("session_id", "there is no such session")
     session.require_writable()
-    if command.project_id != session.project_id:
+    if identity.slug(command.project_id) != identity.slug(session.project_id):
         raise InvalidInput.of("project_id", "the session belongs to another project")
     task_id = str(uuid4())
     session.add_task(

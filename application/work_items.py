@@ -16,7 +16,17 @@ from application.claims import (
     require_held_by,
     take,
 )
-from application.fields import Command, FenceNumber, Found, GivenItemId, Integer, ItemId, Name
+from application.fields import (
+    Command,
+    FenceNumber,
+    Found,
+    GivenItemId,
+    Integer,
+    ItemId,
+    Label,
+    Name,
+    Sought,
+)
 from application.holdings import holder_of
 from application.work import Handler, Outdated, Reply, Work
 from domain.aggregate import Json
@@ -36,7 +46,7 @@ class ListItem(Command):
 
     item_id: GivenItemId
     title: Name | None = None
-    track: Name | None = None
+    track: Label | None = None
     priority: Annotated[Integer, Field(ge=-(2**31), le=2**31 - 1)] | None = None
     depends_on: Annotated[list[ItemId], Field(max_length=MAX_DEPENDENCIES)] | None = None
 
@@ -44,14 +54,14 @@ class ListItem(Command):
 class CompleteItem(ForHolder):
     """Say that a work item is done; only its holder can, and lets go of it so."""
 
-    item_id: str
+    item_id: Sought
     fence: FenceNumber | None = None
 
 
 class ClaimNext(Claiming):
     """Claim the open item of highest priority whose dependencies are completed."""
 
-    track: Name | None = None
+    track: Label | None = None
     candidates: Found[Sequence[str]] = ()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal
 
-from domain import liveness
+from domain import identity, liveness
 from domain.aggregate import Aggregate, Event
 from domain.errors import (
     ClaimNotFound,
@@ -30,9 +30,12 @@ GLOBAL = "@global"
 
 
 def place(project_id: str, machine_id: str, docker_slot: int | None) -> str:
-    """The resource that one active session of a project holds on a machine (spec 7)."""
+    """The resource that one active session of a project holds on a machine (spec 7).
+
+    However the project's name is written: it is one project.
+    """
     slot = "" if docker_slot is None else str(docker_slot)
-    return f"@place/{_escaped(project_id)}/{_escaped(machine_id)}/{slot}"
+    return f"@place/{identity.slug(project_id)}/{_escaped(machine_id)}/{slot}"
 
 
 def slot(machine_id: str, docker_slot: int) -> str:

@@ -1,9 +1,14 @@
-"""Instance ids, ``{project}-{type}-{hash}``: generate, validate, parse, match (S0, spec 4)."""
+"""Names of people's making in their one form; instance ids, ``{project}-{type}-{hash}`` (spec 4).
+
+A name or id is Unicode NFC, its outer blanks removed, and every character of it can be seen: two
+that look alike are one, and what can be created can be addressed (spec 17, decision 17).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
@@ -17,6 +22,16 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # A project may have hyphens, a type and a hash have none: what is left of them is the project.
 _ID = re.compile(r"(?P<project>[a-z0-9][a-z0-9-]{0,62})-(?P<type>[A-Z0-9]+)-(?P<hash>[0-9a-f]{6})")
 _NOT_IN_SLUG = re.compile(r"[^a-z0-9]+")
+_DIGEST_LENGTH = 8
+
+_ZWNJ, _ZWJ, _BLACK_FLAG = "\u200c", "\u200d", "\U0001f3f4"
+_EMOJI_STYLE = "\ufe0e\ufe0f"
+_TAGS = re.compile("[\U000e0020-\U000e007f]")
+# Letters, marks and symbols without a shape of their own: fillers, joiners, variation selectors.
+_SHAPELESS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\uffa0\ufe00-\ufe0f"
+    "\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
 
 
 class InstanceId(NamedTuple):
@@ -30,15 +45,77 @@ class InstanceId(NamedTuple):
         return f"{self.project}-{self.instance_type}-{self.hash}"
 
 
-def slug(project: str) -> str | None:
-    """The project's name as it stands in ids; None if nothing is left of it.
+def normal(text: str) -> str:
+    """The one form of a name or id: NFC, every blank a space, none at either end."""
+    if text.isascii():
+        return text.strip(" ")
+    composed = unicodedata.normalize("NFC", text)
+    return "".join(" " if unicodedata.category(c) == "Zs" else c for c in composed).strip(" ")
 
-    ``odin`` stays ``odin``, ``Odin X`` becomes ``odin-x``.
+
+def unseen(text: str) -> str | None:
+    """The first character that cannot be seen, or that turns others around; None if all can.
+
+    A joiner counts as seen where writing needs it: within an emoji, in Persian, in Indic scripts.
     """
-    if _SLUG.fullmatch(project):
-        return project
-    made = _NOT_IN_SLUG.sub("-", project.lower()).strip("-")[:MAX_SLUG_LENGTH].rstrip("-")
-    return made or None
+    if text.isascii() and text.isprintable():
+        return None
+    for at, character in enumerate(text):
+        if _is_unseen(character) and not _is_needed(text, at):
+            return character
+    return None
+
+
+def _is_unseen(character: str) -> bool:
+    unseen = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return unseen or _SHAPELESS.match(character) is not None
+
+
+def _is_needed(text: str, at: int) -> bool:
+    """Whether the joiner, style or tag at this place belongs to a character that shows it."""
+    character, before, after = text[at], text[at - 1 : at], text[at + 1 : at + 2]
+    if not before:
+        return False
+    if character in _EMOJI_STYLE:
+        is_symbol = unicodedata.category(before) in ("So", "Sm", "Po", "Cn")
+        return after == "\u20e3" or (is_symbol and not before.isascii())
+    if _TAGS.match(character):
+        return before == _BLACK_FLAG or _TAGS.match(before) is not None
+    if character not in (_ZWNJ, _ZWJ) or not after:
+        return False
+    if unicodedata.combining(before) == 9:  # a virama, after which it shapes the letter
+        return True
+    if character == _ZWNJ:
+        letter = next((c for c in reversed(text[:at]) if not unicodedata.combining(c)), "")
+        return all(c and unicodedata.bidirectional(c) == "AL" for c in (letter, after))
+    is_emoji = unicodedata.category(before) in ("So", "Sk", "Cn") or before in _EMOJI_STYLE
+    return is_emoji and unicodedata.category(after) in ("So", "Sm", "Cn")
+
+
+def slug(project: str) -> str:
+    """The project's name as it stands in ids, the same for every way to write it.
+
+    ``odin`` stays ``odin``, ``Odin X`` becomes ``odin-x``. Case, blanks and punctuation do not tell
+    two projects apart. Where something that does is left out, or cut off, 8 hex digits of the
+    name's SHA-256 stand for it: ``проект`` is ``p-dfb992e6``, ``日本 app`` is ``app-`` and a hash.
+    """
+    name = normal(project)
+    if _SLUG.fullmatch(name):
+        return name
+    low = name.lower()
+    made = _NOT_IN_SLUG.sub("-", low).strip("-")
+    if made and len(made) <= MAX_SLUG_LENGTH and not any(map(_tells_apart, low)):
+        return made
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
+    kept = made[: MAX_SLUG_LENGTH - _DIGEST_LENGTH - 1].rstrip("-")
+    return f"{kept or 'p'}-{digest}"
+
+
+def _tells_apart(character: str) -> bool:
+    """Whether leaving this out might make two projects one: C, C# and C++ are three."""
+    if character.isascii() and character.isalnum():
+        return False
+    return unicodedata.category(character)[0] in "LMNS" or character == "#"
 
 
 def generate(project: str, instance_type: str, at: datetime, entropy: bytes) -> InstanceId:

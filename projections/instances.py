@@ -350,7 +350,7 @@ async def silent(reads: Reads, namespace: str) -> list[str]:
 
 def _slug(project: str | None) -> str | None:
     """A project as the rows have it: readers may give its original name as well."""
-    return None if project is None else identity.slug(project) or project
+    return None if project is None else identity.slug(project)
 
 
 def _five_metrics(instance: Json) -> Json:

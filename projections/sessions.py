@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from application.eventstore.mapper import Recorded
+from domain import identity
 from domain.aggregate import Json, iso, merged
 from domain.claim import is_work_item
 from domain.errors import SessionNotFound
@@ -16,6 +17,7 @@ COLUMNS = (
     "namespace",
     "session_id",
     "project_id",
+    "project",
     "machine_id",
     "docker_slot",
     "status",
@@ -96,6 +98,7 @@ def _created(row: Row | None, event: Recorded) -> Row:
     data = event.event_data
     fresh: Row = dict.fromkeys(COLUMNS)
     fresh |= {name: data[name] for name in COLUMNS if name in data}
+    fresh["project"] = identity.slug(data.get("project_id", ""))
     fresh |= {
         "status": "active",
         "metadata": merged({}, data.get("metadata")),
@@ -268,6 +271,7 @@ SQL = Sessions.sql()
 INTERNAL = frozenset(
     {
         "namespace",
+        "project",
         "held",
         "held_since",
         "released_items",
@@ -312,7 +316,7 @@ async def listed(
 ) -> Json:
     """Sessions, newest first (S4 2.1.e). ``status`` is that of the moment."""
     filters: dict[str, Any] = {
-        "project_id": project_id,
+        "project_id": None if project_id is None else identity.slug(project_id),
         "machine_id": machine_id,
         "status": status,
         "archived": archived,

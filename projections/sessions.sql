@@ -5,6 +5,8 @@ CREATE TABLE sessions (
     namespace          text        NOT NULL,
     session_id         text        NOT NULL,
     project_id         text        NOT NULL,
+    -- The slug of the project, however its name was written: what lists are filtered by.
+    project            text        NOT NULL,
     machine_id         text,
     docker_slot        int,
     status             text        NOT NULL,
@@ -38,7 +40,7 @@ CREATE TABLE sessions (
 ) WITH (fillfactor = 70);
 -- Serves: lists, newest first, whatever the filter.
 CREATE INDEX sessions_by_creation ON sessions (namespace, created_at DESC, session_id);
-CREATE INDEX sessions_by_project ON sessions (namespace, project_id, status);
+CREATE INDEX sessions_by_project ON sessions (namespace, project, status);
 -- Serves: a machine's active sessions.
 CREATE INDEX sessions_by_machine ON sessions (namespace, machine_id, status);
 -- Serves: counts, and whatever asks for one status.
@@ -110,7 +112,7 @@ WHERE status IN ('active', 'stalled') AND status_now = 'stalled'
 -- name: list
 SELECT * FROM sessions_now
 WHERE namespace = %(namespace)s
-  AND (%(project_id)s::text IS NULL OR project_id = %(project_id)s)
+  AND (%(project_id)s::text IS NULL OR project = %(project_id)s)
   AND (%(machine_id)s::text IS NULL OR machine_id = %(machine_id)s)
   AND (%(status)s::text IS NULL
        OR (status_now = %(status)s
@@ -125,7 +127,7 @@ LIMIT %(limit)s OFFSET %(offset)s
 SELECT count(*) AS total_count
 FROM sessions_now
 WHERE namespace = %(namespace)s
-  AND (%(project_id)s::text IS NULL OR project_id = %(project_id)s)
+  AND (%(project_id)s::text IS NULL OR project = %(project_id)s)
   AND (%(machine_id)s::text IS NULL OR machine_id = %(machine_id)s)
   AND (%(status)s::text IS NULL OR status_now = %(status)s)
   AND (NOT %(archived)s OR archived_at IS NOT NULL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from application.eventstore.mapper import Recorded
+from domain import identity
 from domain.aggregate import Json, merged
 from domain.errors import TaskNotFound
 from projections.readmodel import Fold, Row, Table, there
@@ -15,6 +16,7 @@ COLUMNS = (
     "task_id",
     "session_id",
     "project_id",
+    "project",
     "github_issue_id",
     "task_name",
     "status",
@@ -58,6 +60,7 @@ def _created(row: Row | None, event: Recorded) -> Row:
     data = event.event_data
     fresh: Row = dict.fromkeys(COLUMNS)
     fresh |= {name: data[name] for name in COLUMNS if name in data}
+    fresh["project"] = identity.slug(data.get("project_id", ""))
     fresh |= {
         "session_id": _session_id(event),
         "status": data.get("status", "pending"),
@@ -108,7 +111,7 @@ FOLDS: dict[str, Fold] = {
 }
 
 SQL = Tasks.sql()
-INTERNAL = frozenset({"namespace", "sequence_num", "created_num"})
+INTERNAL = frozenset({"namespace", "project", "sequence_num", "created_num"})
 PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)
 
 
@@ -147,7 +150,7 @@ async def listed(
         namespace,
         page,
         session_id=session_id,
-        project_id=project_id,
+        project_id=None if project_id is None else identity.slug(project_id),
         status=status,
     )
     return page.answer("tasks", [present(row) for row in rows], total)

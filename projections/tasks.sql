@@ -5,6 +5,7 @@ CREATE TABLE tasks (
     task_id         text        NOT NULL,
     session_id      text        NOT NULL,
     project_id      text        NOT NULL,
+    project         text        NOT NULL,
     github_issue_id text,
     task_name       text        NOT NULL,
     status          text        NOT NULL,
@@ -21,7 +22,7 @@ CREATE TABLE tasks (
 ) WITH (fillfactor = 80);
 -- Serves: a session's tasks in the order in which they were added.
 CREATE INDEX tasks_by_session ON tasks (namespace, session_id, created_num);
-CREATE INDEX tasks_by_project ON tasks (namespace, project_id, created_at);
+CREATE INDEX tasks_by_project ON tasks (namespace, project, created_at);
 CREATE INDEX tasks_by_status ON tasks (namespace, status, created_at);
 CREATE INDEX tasks_by_creation ON tasks (namespace, created_at);
 
@@ -29,7 +30,7 @@ CREATE INDEX tasks_by_creation ON tasks (namespace, created_at);
 SELECT * FROM tasks
 WHERE namespace = %(namespace)s
   AND (%(session_id)s::text IS NULL OR session_id = %(session_id)s)
-  AND (%(project_id)s::text IS NULL OR project_id = %(project_id)s)
+  AND (%(project_id)s::text IS NULL OR project = %(project_id)s)
   AND (%(status)s::text IS NULL OR status = %(status)s)
 ORDER BY created_at, session_id, created_num
 LIMIT %(limit)s OFFSET %(offset)s
@@ -39,7 +40,7 @@ SELECT count(*) AS total_count
 FROM tasks
 WHERE namespace = %(namespace)s
   AND (%(session_id)s::text IS NULL OR session_id = %(session_id)s)
-  AND (%(project_id)s::text IS NULL OR project_id = %(project_id)s)
+  AND (%(project_id)s::text IS NULL OR project = %(project_id)s)
   AND (%(status)s::text IS NULL OR status = %(status)s)
 
 -- name: get

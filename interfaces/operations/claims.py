@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from application import claims as claim_commands
 from application import work_items as item_commands
+from application.fields import Sought
 from domain.aggregate import Json
 from domain.errors import InvalidInput
 from domain.work_item import WorkItemStatus
@@ -28,21 +29,21 @@ CANDIDATES = 20
 class OneItem(Params):
     """The work item in the path."""
 
-    item_id: str
+    item_id: Sought
 
 
 class ClaimList(Listing):
     """Whose claims to list."""
 
-    session_id: str | None = None
-    instance_id: str | None = None
+    session_id: Sought | None = None
+    instance_id: Sought | None = None
 
 
 class ItemList(Listing):
     """Which work items to list."""
 
     status: WorkItemStatus | None = None
-    track: str | None = None
+    track: Sought | None = None
 
 
 async def _claims(s: Services, namespace: str, p: ClaimList) -> Json:

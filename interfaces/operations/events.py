@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria
+from application.fields import Sought
 from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.errors import InstanceNotFound, StreamNotFound
 from domain.instance import INSTANCE_EVENTS
@@ -66,7 +67,7 @@ class InstanceEvents(EventQuery):
 class StreamEvents(EventQuery):
     """Which events of the stream in the path."""
 
-    stream_id: str
+    stream_id: Sought
 
 
 class Replay(Params):
@@ -85,7 +86,7 @@ class InstanceReplay(Replay):
 class StreamReplay(Replay):
     """Up to which event of the stream in the path."""
 
-    stream_id: str
+    stream_id: Sought
 
 
 class Feed(Params):

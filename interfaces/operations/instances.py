@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from application import instances as commands
 from application import resume_view
+from application.fields import Sought
 from application.findings import findings
 from application.resume import ResumeInstance
 from application.sessions import BeatSession
@@ -65,8 +66,8 @@ class Discovery(Listing):
     project: str | None = None
     type: str | None = None
     status: InstanceStatus | None = None
-    name: str | None = None
-    tag: str | None = None
+    name: Sought | None = None
+    tag: Sought | None = None
     available_parents_for: Scope | None = None
     children_of: str | None = None
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from application import machines as machine_commands
 from application import sessions as session_commands
 from application import tasks as task_commands
+from application.fields import Sought
 from application.work import Context
 from domain.aggregate import Json
 from domain.machine import MachineStatus
@@ -43,14 +44,14 @@ class SessionList(SessionPage):
     """Which sessions to list."""
 
     project_id: str | None = None
-    machine_id: str | None = None
+    machine_id: Sought | None = None
     status: SessionStatus | None = None
 
 
 class TaskList(Listing):
     """Which tasks to list."""
 
-    session_id: str | None = None
+    session_id: Sought | None = None
     project_id: str | None = None
     status: TaskStatus | None = None
 
@@ -76,7 +77,7 @@ class OneTask(Params):
 class OneMachine(Params):
     """The machine in the path."""
 
-    machine_id: str
+    machine_id: Sought
 
 
 class CleanUp(ActionParams):

@@ -40,10 +40,12 @@ FILL: tuple[str, ...] = (
                clock_timestamp() - n * interval '2 minutes'
         FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, 500) AS n""",
     f"""INSERT INTO read_models.sessions
-               (namespace, session_id, project_id, machine_id, status, last_heartbeat, started_at,
+               (namespace, session_id, project_id, project, machine_id, status, last_heartbeat,
+                started_at,
                 completed_at, metadata, archived_at, created_at, updated_at, held, held_since,
                 released_items, status_num, heartbeat_num, heartbeat_minute)
-        SELECT namespace, session_id, 'p' || n % 20, 'm' || n % 10, status, heartbeat, heartbeat,
+        SELECT namespace, session_id, 'p' || n % 20, 'p' || n % 20, 'm' || n % 10, status,
+               heartbeat, heartbeat,
                CASE WHEN status IN ('completed', 'failed') THEN heartbeat END, '{{}}',
                CASE WHEN n % 30 = 0 THEN now() END, heartbeat, heartbeat, '{{}}', '{{}}', '[]',
                1, 1, floor(extract(epoch FROM heartbeat) / 60)
@@ -54,7 +56,8 @@ FILL: tuple[str, ...] = (
                    generate_series(1, {SESSIONS}) AS n) AS s""",
     f"""INSERT INTO read_models.tasks
         SELECT 'n' || namespace, 'task-' || session || '-' || n, 'session-' || session,
-               'p' || session % 20, NULL, 'task', (ARRAY['pending', 'completed'])[1 + n % 2], NULL,
+               'p' || session % 20, 'p' || session % 20, NULL, 'task',
+               (ARRAY['pending', 'completed'])[1 + n % 2], NULL,
                NULL, NULL, '{{}}', NULL, now(), now(), n, n
         FROM generate_series(1, {NAMESPACES}) AS namespace,
              generate_series(1, {SESSIONS}) AS session, generate_series(1, {TASKS}) AS n""",

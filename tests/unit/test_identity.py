@@ -14,8 +14,10 @@ from domain.identity import (
     generate,
     is_reference,
     matches,
+    normal,
     parse,
     slug,
+    unseen,
 )
 from tests.support.given import START
 
@@ -124,29 +126,146 @@ def test_further_types_are_recognised_once_they_are_declared() -> None:
         ("odin-x", "odin-x"),
         ("Odin X", "odin-x"),
         ("  Odin  ", "odin"),
-        ("Größe", "gr-e"),
         ("a_b.c/d", "a-b-c-d"),
         ("-odin-", "odin"),
         ("!!7!!", "7"),
-        ("x" * 100, "x" * MAX_SLUG_LENGTH),
-        # A hyphen at the cut is not left behind.
-        ("x" * 62 + " y", "x" * 62),
+        ("x" * 63, "x" * MAX_SLUG_LENGTH),
+        ("app (copy).v2", "app-copy-v2"),
+        ("R&D, 2026!", "r-d-2026"),
     ],
 )
 def test_a_project_name_becomes_a_slug(project: str, made: str) -> None:
     assert slug(project) == made
 
 
-@pytest.mark.parametrize("project", ["", "   ", "---", "!!!", "日本", "ÄÖ"])
-def test_a_name_without_letters_or_digits_has_no_slug(project: str) -> None:
-    assert slug(project) is None
+@pytest.mark.parametrize(
+    ("project", "kept"),
+    [
+        ("проект", "p"),
+        ("日本語", "p"),
+        ("🚀", "p"),
+        ("مشروع", "p"),
+        ("ÄÖ", "p"),
+        ("!!!", "p"),
+        ("Größe", "gr-e"),
+        ("日本語 app", "app"),
+        ("проект-a", "a"),
+        ("C++", "c"),
+        ("C#", "c"),
+        ("x" * 100, "x" * 54),
+        # A hyphen at the cut is not left behind.
+        ("x" * 53 + " " + "y" * 20, "x" * 53),
+    ],
+)
+def test_what_a_slug_cannot_say_is_told_by_the_name_s_hash(project: str, kept: str) -> None:
+    digest = hashlib.sha256(project.encode()).hexdigest()[:8]
+
+    assert slug(project) == f"{kept}-{digest}"
 
 
-@pytest.mark.parametrize("project", ["odin", "Odin X", "a--b", "x" * 100, "x" * 62 + " y"])
+def test_names_that_differ_in_a_letter_a_number_or_a_symbol_have_slugs_that_differ() -> None:
+    names = [
+        "проект-a",
+        "другой-a",
+        "a",
+        "日本語 a",
+        "C",
+        "C++",
+        "C#",
+        "🚀",
+        "🚀🚀",
+        "ß",
+        "ä",
+        "x" * 99,
+    ]
+    names += ["x" * 98, "x" * 63 + "y", "एक", "एकक"]
+
+    assert len({slug(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("café", "cafe\u0301"),
+        ("проект й", "проект и\u0306"),
+        ("  проект ", "проект"),
+        ("\u3000日本\u00a0語", "日本 語"),
+        ("Odin X", "odin-x"),
+    ],
+)
+def test_one_name_written_in_two_ways_has_one_slug(one: str, other: str) -> None:
+    assert slug(one) == slug(other)
+
+
+@pytest.mark.parametrize(
+    ("given", "form"),
+    [("  a b ", "a b"), ("e\u0301", "é"), ("a\u2003b\u3000", "a b"), ("\u1100\u1161", "가")],
+)
+def test_a_name_has_one_form(given: str, form: str) -> None:
+    assert normal(given) == form
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\nb",
+        "a\n",
+        "\ta",
+        "\x1b[31m",
+        "\x7f",
+        "a\u0085b",
+        "a\u00adb",
+        "a\u200bb",
+        "a\u200db",
+        "a\u200cb",
+        "a\u200eb",
+        "a\u202eb",
+        "a\u2066b",
+        "a\u2028b",
+        "\ufeffa",
+        "a\u2060b",
+        "a\ufe0fb",
+        "a\u034fb",
+        "\u3164",
+        "a\U000e0041",
+        "a\U000e0100",
+        "\ud800",
+        "🚀\u200d",
+    ],
+)
+def test_what_nobody_can_see_is_found(text: str) -> None:
+    assert unseen(text) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain",
+        "a b",
+        "проект",
+        "日本語",
+        "e\u0301x\u0323",
+        "👩\u200d💻 app",
+        "❤\ufe0f\u200d🔥",
+        "👩🏽\u200d💻",
+        "☁\ufe0f",
+        "1\ufe0f\u20e3",
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "می\u200cخواهم",
+        "क\u094d\u200dष",
+        "مشروع",
+        "עברית",
+    ],
+)
+def test_what_writing_needs_is_no_hidden_character(text: str) -> None:
+    assert unseen(text) is None
+
+
+@pytest.mark.parametrize("project", ["odin", "Odin X", "a--b", "x" * 100, "проект", "Größe", "C++"])
 def test_a_slug_is_its_own_slug(project: str) -> None:
     made = slug(project)
 
-    assert made is not None
+    assert len(made) <= MAX_SLUG_LENGTH
     assert slug(made) == made
 
 

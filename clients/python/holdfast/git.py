@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from holdfast import names
+
 TIMEOUT_SECONDS = 2.0
 # A working copy too large to be looked at in that time is not looked at again at every beat.
 REST_SECONDS = 600.0
@@ -50,7 +52,7 @@ class WorkingCopy:
             top = self._git("rev-parse", "--show-toplevel")
         except (OSError, subprocess.TimeoutExpired):
             top = None
-        return (Path(top.strip()) if top else self._folder.resolve()).name
+        return names.fit((Path(top.removesuffix("\n")) if top else self._folder.resolve()).name)
 
     def _git(self, *arguments: str) -> str | None:
         done = subprocess.run(

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from holdfast import names
 from holdfast.api.area import part
 from holdfast.errors import HoldfastError
 from holdfast.heartbeat import INTERVAL_SECONDS, HeartbeatManager, OnEnded, OnLostClaims
@@ -30,7 +31,7 @@ MESSAGE_LENGTH = 2_000
 
 def this_machine() -> str:
     """The name under which this machine is known: its host name, or its hardware address."""
-    return socket.gethostname() or f"{uuid.getnode():012x}"
+    return names.fit(socket.gethostname() or f"{uuid.getnode():012x}")
 
 
 def whereabouts() -> Json:

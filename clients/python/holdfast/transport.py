@@ -156,8 +156,17 @@ def _parameters(params: Params) -> httpx.QueryParams:
             continue
         several = isinstance(value, Sequence) and not isinstance(value, str)
         for one in value if several else [value]:  # type: ignore[union-attr]
+            if isinstance(one, str):
+                _require_text(name, one)
             flat.append((name, str(one).lower() if isinstance(one, bool) else str(one)))
     return httpx.QueryParams(flat)
+
+
+def _require_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{name}: {value!r} is not text.") from None
 
 
 def _seconds(header: str | None) -> float | None:

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
+from holdfast.errors import InvalidInput
 from holdfast.request import Created, Params, Request, Write
 
 
@@ -57,8 +58,11 @@ class Area:
 
 
 def part(value: str) -> str:
-    """An id as a part of a path."""
-    return quote(value, safe="")
+    """An id as a part of a path. Raises :class:`InvalidInput` for what is not text."""
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{value!r} is no id: it is not text.") from None
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from holdfast import names
 from holdfast.cli import naming
 from holdfast.cli.options import AsJson
 from holdfast.cli.screen import out, print_json
@@ -85,7 +86,7 @@ def recover(
 
 def _here() -> dict[str, str]:
     """Where the successor is: at this terminal, in this folder."""
-    here = {"hostname": socket.gethostname(), "codebase": os.getcwd()}
+    here = {"hostname": names.fit(socket.gethostname()), "codebase": os.getcwd()}
     if sys.stdin.isatty() and hasattr(os, "ttyname"):
         here["tty"] = os.ttyname(sys.stdin.fileno())
     return here

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast import names
 from holdfast.cli import naming
 from holdfast.cli.failing import note, told
 from holdfast.cli.service import connected
@@ -168,17 +169,19 @@ def run(
             session, instance = _meant(client, session, instance)
         elif project is None:
             project = WorkingCopy().name()
+        else:
+            project = names.given(project, "--project")
         plan = Run(
             command=command,
             project=project,
             session_id=session,
             instance_id=instance,
-            machine=machine,
+            machine=machine and names.given(machine, "--machine"),
             slot=slot,
             replace=replace,
             instance_type=instance_type or "PS",
             name=name,
-            item=claim,
+            item=claim and names.given(claim, "--claim"),
             takeover=takeover,
             complete=complete,
             restart=policy,

@@ -1,0 +1,183 @@
+"""Projects, machines and items are called what people call them, from here too (field case 18)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clients.python.tests.conftest import Connect
+from clients.python.tests.supervised import HOLDFAST, WORKER, Desk, desk
+
+from domain import identity
+from holdfast import Client, InvalidInput, names
+from holdfast.git import WorkingCopy
+from tests.acceptance.serving import Api, eventually
+from tests.support.commands import Cli
+from tests.support.proxy import HttpWire
+
+NAMES = ["проект", "日本語 app", "🚀", "👩\u200d💻", "می\u200cخواهم", "C++", "cafe\u0301", "..!"]
+ODD = [
+    *NAMES,
+    "plain",
+    "  outer ",
+    "a\nb",
+    "a\u200db",
+    "a\u200bb",
+    "\u202eb",
+    "a\ufe0f",
+    "☁\ufe0f",
+    "\u3000",
+    "x" * 201,
+]
+
+
+@pytest.fixture
+def here(api: Api, tmp_path: Path) -> Iterator[Desk]:
+    with desk(api, tmp_path / "work") as it:
+        yield it
+
+
+@pytest.fixture
+def far(api: Api, wire: HttpWire, tmp_path: Path) -> Iterator[Desk]:
+    """A desk at the end of a wire."""
+    with desk(api, tmp_path / "work", wire.url) as it:
+        yield it
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_the_client_and_the_service_have_one_form_of_a_name(text: str) -> None:
+    form = names.normal(text)
+
+    assert form == identity.normal(text)
+    assert names.unseen(form) == identity.unseen(form)
+    made = names.fit(text)
+    assert made == names.given(made, "it") == names.fit(made)
+    if text in NAMES:
+        assert made == form
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("a\nb", "ab"), ("a\u200bb ", "ab"), ("caf\udce9", "caf\ufffd"), ("\u202e", "unnamed")],
+)
+def test_a_folder_s_name_is_made_fit(folder: str, name: str) -> None:
+    assert names.fit(folder) == name
+
+
+def test_long_names_of_folders_that_differ_stay_two() -> None:
+    one, other = names.fit("x" * 250 + "1"), names.fit("x" * 250 + "2")
+
+    assert one != other
+    assert len(one) == len(other) == 200
+
+
+@pytest.mark.parametrize("project", NAMES[::2])
+def test_a_run_in_a_folder_of_any_name_is_the_project_of_that_name(
+    here: Desk, project: str
+) -> None:
+    here.folder = here.folder / project
+    here.folder.mkdir()
+    assert WorkingCopy(here.folder).name() == names.normal(project)
+    run = here.carry_on(project)
+    run.up()
+
+    session, instance = run.session(), run.instance()
+    assert session["project_id"] == instance["project_name"] == names.normal(project)
+    run.say("0")
+    assert run.end() == 0, run.told
+
+
+@pytest.mark.parametrize("project", ["проект", "🚀 cafe\u0301"])
+def test_a_run_without_the_service_is_delivered_whatever_its_project_is_called(
+    far: Desk, wire: HttpWire, connect: Connect, project: str
+) -> None:
+    wire.down()
+    run = far.run("--machine", "сервер", "--interval", "0.1", project=project)
+    run.up()
+    run.say("0")
+    assert run.end() == 0, run.told
+    wire.up()
+    client = connect(wire.url, lenient=True)
+    eventually("the delivery", lambda: not client.spool.has_any())
+
+    assert client.spool.refused() == []
+    assert run.session()["status"] == "completed"
+    assert run.session()["machine_id"] == "сервер"
+    assert run.instance()["status"] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--project", " "),
+        ("--project", "x" * 201),
+        ("--project", "a\u200bb"),
+        ("--machine", "a\nb"),
+        ("--claim", "a\u202eb"),
+    ],
+)
+def test_a_name_that_the_service_would_refuse_starts_nothing_even_without_it(
+    far: Desk, wire: HttpWire, option: str, name: str
+) -> None:
+    wire.down()
+    run = far.carry_on("", option, name, command=(sys.executable, "-c", WORKER))
+
+    assert run.end() == 2, run.told
+    assert option in run.told
+    assert run.printed == ""
+
+
+@pytest.mark.parametrize("project", ["проект", "👩\u200d💻"])
+def test_the_sdk_and_the_commands_find_what_they_made(
+    client: Client, cli: Cli, project: str
+) -> None:
+    with client.instance(project) as agent, agent.session("сервер") as session:
+        item = f"{project}/задача 1?"
+        with session.task("задача"):
+            client.work_items.put(item, track=project)
+            client.claims.take(item, session_id=session.id)
+        found = cli.json("instances", "--project", project)["instances"]
+        assert [one["instance_id"] for one in found] == [agent.id]
+        assert client.sessions.list(project_id=project)["total_count"] == 1
+        assert client.tasks.list(project_id=project)["total_count"] == 1
+        assert client.machines.get("сервер")["active_sessions"] == [session.id]
+        assert cli.json("events", item)["total_count"] >= 2
+        assert session.id is not None
+        assert cli.json("complete", item, "--session", session.id)["status"] == "completed"
+
+
+def test_what_is_not_text_is_told(client: Client, cli: Cli) -> None:
+    with pytest.raises(InvalidInput):
+        client.work_items.get("a\udcff")
+    with pytest.raises(InvalidInput):
+        client.instances.list(project="a\udcff")
+    ended = subprocess.run(
+        [HOLDFAST, "next", "--track", b"a\xff"],
+        env=cli._whole({}),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
+def test_a_branch_in_another_script_is_told(client: Client, tmp_path: Path) -> None:
+    folder = tmp_path / "проект"
+    subprocess.run(["git", "init", "-q", "-b", "ветка/ёж", str(folder)], check=True)
+    state = WorkingCopy(folder).state()
+    assert state is not None
+    with client.instance("проект") as agent:
+        assert agent.id is not None
+        client.instances.beat(agent.id, git=state)
+
+        assert ok_branch(client, agent.id) == "ветка/ёж"
+
+
+def ok_branch(client: Client, instance_id: str) -> str:
+    git = client.instances.get(instance_id)["git"]
+    assert git is not None
+    return str(git["branch"])
