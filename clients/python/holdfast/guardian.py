@@ -1,86 +1,211 @@
-"""Sees to it that a supervised command does not outlive its supervisor.
+"""Starts what is supervised, and sees to it that nothing of it outlives its supervisor.
 
-A supervisor that is killed (``kill -9``, out of memory) can do nothing any more. This small process
-holds the other end of a pipe to it; when that breaks, it stops the command and all that it started.
+A supervisor that is killed (``kill -9``, out of memory) can do nothing any more. So this small
+process stands between the two: it starts the command, whose orphans become its children (Linux),
+and when its socket to the supervisor breaks it stops all of them.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from holdfast.child import MARK
-from holdfast.process import LOOK_SECONDS, Tree, stop
+from holdfast.process import Tree, adopt_orphans, living, stop
 
 OVER = "over"
 END_SECONDS = 5.0
-JUST_STARTED_SECONDS = 1.0
 # Isolated: neither the folder in which one happens to be nor PYTHONPATH decides what is imported.
 START = "import sys; sys.path.insert(0, sys.argv[1]); from holdfast.guardian import main; main()"
+# What the terminal, a shell or a person sends to whoever belongs to the run.
+NOT_FOR_IT = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 
 
 class Guardian:
-    """The supervisor's side. For a ``with`` block."""
+    """The supervisor's side. For a ``with`` block. Raises ``OSError``.
+
+    ``mark``: what stands in the environment of all that belongs to the run.
+    """
 
     def __init__(self, grace: float, mark: str) -> None:
         self._arguments = [str(grace), mark]
 
     def __enter__(self) -> Guardian:
+        ours, theirs = socket.socketpair()
+        # It inherits all files that the command is to inherit, and this end of the socket.
+        theirs.set_inheritable(True)
         folder = str(Path(__file__).parents[1])
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", START, folder, *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            # What is typed at the terminal is not for it.
-            start_new_session=True,
-        )
+        start = [sys.executable, "-I", "-S", "-c", START, folder]
+        with theirs:
+            self._process = subprocess.Popen(
+                [*start, str(theirs.fileno()), *self._arguments], close_fds=False
+            )
+        self.pid = self._process.pid
+        self._socket = ours
+        self._replies: IO[bytes] = ours.makefile("rb")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say(OVER)
+        self._say({OVER: True})
         with suppress(OSError):
-            self._stdin.close()
+            self._socket.shutdown(socket.SHUT_WR)
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._replies.close()
+        self._socket.close()
 
-    def guard(self, pid: int) -> None:
-        """From now on it is this process that must not be left alone."""
-        self._say(str(pid))
+    def start(self, command: Sequence[str], environ: Mapping[str, str]) -> int:
+        """The process id of the command. Raises ``OSError`` if it could not be started."""
+        self._say({"command": [*command], "environ": {**environ}})
+        reply = self._heard()
+        if "pid" in reply:
+            return int(reply["pid"])
+        raise OSError(reply.get("errno", 0), reply.get("strerror", "its guardian was killed"))
 
-    @property
-    def _stdin(self) -> IO[str]:
-        assert self._process.stdin is not None
-        return self._process.stdin
+    def wait(self, pid: int) -> int:
+        """The return code of the command, once it has ended (as ``subprocess`` tells it)."""
+        while reply := self._heard():
+            if reply.get("exited") == pid:
+                return int(reply["returncode"])
+        # The guardian was killed. Where orphans are adopted, the command is a child of this one.
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            while pid in living():
+                time.sleep(0.5)
+            return 1
 
-    def _say(self, word: str) -> None:
-        # Without a guardian the work goes on.
+    def _say(self, message: Mapping[str, Any]) -> None:
         with suppress(OSError):
-            print(word, file=self._stdin, flush=True)
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def _heard(self) -> dict[str, Any]:
+        """The next message; nothing if there will be none."""
+        try:
+            line = self._replies.readline()
+        except (OSError, ValueError):
+            return {}
+        return json.loads(line) if line else {}
+
+
+class _Keeper:
+    """The guardian's own side: parent of the command and of all who lost their parents."""
+
+    def __init__(self, control: socket.socket, mark: str) -> None:
+        self._control = control
+        self._mark = mark
+        self._group = os.getpgrp()
+        # What ends the whole process group at once must not end the one who is to tidy up.
+        with suppress(OSError):
+            os.setpgid(0, 0)
+        adopt_orphans()
+        for number in NOT_FOR_IT:
+            # Not ignored, as the command would ignore it too, unless that is how it has to be.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _heeded_by_others)
+        self._woken, waker = socket.socketpair()
+        for end in (self._woken, waker):
+            end.setblocking(False)
+        self._waker = waker
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _heeded_by_others)
+        self.tree = Tree(0, mark, keeper=os.getpid())
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> bool:
+        """Whether the supervisor said that the run is over; if not, it is no more."""
+        pending = b""
+        while True:
+            ready, _, _ = select.select([self._control, self._woken], [], [])
+            if self._woken in ready:
+                with suppress(BlockingIOError):
+                    self._woken.recv(4096)
+                self._bury()
+            if self._control in ready:
+                try:
+                    received = self._control.recv(1 << 16)
+                except OSError:
+                    received = b""
+                if not received:
+                    return False
+                pending += received
+                *lines, pending = pending.split(b"\n")
+                for line in lines:
+                    message = json.loads(line)
+                    if OVER in message:
+                        return True
+                    self._start(message["command"], message["environ"])
+
+    def _start(self, command: list[str], environ: dict[str, str]) -> None:
+        try:
+            self._process = subprocess.Popen(
+                command, env=environ, close_fds=False, preexec_fn=self._join
+            )
+        except (OSError, ValueError, subprocess.SubprocessError) as e:
+            number, text = getattr(e, "errno", None), getattr(e, "strerror", None)
+            self._tell({"errno": number or 0, "strerror": text or str(e)})
+            return
+        self.tree = Tree(self._process.pid, self._mark, keeper=os.getpid())
+        self._tell({"pid": self._process.pid})
+
+    def _join(self) -> None:
+        """In the command, before it begins: back to the supervisor's process group."""
+        with suppress(OSError):
+            os.setpgid(0, self._group)
+
+    def _bury(self) -> None:
+        """All who ended: the command, and those who had become this one's children."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if self._process is not None and pid == self._process.pid:
+                code = os.waitstatus_to_exitcode(status)
+                self._process.returncode = code
+                self._process = None
+                self._tell({"exited": pid, "returncode": code})
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        with suppress(OSError):
+            self._control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _heeded_by_others(*_: object) -> None:
+    """It goes when its supervisor has gone, not before."""
 
 
 def main() -> None:
-    """Wait for the end of the supervisor. The arguments are the grace in seconds and the mark."""
-    # It goes when its supervisor has gone, not before.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    grace, mark = float(sys.argv[2]), f"{MARK}={sys.argv[3]}"
-    tree = Tree(0, mark)
-    for line in sys.stdin:
-        word = line.strip()
-        if word == OVER:
-            return
-        tree = Tree(int(word), mark)
-    # Killed in the midst of starting the command, the supervisor could not tell of it.
-    until = time.monotonic() + JUST_STARTED_SECONDS
-    while not tree.look(everywhere=True) and time.monotonic() < until:
-        time.sleep(LOOK_SECONDS)
-    stop(tree, grace)
+    """Serve the supervisor until its end. The arguments: a socket, the grace in seconds, the mark
+    of the run as it stands in the environment of what belongs to it.
+    """
+    descriptor, grace, mark = int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+    control = socket.socket(fileno=descriptor)
+    control.set_inheritable(False)
+    keeper = _Keeper(control, mark)
+    if not keeper.run():
+        stop(keeper.tree, grace)

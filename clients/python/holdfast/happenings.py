@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 
 from holdfast.outcome import Outcome
@@ -19,9 +20,10 @@ TYPED = (signal.SIGINT, signal.SIGQUIT)
 
 @dataclass(frozen=True)
 class Exited:
-    """The command ended."""
+    """The command ended, ``at`` this (monotonic) time."""
 
     outcome: Outcome
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class Signalled:
 
     number: int
     typed: bool
+    at: float = field(default_factory=time.monotonic)
+
+    def __str__(self) -> str:
+        if self.typed:
+            return "Ctrl-C" if self.number == signal.SIGINT else "Ctrl-\\"
+        return signal.Signals(self.number).name
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 LOOK_SECONDS = 0.05
+# What is killed is gone at once, unless it may not be killed, or multiplies faster than it dies.
+KILL_SECONDS = 1.0
 PROC = Path("/proc")
 PS = ("ps", "-A", "-o", "pid=,ppid=,stat=,lstart=")
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Process(NamedTuple):
@@ -28,14 +33,20 @@ class Tree:
     """A process and what it has started, directly or not.
 
     Whoever lost its parent is found again if it was seen before, or by the ``mark`` that all of
-    them have in their environment (where the system lets us look: Linux).
+    them have in their environment (where the system lets us look: Linux), or because it has become
+    a child of the ``keeper``, a process all of whose children belong here, and which does not
+    belong here itself (:func:`adopt_orphans`).
     """
 
-    def __init__(self, pid: int, mark: str | None = None) -> None:
+    def __init__(self, pid: int, mark: str | None = None, keeper: int | None = None) -> None:
         self.pid = pid
         self._mark = mark
-        root = living().get(pid)
-        self._seen: dict[int, Process] = {} if root is None else {pid: root}
+        self._keeper = keeper
+        now = living()
+        self._spared = {os.getpid(), *([] if keeper is None else [keeper])}
+        self._seen: dict[int, Process] = {}
+        if pid in now:
+            self._seen[pid] = now[pid]
 
     def look(self, everywhere: bool = False) -> list[Process]:
         """All of them that live; ``everywhere`` also those who are known by their mark only."""
@@ -43,8 +54,14 @@ class Tree:
         found = {p.pid: p for p in self._seen.values() if _same(now.get(p.pid), p)}
         if everywhere and self._mark is not None:
             found |= {p.pid: p for p in now.values() if _has(p, self._mark)}
-        while more := [p for p in now.values() if p.parent in found and p.pid not in found]:
+        for pid in self._spared:
+            found.pop(pid, None)
+        parents = {*found, *([] if self._keeper is None else [self._keeper])}
+        others = [p for p in now.values() if p.pid not in found and p.pid not in self._spared]
+        while more := [p for p in others if p.parent in parents]:
             found |= {p.pid: p for p in more}
+            parents |= {p.pid for p in more}
+            others = [p for p in others if p.pid not in found]
         self._seen |= found
         return [*found.values()]
 
@@ -52,42 +69,113 @@ class Tree:
         """Whether the process itself lives."""
         return any(p.pid == self.pid for p in self.look())
 
-    def kill(self) -> None:
-        """Kill all of them."""
-        send(self.look(everywhere=True), signal.SIGKILL)
+    def kill(self) -> list[Process]:
+        """Kill all of them; those that could not be killed in a second."""
+        until = time.monotonic() + KILL_SECONDS
+        while found := self.look(everywhere=True):
+            # First nobody may start anything any more, then all die.
+            send(found, signal.SIGSTOP)
+            may = send(found, signal.SIGKILL)
+            if not may or time.monotonic() >= until:
+                break
+            time.sleep(LOOK_SECONDS / 5)
+        return found
 
-    def end(self, deadline: float) -> None:
-        """Stop what is left: SIGTERM, and SIGKILL once the (monotonic) deadline has passed."""
-        send(self.look(everywhere=True), signal.SIGTERM)
-        while self.look():
-            if time.monotonic() >= deadline:
-                return self.kill()
+    def settle(self, seconds: float) -> list[Process]:
+        """Who is still there after a moment in which they may end by themselves."""
+        until = time.monotonic() + seconds
+        while (found := self.look(everywhere=True)) and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
+        return found
+
+    def end(self, deadline: float) -> list[Process]:
+        """Stop what is left: SIGTERM, and SIGKILL once the (monotonic) deadline has passed.
+
+        Those that could not be ended: another user's.
+        """
+        asked: set[tuple[int, str]] = set()
+        while found := self.look(everywhere=not asked):
+            new = [p for p in found if (p.pid, p.born) not in asked]
+            may = send(new, signal.SIGTERM)
+            asked |= {(p.pid, p.born) for p in new}
+            if time.monotonic() >= deadline or (new and not may and len(new) == len(found)):
+                break
+            time.sleep(LOOK_SECONDS)
+        return self.kill()
 
 
-def stop(tree: Tree, grace: float) -> None:
+def stop(tree: Tree, grace: float) -> list[Process]:
     """End a process by SIGTERM, and what it leaves behind; kill what is there after the grace."""
     deadline = time.monotonic() + grace
     send([p for p in tree.look(everywhere=True) if p.pid == tree.pid], signal.SIGTERM)
     while tree.lives() and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
-    tree.end(deadline)
+    return tree.end(deadline)
 
 
-def send(processes: Iterable[Process], number: int) -> None:
-    """Send a signal; who is gone already is passed over."""
+def send(processes: Iterable[Process], number: int) -> list[Process]:
+    """Send a signal to those that are still the same; who may be sent one."""
+    reached = []
     for process in processes:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(process.pid, number)
+        try:
+            _send(process, number)
             if number == signal.SIGTERM:
                 # Whoever is stopped (Ctrl-Z) must wake up to end.
-                os.kill(process.pid, signal.SIGCONT)
+                _send(process, signal.SIGCONT)
+        except PermissionError:
+            continue
+        except OSError:
+            # It has gone meanwhile.
+            pass
+        reached.append(process)
+    return reached
 
 
 def living() -> dict[int, Process]:
     """All processes of this machine, by id, but for those that are dead and not yet buried."""
     found = _from_proc() if (PROC / "self" / "stat").exists() else _from_ps()
     return {process.pid: process for process in found}
+
+
+def born(pid: int) -> str | None:
+    """When a process was born, in a form of the system's own; ``None`` if there is none."""
+    if (PROC / "self" / "stat").exists():
+        found = _read(str(pid))
+        return None if found is None else found.born
+    process = living().get(pid)
+    return None if process is None else process.born
+
+
+def named(process: Process) -> str:
+    """What people call it: the program and its id. Its arguments may hold secrets."""
+    program = ""
+    with suppress(OSError):
+        program = (PROC / str(process.pid) / "comm").read_text(errors="replace").strip()
+    return f"{program} ({process.pid})" if program else f"process {process.pid}"
+
+
+def is_daemon(process: Process) -> bool:
+    """Whether it has left this one's session, as daemons do (``setsid``)."""
+    try:
+        return os.getsid(process.pid) != os.getsid(0)
+    except OSError:
+        return False
+
+
+def adopt_orphans() -> bool:
+    """From now on who descends from this process and loses its parent becomes a child of it.
+
+    Only Linux can; whether it does.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    try:
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return False
+    return bool(prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
 def is_in_foreground() -> bool:
@@ -108,6 +196,25 @@ def _same(one: Process | None, other: Process) -> bool:
     return one is not None and one.born == other.born
 
 
+def _send(process: Process, number: int) -> None:
+    """Raises ``OSError``. Where there are handles for processes, none but the right one is hit."""
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        return os.kill(process.pid, number)
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        # An old kernel, or a sandbox that knows no handles.
+        return os.kill(process.pid, number)
+    try:
+        if born(process.pid) == process.born:
+            signal.pidfd_send_signal(handle, number)
+    finally:
+        os.close(handle)
+    return None
+
+
 def _has(process: Process, mark: str) -> bool:
     try:
         return mark.encode() in (PROC / str(process.pid) / "environ").read_bytes()
@@ -117,27 +224,28 @@ def _has(process: Process, mark: str) -> bool:
 
 def _from_proc() -> Iterable[Process]:
     for name in os.listdir(PROC):
-        if not name.isdigit():
-            continue
-        try:
-            text = (PROC / name / "stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        # The name in brackets may hold anything, brackets and blanks too.
-        state, parent, *rest = text.rpartition(")")[2].split()
-        if state not in "ZX":
-            yield Process(int(name), int(parent), rest[17])
+        if name.isdigit() and (process := _read(name)) is not None:
+            yield process
+
+
+def _read(name: str) -> Process | None:
+    try:
+        text = (PROC / name / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The name in brackets may hold anything, brackets and blanks too.
+    state, parent, *rest = text.rpartition(")")[2].split()
+    return None if state in "ZX" else Process(int(name), int(parent), rest[17])
 
 
 def _from_ps() -> Iterable[Process]:
     environ = {**os.environ, "LC_ALL": "C"}
     try:
-        listed = subprocess.run(
-            PS, env=environ, capture_output=True, text=True, timeout=5, check=True
-        )
+        with subprocess.Popen(PS, env=environ, stdout=subprocess.PIPE, text=True) as ps:
+            listed, _ = ps.communicate(timeout=5)
     except (OSError, subprocess.SubprocessError):
         return
-    for line in listed.stdout.splitlines():
+    for line in listed.splitlines():
         pid, parent, state, born = line.split(maxsplit=3)
-        if not state.startswith("Z"):
+        if not state.startswith("Z") and int(pid) != ps.pid:
             yield Process(int(pid), int(parent), born)

@@ -84,6 +84,22 @@ class Recorder:
         self._outage.end()
         return reply.body if isinstance(reply.body, dict) else {}
 
+    def keep(self, write: Write) -> None:
+        """Keep a write without trying to send it: for who may be killed at any moment.
+
+        Followed by :meth:`flush`.
+        """
+        write = _complete(write)
+        body = {**(write.request.body or {})}
+        try:
+            self._spool.keep(write, placeholder=None, tried=False)
+        except (TypeError, ValueError) as e:
+            self._refused(write, body, InvalidInput(f"The body is not JSON: {e}"))
+
+    def flush(self, seconds: float) -> bool:
+        """Send what is kept, for so long at most; whether nothing is left."""
+        return self._delivery.flush(seconds, patient=False)
+
     def catch_up(self) -> bool:
         """Wait a little for what has to go first; whether the service can be spoken to now."""
         if self._outage.lasts:

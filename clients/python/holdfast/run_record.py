@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from holdfast.types import Instance, LostClaim, Session
 
 
+# `docker stop` kills ten seconds after it asked, of which the command has the grace.
+GRACE_SECONDS = 8.0
+REPORT_SECONDS = 1.0
+
+
 @dataclass(frozen=True)
 class Run:
     """What is to be run, and as what. ``grace`` and ``interval`` are seconds.
@@ -51,7 +56,7 @@ class Run:
     complete: bool = False
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     stop_if_fenced: bool = False
-    grace: float = 10.0
+    grace: float = GRACE_SECONDS
     interval: float = INTERVAL_SECONDS
 
     @property
@@ -98,6 +103,7 @@ class RunRecord:
         # Why the command must not be started again.
         self.loss: str | None = None
         self._has_lost_session = False
+        self._is_hurried = False
 
     def __str__(self) -> str:
         return f"{self._shown(self.instance_id)}, session {self._shown(self._session_id)}"
@@ -164,18 +170,29 @@ class RunRecord:
             signal=outcome.signal,
             duration_ms=round(outcome.seconds * 1000),
         )
+        # Whoever stops a run may kill it soon: what there is to report is on disk before that.
+        self._is_hurried = outcome.interrupted is not None
         if self.instance_id is not None:
-            self._client.instances.emit(self.instance_id, "command_logged", data)
+            path = f"/api/instances/{part(self.instance_id)}/events"
+            body = {"event_type": "command_logged", "event_data": data}
+            self._keep("POST", path, body, dated=True)
 
     def end(self, outcome: Outcome, restarts: Restarts) -> None:
         """It will not be started again. Ending the session releases its claims."""
-        self.heartbeats.stop()
         run, session_id = self._run, self._session_id
-        metadata = said(exit_code=outcome.exit_code, signal=outcome.signal, restarts=restarts.total)
+        if outcome.interrupted is None:
+            self.heartbeats.stop()
+        metadata = said(
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            restarts=restarts.total,
+            interrupted_by=outcome.interrupted,
+            left_running=[*outcome.handed_on] or None,
+        )
         if session_id is not None and not self._has_lost_session:
             path = f"/api/sessions/{part(session_id)}"
             if outcome.is_success:
-                if run.complete:
+                if run.complete and outcome.completes:
                     self._complete_items()
                 self._keep("PATCH", path, {"status": "completed", "metadata": metadata})
             else:
@@ -189,6 +206,9 @@ class RunRecord:
                 path = f"/api/instances/{part(self.instance_id)}/heartbeat"
                 self._keep("POST", path, {"restarts": restarts.total})
             self._close(self.instance_id)
+        if self._is_hurried:
+            self.heartbeats.stop()
+            self._client.recorder.flush(REPORT_SECONDS)
 
     def withdraw(self) -> None:
         """It was never started: no session of its own stays, and its own instance is closed."""
@@ -306,8 +326,14 @@ class RunRecord:
         self._made.append(made)
         return made
 
-    def _keep(self, method: str, path: str, body: Mapping[str, Any]) -> None:
-        self._client.recorder.record(Write(Request(method, path, body)))
+    def _keep(
+        self, method: str, path: str, body: Mapping[str, Any], *, dated: bool = False
+    ) -> None:
+        write = Write(Request(method, path, body), dated=dated)
+        if self._is_hurried:
+            self._client.recorder.keep(write)
+        else:
+            self._client.recorder.record(write)
 
     def _instance(self, session: Session | None) -> dict[str, Any]:
         run = self._run

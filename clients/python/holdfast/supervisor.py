@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -11,7 +12,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from holdfast.child import Child
+from holdfast.burial import Burial
+from holdfast.child import MARK, Child, Leftovers
 from holdfast.errors import HoldfastError
 from holdfast.guardian import Guardian
 from holdfast.happenings import (
@@ -23,9 +25,12 @@ from holdfast.happenings import (
     Signalled,
     signals_to,
 )
+from holdfast.interrupts import Interrupts
 from holdfast.outcome import NOT_EXECUTABLE, NOT_FOUND, Outcome
 from holdfast.restarts import Restarts
 from holdfast.run_record import Run, RunRecord
+from holdfast.terminal import Terminal
+from holdfast.voice import Voice
 from holdfast.watch import Watch
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
 
 LOOK_SECONDS = 0.5
+# Who returns so soon and leaves a daemon behind has given its work to it.
+HAND_OVER_SECONDS = 10.0
 
 
 class Interrupted(Exception):
@@ -40,11 +47,14 @@ class Interrupted(Exception):
 
 
 class Supervisor:
-    """One supervised command. ``tell`` gets the few lines that a person should read."""
+    """One supervised command. ``tell`` gets the few lines that a person should read; while the
+    command has the terminal, they are kept (:class:`Voice`).
+    """
 
     def __init__(self, client: Client, run: Run, tell: Callable[[str], None]) -> None:
         self._run = run
-        self._tell = tell
+        self._tell = Voice(tell, client.settings.spool_dir / "runs")
+        self._terminal = Terminal()
         self._happened: SimpleQueue[Happening] = SimpleQueue()
         self._record = RunRecord(client, run, self._note_fence)
         self._restarts = Restarts(run.restart)
@@ -53,7 +63,8 @@ class Supervisor:
         self._is_fenced = False
         # Whether the command is over for good once it ends, whatever the policy.
         self._is_over = False
-        self._typed_at = float("-inf")
+        self._interrupts = Interrupts(run.grace)
+        self._attempts = 0
 
     def run(self) -> int:
         """The exit code to end with: the command's, or 128 + the signal that ended it.
@@ -75,10 +86,12 @@ class Supervisor:
             self._tell(str(self._record))
             outcome = Outcome(1, reason="was not supervised to its end")
             try:
-                with Guardian(self._run.grace, self._mark) as guardian, self._watch():
+                mark = f"{MARK}={self._mark}"
+                with Burial(), Guardian(self._run.grace, mark) as guardian, self._watch():
                     outcome = self._keep_running(guardian)
             finally:
                 self._record.end(outcome, self._restarts)
+                self._terminal.close()
         return outcome.exit_code
 
     def _watch(self) -> Watch:
@@ -97,45 +110,98 @@ class Supervisor:
                 return outcome
             if pause:
                 self._tell(f"the command {outcome}; it is started again in {pause:g} seconds")
-            if not self._rest(pause) or not self._may_restart():
+            if not self._rest(pause):
+                return dataclasses.replace(outcome, interrupted=self._interrupts.cause)
+            if not self._may_restart():
                 return outcome
 
     def _run_once(self, guardian: Guardian) -> Outcome:
         environ = self._record.environment()
+        self._attempts += 1
+        self._interrupts.begin()
         try:
             child = Child(
+                guardian,
                 self._run.command,
                 environ,
-                self._mark,
-                on_start=guardian.guard,
+                f"{self._mark}-{self._attempts}",
                 on_exit=lambda outcome: self._happened.put(Exited(outcome)),
             )
         except OSError as e:
             return Outcome(NOT_EXECUTABLE, reason=f"could not be started: {e.strerror or e}")
         self._restarts.started()
         self._record.started(self._restarts.total)
-        try:
-            outcome = self._until_it_ends(child)
-        except BaseException:
-            child.stop(signal.SIGTERM, 0)
-            child.kill()
-            raise
-        child.leave_nothing_behind()
+        with self._tell.held(self._terminal.is_shared and os.isatty(2)):
+            try:
+                return self._ended(child, self._until_it_ends(child))
+            except BaseException:
+                child.stop(signal.SIGTERM, 0)
+                child.kill()
+                raise
+            finally:
+                self._terminal.take_back()
+
+    def _ended(self, child: Child, outcome: Outcome) -> Outcome:
+        """The command is no more, nor is anything that it started."""
+        leftovers = child.leave_nothing_behind(self._run.grace, self._tell_of_leftovers)
+        if leftovers.left:
+            self._tell(f"could not be ended, and may work on: {', '.join(leftovers.left)}")
+        return self._judged(outcome, leftovers)
+
+    def _judged(self, outcome: Outcome, leftovers: Leftovers) -> Outcome:
+        """With all that is known once everything has ended."""
+        self._hear_what_came_meanwhile()
+        if self._terminal.is_gone() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._interrupts.stopped("a closed terminal")
+        handed_on: tuple[str, ...] = ()
+        if outcome.exit_code == 0 and outcome.seconds < HAND_OVER_SECONDS:
+            handed_on = (*leftovers.daemons,)
+        outcome = dataclasses.replace(
+            outcome, interrupted=self._interrupts.cause, handed_on=handed_on
+        )
+        self._terminal.take_back()
+        if not outcome.is_success:
+            self._terminal.restore()
         return outcome
+
+    def _tell_of_leftovers(self, names: list[str]) -> None:
+        self._tell(
+            f"the command has ended and left {_listed(names)} running; a run ends with its command,"
+            " so this is ended too (what is to be supervised must stay in the foreground)"
+        )
+
+    def _hear_what_came_meanwhile(self) -> None:
+        """Signals and losses that came while what the command left behind was ended."""
+        while True:
+            try:
+                happening = self._happened.get_nowait()
+            except Empty:
+                return
+            match happening:
+                case Signalled(number) if number in STOPPING:
+                    self._interrupts.note(happening)
+                    self._is_over = self._is_over or not happening.typed
+                case Fenced(why):
+                    self._on_fence(why)
+                case _:
+                    pass
 
     def _until_it_ends(self, child: Child) -> Outcome:
         while True:
             match self._next(child.patience):
-                case Exited(outcome):
+                case Exited(outcome, at):
+                    self._interrupts.end(at)
                     return outcome
                 case None:
                     self._tell(f"it did not end within {self._run.grace:g} seconds and is killed")
-                    child.kill()
-                case Signalled(number, typed):
-                    self._pass_on(child, number, typed)
+                    if left := child.kill():
+                        self._tell(f"could not be killed, and is waited for: {_listed(left)}")
+                case Signalled() as signalled:
+                    self._pass_on(child, signalled)
                 case Fenced(why):
                     self._on_fence(why)
                     if self._is_over:
+                        self._interrupts.stopped(f"its supervisor, as {why},")
                         child.stop(signal.SIGTERM, self._run.grace)
                 case RestartAsked():
                     # Silence was taken for its end. Whoever has it at hand knows better: it lives.
@@ -145,15 +211,15 @@ class Supervisor:
                     )
                     self._record.started(self._restarts.total, answers=True)
 
-    def _pass_on(self, child: Child, number: int, typed: bool) -> None:
-        if typed:
-            # It may be meant for what the command is doing, not for the command.
-            self._typed_at = time.monotonic()
-        elif number in STOPPING:
+    def _pass_on(self, child: Child, signalled: Signalled) -> None:
+        if signalled.number not in STOPPING:
+            child.send(signalled.number)
+            return
+        self._interrupts.note(signalled)
+        # What is typed may be meant for what the command is doing, not for the command.
+        if not signalled.typed:
             self._is_over = True
-            child.stop(number, self._run.grace)
-        else:
-            child.send(number)
+            child.stop(signalled.number, self._run.grace)
 
     def _on_fence(self, why: str) -> None:
         if self._run.stop_if_fenced:
@@ -164,7 +230,7 @@ class Supervisor:
 
     def _pause(self, outcome: Outcome) -> float | None:
         """Seconds to wait before the next start; ``None`` if there is none."""
-        if self._is_fenced or time.monotonic() - self._typed_at < self._run.grace:
+        if self._is_fenced or self._interrupts.is_recent:
             return None
         pause = self._restarts.pause(outcome.exit_code, outcome.seconds)
         if self._restarts.exhausted:
@@ -176,7 +242,8 @@ class Supervisor:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             match self._next(left):
-                case Signalled(number) if number in STOPPING:
+                case Signalled(number) as signalled if number in STOPPING:
+                    self._interrupts.stopped(str(signalled))
                     return False
                 case Fenced(why):
                     self._on_fence(why)
@@ -219,6 +286,12 @@ class Supervisor:
         if not self._is_fenced:
             self._is_fenced = True
             self._happened.put(Fenced(why))
+
+
+def _listed(names: list[str]) -> str:
+    """A few of them, for people."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _is_on_path(program: str) -> bool:

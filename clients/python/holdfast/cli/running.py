@@ -133,7 +133,7 @@ def run(
     restart: Restart = "never",
     backoff: Backoff = 5.0,
     stop_if_fenced: StopIfFenced = False,
-    grace: Grace = 10.0,
+    grace: Grace = 8.0,
     interval: Interval = 30.0,
 ) -> None:
     """Run a command under supervision, whatever it is.
