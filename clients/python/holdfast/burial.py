@@ -41,7 +41,7 @@ class Burial:
 
 def _dead_children() -> set[int]:
     """Without taking their end away from whoever waits for them."""
-    found = set()
+    found: set[int] = set()
     with suppress(OSError, ChildProcessError):
         # If none of them is dead there is nothing to look for.
         if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:

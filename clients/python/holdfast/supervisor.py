@@ -159,6 +159,11 @@ class Supervisor:
         outcome = dataclasses.replace(
             outcome, interrupted=self._interrupts.cause, handed_on=handed_on
         )
+        if handed_on and self._run.complete:
+            self._tell(
+                f"{self._run.item or 'what it holds'} is not completed, as it returned at once and"
+                f" left its work to {_listed([*handed_on])}, which had to be ended"
+            )
         self._terminal.take_back()
         if not outcome.is_success:
             self._terminal.restore()

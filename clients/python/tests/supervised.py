@@ -33,6 +33,17 @@ for line in sys.stdin:
         print(os.environ.get(word, ""), flush=True)
 """
 
+# Ctrl-C throws away what waits to be read on the terminal, and with it perhaps the answer to it.
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+modes = termios.tcgetattr(0)
+modes[3] |= termios.NOFLSH
+termios.tcsetattr(0, termios.TCSANOW, modes)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
 
 class Run:
     """A supervisor, the pipes of its command, and what is on record of it."""

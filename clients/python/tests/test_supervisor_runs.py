@@ -16,6 +16,7 @@ import pytest
 from clients.python.tests.supervised import (
     ENOUGH_SECONDS,
     HOLDFAST,
+    IN_TERMINAL,
     Desk,
     desk,
     ended_in_time,
@@ -230,16 +231,6 @@ def test_what_a_shell_leaves_behind_when_it_is_stopped_ends_too(here: Desk) -> N
     gone(worker)
 
 
-# Ctrl-C throws away what waits to be read on the terminal, and with it perhaps the answer to it.
-IN_TERMINAL = """
-import fcntl, os, sys, termios
-os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-modes = termios.tcgetattr(0)
-modes[3] |= termios.NOFLSH
-termios.tcsetattr(0, termios.TCSANOW, modes)
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
 # Whole lines: what two threads print goes out in pieces, one between the other's.
 COUNTING = """
 import os, signal, sys, threading

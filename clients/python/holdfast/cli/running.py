@@ -142,6 +142,9 @@ def run(
     again as told, and its end is recorded. Its exit code is passed through, 128 + the signal's
     number if one ended it. The work goes on if the service is away, and is recorded later.
 
+    All that it started ends with it. A run that was interrupted (a signal, Ctrl-C, a closed
+    terminal) has failed, whatever the exit code, and completes nothing.
+
     With --session or --instance it carries on what is there: the successor that `holdfast recover`
     or `holdfast resume --start` made, or what a supervisor that was killed left behind.
 
