@@ -275,18 +275,22 @@ class Engine:
 
         Two requests with one key in one batch: the second waits for the first one's receipt.
         """
-        keys = {job.context.idempotency.receipt_key for job in jobs if job.context.idempotency}
-        if not keys:
+        asked = [job.context.idempotency for job in jobs if job.context.idempotency]
+        if not asked:
             return jobs, []
-        known = {r.receipt_key: r for r in store.receipts(namespace, list(keys))}
+        keys = {key.receipt_key for key in asked}
+        earlier = {key.earlier for key in asked if key.earlier is not None}
+        known = {r.receipt_key: r for r in store.receipts(namespace, [*keys, *earlier])}
         now: list[Job] = []
         later: list[Job] = []
         for job in jobs:
             key = job.context.idempotency
             if key is None:
                 now.append(job)
-            elif key.receipt_key in known:
-                _repeat(job, key, known[key.receipt_key])
+            elif (
+                receipt := known.get(key.receipt_key) or known.get(key.earlier or "")
+            ) is not None:
+                _repeat(job, key, receipt)
             elif key.receipt_key in keys:
                 keys.remove(key.receipt_key)
                 now.append(job)

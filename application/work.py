@@ -25,11 +25,13 @@ class Policy(NamedTuple):
 
 
 class IdempotencyKey(NamedTuple):
-    """Identifies a request: the key with its API key, method and path; and the body's hash."""
+    """Identifies a request: the key with its sender, method and path; and the body's hash."""
 
     receipt_key: str
     request_hash: str
     given: str
+    # Under which name a version before this one kept the reply: looked up too, never written.
+    earlier: str | None = None
 
 
 class Context(NamedTuple):

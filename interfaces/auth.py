@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import secrets
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from domain.errors import HoldfastError
+from interfaces.key_strength import weakness
 
 log = logging.getLogger("holdfast.auth")
 
@@ -35,32 +34,50 @@ class Principal(NamedTuple):
 
     namespace: str
     key_id: str
+    # The client whose keys may change: its name, blank for the one without a name. A request that
+    # it repeats under another key of its own is still the same request.
+    name: str = ""
 
 
 class ApiKeys:
     """The accepted keys. Only their hashes are kept."""
 
-    def __init__(self, principals: Mapping[bytes, Principal]) -> None:
+    def __init__(self, principals: Mapping[bytes, Principal], weak: Sequence[str] = ()) -> None:
         self._principals = dict(principals)
+        # Which entries could be guessed, and why, without telling them.
+        self.weak = tuple(weak)
 
     @classmethod
     def parse(cls, text: str) -> ApiKeys:
-        """Keys separated by commas, each ``KEY`` or ``namespace:KEY``. Raises ``ValueError``."""
+        """Keys separated by commas: ``KEY``, ``namespace:KEY`` or ``name@namespace:KEY``.
+
+        One key may be listed twice if both entries say the same. Raises ``ValueError`` that tells
+        entries by their numbers.
+        """
         entries = [entry.strip() for entry in text.split(",") if entry.strip()]
         if not entries:
             raise ValueError("is set but holds no key")
-        principals = {}
+        principals: dict[bytes, Principal] = {}
+        numbers: dict[bytes, int] = {}
+        weak, problems = [], []
         for number, entry in enumerate(entries, 1):
-            namespace, colon, key = entry.rpartition(":")
-            if colon and not _NAMESPACE.fullmatch(namespace):
-                raise ValueError(f"entry {number}: the namespace must match {_NAMESPACE.pattern}")
-            if not is_well_formed(key):
-                raise ValueError(
-                    f"entry {number}: a key is 1 to {MAX_KEY_LENGTH} printable ASCII characters"
-                )
+            try:
+                key, principal = _parsed(entry)
+            except ValueError as e:
+                problems.append(f"entry {number}: {e}")
+                continue
             digest = _digest(key)
-            principals[digest] = Principal(namespace or DEFAULT_NAMESPACE, digest.hex()[:8])
-        return cls(principals)
+            first = numbers.setdefault(digest, number)
+            if principals.setdefault(digest, principal) != principal:
+                problems.append(
+                    f"entries {first} and {number} are the same key"
+                    f" {_difference(principals[digest], principal)}: each needs a key of its own"
+                )
+            elif first == number and (reason := weakness(key)) is not None:
+                weak.append(f"entry {number} {reason}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return cls(principals, weak)
 
     def authenticate(self, key: str | None, address: str) -> Principal:
         """The key's principal. Raises :class:`Unauthorized` with S4's three messages."""
@@ -125,15 +142,22 @@ def mask(key: str | None) -> str:
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in shown) + "****"
 
 
-def development_key(data_dir: Path) -> str:
-    """The development key of a data folder: made at first, kept readable to its owner only."""
-    path = data_dir / "api_key"
-    if path.exists():
-        return path.read_text().strip()
-    key = secrets.token_hex(16)
-    path.touch(mode=0o600)
-    path.write_text(key + "\n")
-    return key
+def _parsed(entry: str) -> tuple[str, Principal]:
+    place, colon, key = entry.rpartition(":")
+    name, at, namespace = place.rpartition("@")
+    if colon and not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(f"the namespace must match {_NAMESPACE.pattern}")
+    if at and not _NAMESPACE.fullmatch(name):
+        raise ValueError(f"the name before @ must match {_NAMESPACE.pattern}")
+    if not is_well_formed(key):
+        raise ValueError(f"a key is 1 to {MAX_KEY_LENGTH} printable ASCII characters")
+    return key, Principal(namespace or DEFAULT_NAMESPACE, _digest(key).hex()[:8], name)
+
+
+def _difference(one: Principal, other: Principal) -> str:
+    if one.namespace != other.namespace:
+        return f"in two namespaces ({one.namespace} and {other.namespace})"
+    return f"under two names ({one.name or 'none'} and {other.name or 'none'})"
 
 
 def _digest(key: str) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import NoReturn
 
 import psycopg
@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from application.eventstore.migrate import MigrationError, migrate
-from interfaces import bootstrap, telemetry
-from interfaces.auth import ApiKeys, development_key
+from interfaces import bootstrap, data_folder, telemetry
+from interfaces.auth import ApiKeys
+from interfaces.data_folder import DataFolderError, development_key
 from interfaces.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from interfaces.plain import plain
 from interfaces.settings import ConfigurationError, Settings
 from projections import schema
 
@@ -34,6 +36,7 @@ app = typer.Typer(
 )
 console = Console()
 complaints = Console(stderr=True, soft_wrap=True, highlight=False)
+log = logging.getLogger("holdfast.server")
 
 
 @app.command()
@@ -44,6 +47,13 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, _end)
     settings = _settings()
     telemetry.configure(settings.log_level)
+    for variable, name in Settings.mistyped().items():
+        _warn(
+            "setting_perhaps_mistyped",
+            f"{variable} is set, which is no setting; is {name} meant?",
+            variable=variable,
+            setting=name,
+        )
     with _database(settings) as url, _listening(settings) as listener:
         settings, key = _with_keys(settings.model_copy(update={"database_url": url}))
         _prepare(settings.migration_database_url or url)
@@ -97,7 +107,7 @@ def _settings() -> Settings:
     try:
         return Settings.load()
     except ConfigurationError as e:
-        complaints.print(str(e), markup=False)
+        complaints.print(plain(str(e), keep="\n"), markup=False)
         raise typer.Exit(CONFIGURATION_EXIT) from None
 
 
@@ -106,7 +116,7 @@ def _end(number: int, frame: object) -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    complaints.print(f"holdfast-server: {message}", markup=False)
+    complaints.print(plain(f"holdfast-server: {message}", keep="\n"), markup=False)
     raise typer.Exit(UNAVAILABLE_EXIT)
 
 
@@ -116,10 +126,10 @@ def _database(settings: Settings) -> Iterator[str]:
     if settings.database_url is not None:
         yield settings.database_url
         return
-    postgres = EmbeddedPostgres(settings.data_dir)
     try:
+        postgres = EmbeddedPostgres(data_folder.prepare(settings.data_dir, others_pass=True))
         url = postgres.start()
-    except EmbeddedPostgresError as e:
+    except (EmbeddedPostgresError, DataFolderError) as e:
         _fail(str(e))
     try:
         yield url
@@ -145,9 +155,10 @@ def _with_keys(settings: Settings) -> tuple[Settings, str | None]:
     """Settings that have keys; and the development key if one had to be made."""
     if settings.api_keys is not None:
         return settings, None
-    data_dir: Path = settings.data_dir
-    data_dir.mkdir(parents=True, exist_ok=True)
-    key = development_key(data_dir)
+    try:
+        key = development_key(settings.data_dir)
+    except DataFolderError as e:
+        _fail(str(e))
     return settings.model_copy(update={"api_keys": ApiKeys.parse(key)}), key
 
 
@@ -160,14 +171,31 @@ def _prepare(owner_url: str) -> list[str]:
         _fail(str(e))
     except psycopg.OperationalError as e:
         _fail(f"cannot reach the database: {str(e).strip()}")
+    except psycopg.errors.InsufficientPrivilege as e:
+        _fail(f"the database does not let its owner prepare it: {str(e).strip()}")
     return applied
 
 
 def _announce(settings: Settings, listener: socket.socket, key: str | None) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    console.print(f"holdfast serves on http://{host}:{listener.getsockname()[1]}", highlight=False)
+    url = plain(f"http://{host}:{listener.getsockname()[1]}")
+    console.print(f"holdfast serves on {url}", highlight=False, markup=False, soft_wrap=True)
     if key is not None:
-        console.print(f"API key  {key}", highlight=False, soft_wrap=True)
+        console.print(f"API key  {key}", highlight=False, markup=False, soft_wrap=True)
+    if settings.environment == "development" and not settings.is_local:
+        _warn(
+            "development_service_is_reachable",
+            f"other machines can reach this development service (HOST={settings.host}), and what"
+            " they send, API keys too, is not encrypted. For more than a trial set"
+            " ENVIRONMENT=production, with TLS in front; or leave HOST=127.0.0.1.",
+            host=settings.host,
+        )
+
+
+def _warn(event: str, text: str, **facts: object) -> None:
+    """Say it to whoever started this, and to whoever reads the log."""
+    complaints.print(plain(f"holdfast-server: warning: {text}"), markup=False)
+    log.warning(event, extra={"reason": text, **facts})
 
 
 def _for_workers(url: str, key: str | None) -> None:

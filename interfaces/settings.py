@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from domain.identity import DEFAULT_TYPES
@@ -24,6 +28,18 @@ class ConfigurationError(Exception):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("\n".join(["The configuration is not valid:", *problems]))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or a name, is that of this machine for itself."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return (mapped or address).is_loopback
 
 
 class Settings(BaseModel):
@@ -83,8 +99,10 @@ class Settings(BaseModel):
     @field_validator("database_url", "migration_database_url")
     @classmethod
     def _is_postgres(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"postgres(ql)?://|\w+\s*=", value):
-            raise ValueError("must be a PostgreSQL URL, postgresql://user@host/database")
+        if value is not None:
+            if not re.match(r"postgres(ql)?://|\w+\s*=", value):
+                raise ValueError("must be a PostgreSQL URL, postgresql://user@host/database")
+            _check_parts(value)
         return value
 
     @classmethod
@@ -106,15 +124,30 @@ class Settings(BaseModel):
                 problems.append(f"{name}: {error['msg'].removeprefix('Value error, ')}")
         if str(given.get("environment", "")).lower() == "production":
             problems += [
-                f"{name.upper()}: required when ENVIRONMENT=production"
+                f"{name.upper()}: required when ENVIRONMENT=production{_meant(name, environ)}"
                 for name in ("database_url", "api_keys")
                 if name not in given
             ]
         if settings is not None:
             problems += settings._contradictions()
+            problems += settings._open_doors()
         if problems or settings is None:
             raise ConfigurationError(problems)
         return settings
+
+    @classmethod
+    def mistyped(cls, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Variables that look like a setting and are none, and which one each may be meant for."""
+        environ = os.environ if environ is None else environ
+        names = [name.upper() for name in cls.model_fields]
+        long = [name for name in names if len(name) >= 7]
+        found = {}
+        for variable in sorted(environ):
+            if variable not in names:
+                for name in difflib.get_close_matches(variable, long, n=1, cutoff=0.88):
+                    if name not in environ:
+                        found[variable] = name
+        return found
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -127,6 +160,28 @@ class Settings(BaseModel):
         own = f"[{self.host}]" if ":" in self.host else self.host.lower()
         return ("127.0.0.1", "localhost", "[::1]", own, *self.allowed_hosts)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine can reach the service."""
+        return is_loopback(self.host)
+
+    def _open_doors(self) -> list[str]:
+        """What lets strangers in: keys that can be guessed, where others may try."""
+        weak = self.api_keys.weak if self.api_keys is not None else ()
+        if self.environment == "production":
+            where = "with ENVIRONMENT=production"
+        elif not self.is_local:
+            where = f"where HOST={self.host} lets other machines in"
+        else:
+            weak, where = (), ""
+        problems = [
+            f"API_KEYS: {reason}, which will not do {where}; make one with: openssl rand -hex 32"
+            for reason in weak
+        ]
+        if self.migration_database_url is not None and self.database_url is None:
+            problems.append("MIGRATION_DATABASE_URL: needs DATABASE_URL beside it")
+        return problems
+
     def _contradictions(self) -> list[str]:
         shorter = {
             "INSTANCE_STALE_SECONDS": self.instance_stale_seconds,
@@ -138,3 +193,29 @@ class Settings(BaseModel):
             for name, seconds in shorter.items()
             if self.claim_stale_seconds <= seconds
         ]
+
+
+def _meant(name: str, environ: Mapping[str, str]) -> str:
+    close = [v for v, setting in Settings.mistyped(environ).items() if setting == name.upper()]
+    return f" ({close[0]} is set: is that what is meant?)" if close else ""
+
+
+def _check_parts(url: str) -> None:
+    """Refuse what libpq would take apart in the wrong place, and then tell in its errors."""
+    unreadable = ValueError(
+        "cannot be read; in a password the characters @ : / ? # % and blanks are written %40 %3A"
+        " %2F %3F %23 %25 %20"
+    )
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.Error:
+        raise unreadable from None
+    host, ports, name = (str(parts.get(part) or "") for part in ("host", "port", "dbname"))
+    if "://" in url:
+        authority, *rest = re.split(r"[/?#]", url.split("://", 1)[1])
+        if authority.count("@") > 1 or any("@" in part for part in rest[:1]):
+            raise unreadable
+    if "@" in host.removeprefix("@") or ("@" in name and "%40" not in url):
+        raise unreadable
+    if not all(port.strip().isdecimal() for port in ports.split(",") if port.strip()):
+        raise unreadable

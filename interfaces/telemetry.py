@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from contextvars import ContextVar
@@ -9,6 +10,8 @@ from contextvars import ContextVar
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from interfaces.plain import plain, plain_value
 
 # The id of the request that is being served, for every line that is logged meanwhile.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -25,7 +28,7 @@ def configure(level: str) -> None:
     ]
     terminal = sys.stdout.isatty()
     last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [_plain, structlog.dev.ConsoleRenderer()]
         if terminal
         else [_shape, structlog.processors.JSONRenderer(serializer=_serialize)]
     )
@@ -53,6 +56,15 @@ def _add_request_id(logger: WrappedLogger, name: str, event: EventDict) -> Event
     return event
 
 
+def _plain(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """For a terminal: what is logged may come from anybody, and must not be obeyed by it."""
+    exception = event.pop("exception", None)
+    shown: EventDict = {plain(str(key)): plain_value(value) for key, value in event.items()}
+    if exception:
+        shown["exception"] = plain(str(exception), keep="\n\t")
+    return shown
+
+
 def _shape(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
     """S4's form: what every line has at the top, the rest under ``context``."""
     top: EventDict = {
@@ -68,4 +80,13 @@ def _shape(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
 
 
 def _serialize(event: EventDict, **_: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        line = orjson.dumps(event, default=str).decode()
+    except TypeError:  # a lone surrogate, or a number that is none of JSON's
+        return json.dumps(event, default=str)
+    # JSON may hold them as they are; but a log is read in a terminal as well.
+    return line if line.isprintable() else "".join(map(_escaped, line))
+
+
+def _escaped(char: str) -> str:
+    return char if char.isprintable() else json.dumps(char)[1:-1] if char != "\x7f" else "\\u007f"

@@ -116,13 +116,20 @@ def _idempotency(given: bytes, scope: Scope, principal: Principal, fields: Json)
         raise InvalidInput.of(
             "Idempotency-Key", f"must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters"
         )
-    request = "\n".join((principal.key_id, scope["method"], scope["path"], key))
+    request = (scope["method"], scope["path"], key)
     canonical = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
     return IdempotencyKey(
-        receipt_key=hashlib.sha256(request.encode()).hexdigest(),
+        # Not of the API key, which may be another one by the time the request is repeated; and
+        # with a first line that no receipt of the earlier form has.
+        receipt_key=_hashed("principal", principal.name, *request),
         request_hash=hashlib.sha256(canonical).hexdigest(),
         given=key,
+        earlier=_hashed(principal.key_id, *request),
     )
+
+
+def _hashed(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _parameters(scope: Scope, repeatable: Collection[str] = ()) -> Json:

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast import Client, ConfigurationError, Settings, Unauthorized
 from holdfast.settings import key_header
-from interfaces.auth import development_key
+from interfaces.data_folder import development_key
 from tests.acceptance.serving import Api, Server
 
 
