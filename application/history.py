@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from application.eventstore.mapper import Mapper, Recorded
-from application.eventstore.store import Criteria, EventStore
+from application.eventstore.store import PAGE_BYTES, Criteria, EventStore
 from domain.aggregate import Aggregate, Json
 from domain.claim import Claim
 from domain.errors import InvalidInput, StreamNotFound
@@ -55,7 +55,9 @@ class History:
         self, namespace: str, position: int, limit: int, types: Sequence[str] = ()
     ) -> list[Recorded]:
         """The namespace's events after a position, in commit order."""
-        return self._store.read_log(namespace, after=position, limit=limit, types=types)
+        return self._store.read_log(
+            namespace, after=position, limit=limit, types=types, most=PAGE_BYTES
+        )
 
     def head(self, namespace: str) -> int:
         """The position of the namespace's last event; 0 when there is none."""
@@ -82,19 +84,16 @@ class History:
             namespace, stream_id, cls.state_version, sequence_num
         )
         aggregate = cls.from_state(snapshot[1]) if snapshot else cls(id=stream_id)
-        for row in self._store.read_stream(
-            namespace, stream_id, after=aggregate.version, upto=sequence_num
-        ):
-            aggregate.mutate(
-                self._mapper.event(
-                    row.stream_id,
-                    row.sequence_num,
-                    row.event_type,
-                    row.timestamp,
-                    row.event_data,
-                    row.metadata,
-                )
+        while aggregate.version < sequence_num:
+            rows = self._store.read_stream(
+                namespace,
+                stream_id,
+                after=aggregate.version,
+                upto=sequence_num,
+                most=PAGE_BYTES,
             )
+            for row in rows:
+                aggregate.mutate(self._mapper.event(*row[2:]))
         return aggregate
 
     def replay(

@@ -10,7 +10,7 @@ from datetime import timedelta
 from application.engine import Engine
 from application.eventstore.mapper import Mapper
 from application.eventstore.store import EventStore
-from application.history import History
+from application.past import Past
 from application.registry import EVENTS, HANDLERS
 from application.work import Context, Outcome, Policy
 from interfaces import telemetry
@@ -37,7 +37,9 @@ class Service:
         self.hosts = settings.hosts
         self.stall_threshold_ms = settings.stall_threshold_ms
         self.instance_stale_seconds = settings.instance_stale_seconds
+        # The writer's alone: whatever else is asked has connections of its own.
         self._store = EventStore.at(url)
+        self._jobs_store = EventStore.at(url, size=2)
         mapper = Mapper(EVENTS)
         policy = Policy(
             stall_threshold_ms=settings.stall_threshold_ms,
@@ -46,7 +48,7 @@ class Service:
             instance_types=settings.instance_types,
         )
         self._engine = Engine(self._store, mapper, HANDLERS, policy)
-        self.history = History(self._store, mapper)
+        self.history = Past(url, mapper)
         self.progress = Progress()
         self._projector = Projector(url, READ_MODELS, self.progress)
         self.reads = Reads(
@@ -60,7 +62,7 @@ class Service:
         self.sweeps = Jobs(
             self._engine,
             self.reads,
-            self._store,
+            self._jobs_store,
             sweep_seconds=settings.sweep_seconds,
             retention=timedelta(days=settings.retention_days),
         )
@@ -92,6 +94,8 @@ class Service:
         await asyncio.to_thread(self._engine.stop)
         await asyncio.to_thread(self._projector.stop)
         await self.reads.close()
+        self.history.close()
+        self._jobs_store.close()
         self._store.close()
 
 

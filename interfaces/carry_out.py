@@ -18,7 +18,7 @@ from application.work import Context, Outcome, Outdated
 from domain.errors import FieldError, InvalidInput, NotFound, SessionNotFound, TaskNotFound
 from interfaces import errors
 from interfaces.operations import ActionParams, Operation, Services
-from projections.reads import Freshness, freshness
+from projections.reads import Freshness, before_writing, freshness
 
 # How often what a command needs is found anew when others were faster with all that was found.
 MAX_FINDS = 50
@@ -119,6 +119,7 @@ class Undertaking:
         prepare = self.operation.prepare
         if prepare is None:
             return await self._services.submit(command, context)
+        before_writing.set(True)
         for _ in range(MAX_FINDS):
             found = await prepare(self._services, context.namespace, command)
             with suppress(Outdated):
@@ -135,6 +136,7 @@ class Undertaking:
 
     async def action(self, params: ActionParams, context: Context) -> Outcome:
         """Do what takes many commands, once for each idempotency key."""
+        before_writing.set(True)
         if context.idempotency is not None:
             try:
                 return await self._services.submit(RecallReply(), context)

@@ -25,7 +25,7 @@ from domain.aggregate import Json
 from domain.errors import HoldfastError, Unavailable
 from interfaces.operations import ActionResult
 from projections import instances, sessions
-from projections.reads import Reads
+from projections.reads import Reads, before_writing
 
 log = logging.getLogger("holdfast.jobs")
 
@@ -133,6 +133,7 @@ class Jobs:
     # The schedule
 
     async def _run(self) -> None:
+        before_writing.set(True)
         while True:
             try:
                 await self._if_due("sweep", self._sweep_period(), self._sweep)

@@ -59,6 +59,9 @@ class Freshness:
 
 # Set by the face that serves the request.
 freshness: ContextVar[Freshness] = ContextVar("freshness")
+# Set by whoever has to find something before it can write, or runs by itself: no list that someone
+# reads makes it wait.
+before_writing: ContextVar[bool] = ContextVar("before_writing", default=False)
 
 
 class Reads:
@@ -73,34 +76,25 @@ class Reads:
         instance_stale_seconds: float = 120,
         claim_stale_seconds: float = 300,
         size: int,
+        writers_size: int = 4,
     ) -> None:
         self._thresholds: dict[str, float] = {
             "stall_threshold_ms": stall_threshold_ms,
             "instance_stale_seconds": instance_stale_seconds,
             "claim_stale_seconds": claim_stale_seconds,
         }
-        self._pool = AsyncConnectionPool(
-            connect.conninfo(
-                url,
-                search_path=f"{LIVE_SCHEMA},public",
-                settings={
-                    f"holdfast.{name}": str(value) for name, value in self._thresholds.items()
-                },
-            ),
-            min_size=0,
-            max_size=size,
-            kwargs={"autocommit": True},
-            configure=_configure,
-            timeout=connect.WAIT_SECONDS,
-            reconnect_timeout=connect.RECONNECT_SECONDS,
-            max_waiting=connect.MAX_WAITING,
-            open=False,
+        info = connect.conninfo(
+            url,
+            search_path=f"{LIVE_SCHEMA},public",
+            settings={f"holdfast.{name}": str(value) for name, value in self._thresholds.items()},
         )
+        self._for_readers, self._for_writers = _pool(info, size), _pool(info, writers_size)
         self._progress = progress
 
     async def open(self) -> None:
         """Be ready for queries, and tell the thresholds to whoever asks the views past this."""
-        await self._pool.open()
+        await self._for_readers.open()
+        await self._for_writers.open()
         parameters = {
             "names": list(self._thresholds),
             "values": list(map(float, self._thresholds.values())),
@@ -117,7 +111,12 @@ class Reads:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._pool.close()
+        await self._for_readers.close()
+        await self._for_writers.close()
+
+    @property
+    def _pool(self) -> AsyncConnectionPool:
+        return self._for_writers if before_writing.get() else self._for_readers
 
     async def one(self, query: str, namespace: str, **parameters: object) -> Row | None:
         """The only row of a query, or None."""
@@ -152,6 +151,10 @@ class Reads:
     async def namespaces(self) -> list[str]:
         """Every namespace that has events."""
         return [row["namespace"] for row in await self._fetch(_SQL["namespaces"], {})]
+
+    async def head(self, namespace: str) -> int:
+        """The position of a namespace's last event; 0 when there is none."""
+        return (await self._positions(namespace))[0]
 
     async def _caught_up(self, namespace: str) -> None:
         fresh = freshness.get(None) or Freshness()
@@ -189,6 +192,20 @@ class Reads:
     async def _with_connection(self, use: Callable[[psycopg.AsyncConnection], Awaitable[T]]) -> T:
         async with self._pool.connection() as connection:
             return await use(connection)
+
+
+def _pool(info: str, size: int) -> AsyncConnectionPool:
+    return AsyncConnectionPool(
+        info,
+        min_size=0,
+        max_size=size,
+        kwargs={"autocommit": True},
+        configure=_configure,
+        timeout=connect.WAIT_SECONDS,
+        reconnect_timeout=connect.RECONNECT_SECONDS,
+        max_waiting=connect.MAX_WAITING,
+        open=False,
+    )
 
 
 async def _configure(connection: psycopg.AsyncConnection) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import orjson
 import psycopg
@@ -16,7 +16,15 @@ from application.eventstore import connect, sql
 from application.eventstore.mapper import NewRow, Recorded
 from domain.aggregate import Json
 
+Rows = Generator[tuple[Any, ...], None, None]
+
 MAX_POSITION = 2**63 - 1
+# A page of events as JSON is at most this large (spec 9), but for an event that is so alone.
+PAGE_BYTES = 8 * 1024 * 1024
+# Rows that come from the database at once, where it is their size that ends a page.
+AT_ONCE = 32
+# What a reply says of an event besides its data, metadata and the names of its streams, at most.
+_AROUND = 512
 
 _SQL = sql.load("application.eventstore", "queries.sql")
 
@@ -279,10 +287,15 @@ class EventStore:
         upto: int = MAX_POSITION,
         limit: int | None = None,
         backwards: bool = False,
+        most: int | None = None,
     ) -> list[Recorded]:
-        """A stream's events with ``after < sequence_num <= upto``."""
+        """A stream's events with ``after < sequence_num <= upto``.
+
+        Of several only as many as fit into ``most`` bytes of JSON.
+        """
         return self._read(
             "stream_backwards" if backwards else "stream",
+            most,
             namespace=namespace,
             stream_id=stream_id,
             after=after,
@@ -298,10 +311,15 @@ class EventStore:
         upto: int = MAX_POSITION,
         limit: int | None = None,
         types: Sequence[str] | None = None,
+        most: int | None = None,
     ) -> list[Recorded]:
-        """A namespace's events with ``after < position <= upto``, in commit order."""
+        """A namespace's events with ``after < position <= upto``, in commit order.
+
+        Of several only as many as fit into ``most`` bytes of JSON.
+        """
         return self._read(
             "log",
+            most,
             namespace=namespace,
             after=after,
             upto=upto,
@@ -320,9 +338,10 @@ class EventStore:
     def find_in_stream(
         self, namespace: str, stream_id: str, criteria: Criteria, limit: int, offset: int
     ) -> list[Recorded]:
-        """A page of a stream's events that meet the criteria."""
+        """A page of a stream's events that meet the criteria: at most 8 MiB of JSON."""
         return self._read(
             "find_in_stream_backwards" if criteria.newest_first else "find_in_stream",
+            PAGE_BYTES,
             namespace=namespace,
             stream_id=stream_id,
             limit=limit,
@@ -340,11 +359,16 @@ class EventStore:
         assert row is not None
         return int(row[0])
 
-    def _read(self, query: str, **parameters: object) -> list[Recorded]:
+    def _read(self, query: str, most: int | None, **parameters: object) -> list[Recorded]:
         with connect.told_apart(), self._connection() as connection:
             cursor = connection.cursor(row_factory=tuple_row, binary=True)
-            rows = cursor.execute(_SQL[query], parameters).fetchall()
-        return [Recorded._make(row) for row in rows]
+            if most is None:
+                rows = cursor.execute(_SQL[query], parameters).fetchall()
+                return [Recorded._make(row) for row in rows]
+            # What is left when the page is full, is cancelled.
+            coming = cast(Rows, cursor.stream(_SQL[query], parameters, size=AT_ONCE))
+            with closing(coming):
+                return _upto(most, map(Recorded._make, coming))
 
     def begin_job(self, job: str, period: timedelta) -> bool:
         """Whether this process is the one to run a job that is due once a period."""
@@ -370,6 +394,18 @@ class EventStore:
         assert row is not None
         now: datetime = row[0]
         return now
+
+
+def _upto(most: int, coming: Iterable[Recorded]) -> list[Recorded]:
+    """The first events, at least one if any comes, that take no more than so many bytes."""
+    events: list[Recorded] = []
+    for event in coming:
+        told = (event.event_data, event.metadata, event.stream_id, event.stream_id)
+        most -= len(orjson.dumps(told)) + _AROUND
+        if most < 0 and events:
+            break
+        events.append(event)
+    return events
 
 
 def _json(value: Sequence[object]) -> str | None:

@@ -23,6 +23,7 @@ from interfaces import telemetry
 from interfaces.auth import ApiKeys
 from interfaces.errors import Internal, MethodNotAllowed, NoSuchPath, body_of, status_of
 from interfaces.http.endpoint import Endpoint, respond
+from interfaces.http.leaving import ClientGone
 from interfaces.http.mcp import McpEndpoint
 from interfaces.http.openapi import document
 from interfaces.operations import OPERATIONS, Services
@@ -75,6 +76,8 @@ class App:
 
         try:
             await self._router(scope, receive, send_with_id)
+        except ClientGone:
+            return
         except Exception as e:
             if started:
                 raise

@@ -15,6 +15,7 @@ from domain.errors import InvalidInput
 from interfaces.auth import ApiKeys, Principal
 from interfaces.carry_out import Undertaking, accepted, checked_path, repeatable
 from interfaces.http import body
+from interfaces.http.leaving import unless_gone
 from interfaces.operations import Operation, Services
 
 MAX_IDEMPOTENCY_KEY = 255
@@ -39,7 +40,7 @@ class Endpoint:
         if operation.command:
             status, content, own = await self._command(scope, receive, headers, principal, path)
         elif operation.query is not None:
-            status, content, own = await self._query(scope, principal, path)
+            status, content, own = await self._query(scope, receive, principal, path)
         else:
             status, content, own = await self._action(scope, receive, headers, principal)
         await respond(send, status, content, own)
@@ -59,10 +60,13 @@ class Endpoint:
         context = self._context(scope, headers, principal, fields, len(raw))
         return _answered(await self._work.command(command, context))
 
-    async def _query(self, scope: Scope, principal: Principal, path: Mapping[str, str]) -> Reply:
+    async def _query(
+        self, scope: Scope, receive: Receive, principal: Principal, path: Mapping[str, str]
+    ) -> Reply:
         given = _parameters(scope, self._repeatable)
         params = self._work.checked({**given, **path}, given)
-        content, lag = await self._work.query(principal.namespace, params)
+        query = self._work.query(principal.namespace, params)
+        content, lag = await unless_gone(query, receive)
         return 200, content, [(b"x-read-lag", str(lag).encode())] if lag else []
 
     async def _action(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from application.eventstore.store import MAX_POSITION
 from application.fields import Command, Fence
-from application.history import History
+from application.past import Past
 from application.work import Context, Outcome
 from domain.aggregate import Json
 from domain.errors import Unavailable
@@ -85,7 +85,7 @@ class Services(Protocol):
     @property
     def reads(self) -> Reads: ...
     @property
-    def history(self) -> History: ...
+    def history(self) -> Past: ...
     @property
     def progress(self) -> Progress: ...
     @property

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria
 from application.fields import Sought
+from application.history import History
 from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.errors import InstanceNotFound, StreamNotFound
 from domain.instance import INSTANCE_EVENTS
@@ -128,9 +129,8 @@ async def _events(s: Services, namespace: str, stream_id: str, p: EventQuery) ->
         keyword=p.keyword,
         newest_first=p.order == "desc",
     )
-    found = await asyncio.to_thread(
-        s.history.find, namespace, stream_id, criteria, p.limit, p.offset
-    )
+    lane = s.history.ask if criteria.is_empty else s.history.search
+    found = await lane(History.find, namespace, stream_id, criteria, p.limit, p.offset)
     return {
         "events": [present(event) for event in found.events],
         "total_count": found.total_count,
@@ -157,8 +157,8 @@ async def _instance_replay(s: Services, namespace: str, p: InstanceReplay) -> Js
     """An instance's state at any of its events."""
     stream_id = f"instance-{p.instance_id}"
     try:
-        return await asyncio.to_thread(
-            s.history.replay, namespace, stream_id, p.to_sequence_num, p.diff_from
+        return await s.history.ask(
+            History.replay, namespace, stream_id, p.to_sequence_num, p.diff_from
         )
     except StreamNotFound:
         raise InstanceNotFound from None
@@ -166,8 +166,8 @@ async def _instance_replay(s: Services, namespace: str, p: InstanceReplay) -> Js
 
 async def _stream_replay(s: Services, namespace: str, p: StreamReplay) -> Json:
     """Any stream's state at any of its events."""
-    return await asyncio.to_thread(
-        s.history.replay, namespace, p.stream_id, p.to_sequence_num, p.diff_from
+    return await s.history.ask(
+        History.replay, namespace, p.stream_id, p.to_sequence_num, p.diff_from
     )
 
 
@@ -176,7 +176,7 @@ async def _feed(s: Services, namespace: str, p: Feed) -> Json:
     types = stored_types(p.event_type)
     deadline = asyncio.get_running_loop().time() + min(p.wait, LONGEST_WAIT_SECONDS)
     while True:
-        events = await asyncio.to_thread(s.history.after, namespace, p.after, p.limit, types)
+        events = await s.history.ask(History.after, namespace, p.after, p.limit, types)
         left = deadline - asyncio.get_running_loop().time()
         if events or left <= 0:
             break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -92,13 +91,11 @@ async def _find(s: Services, namespace: str, p: OneInstance) -> Json:
 
 async def _resume_brief(s: Services, namespace: str, p: KnownInstance) -> Json:
     """How things stand with an instance, and what to do next, each with its evidence."""
-    return await asyncio.to_thread(
-        resume_view.read, s.history, namespace, p.instance_id, s.instance_stale_seconds
-    )
+    return await s.history.ask(resume_view.read, namespace, p.instance_id, s.instance_stale_seconds)
 
 
 async def _chain(s: Services, namespace: str, command: ResumeInstance) -> Mapping[str, object]:
-    found = await asyncio.to_thread(resume_view.chain, s.history, namespace, command.instance_id)
+    found = await s.history.ask(resume_view.chain, namespace, command.instance_id)
     return {"resume_chain": found}
 
 
@@ -163,7 +160,7 @@ async def _beat_all(s: Services, context: Context, p: Heartbeats) -> ActionResul
     if not done and (away := next((o for o in outcomes if isinstance(o, Unavailable)), None)):
         raise away  # nothing is known to be wrong with any of them: all may be sent again
     if not position:
-        position = await asyncio.to_thread(s.history.head, context.namespace)
+        position = await s.reads.head(context.namespace)
     value = {"results": results, "accepted": done, "rejected": len(results) - done}
     return ActionResult(value, position)
 

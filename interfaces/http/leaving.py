@@ -1,0 +1,45 @@
+"""Clients that go before they are answered: what was done for them alone ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.types import Receive
+
+T = TypeVar("T")
+
+# What is answered within this is not worth a look at the connection.
+SOON_SECONDS = 0.02
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """The result of ``work``, which is cancelled when the client disconnects: :class:`ClientGone`.
+
+    The request's body must have been received, or there must be none.
+    """
+    working = asyncio.ensure_future(work)
+    leaving: asyncio.Future[None] | None = None
+    try:
+        done, _ = await asyncio.wait({working}, timeout=SOON_SECONDS)
+        if not done:
+            leaving = asyncio.ensure_future(_gone(receive))
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone
+    finally:
+        left = [task for task in (working, leaving) if task is not None and not task.done()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
