@@ -144,21 +144,47 @@ _KEY_ADVICE = (
 
 
 def of_reply(status: int, body: object, request_id: str | None, url: str) -> HoldfastError:
-    """The error that a reply of 300 and above stands for."""
-    if not isinstance(body, dict) or "code" not in body:
+    """The error that a reply of 300 and above stands for.
+
+    Every error of the service has a code, a message and the request's id, and repeats its status:
+    what has not refuses nothing.
+    """
+    if not isinstance(body, dict) or not _is_ours(status, body, request_id):
         return of_something_else(status, url, request_id)
     cls = _BY_STATUS.get(status) or (InvalidInput if 400 <= status < 500 else ServiceFault)
-    message = str(body.get("message") or body["code"])
+    message = body["message"]
     if cls is Unauthorized:
         message = f"{message}: {_KEY_ADVICE}"
+    details = body.get("details")
     return cls(
         message,
         status=status,
-        code=str(body["code"]),
-        details=body.get("details"),
-        errors=body.get("errors") or (),
-        request_id=body.get("request_id") or request_id,
+        code=body["code"],
+        details=details if isinstance(details, dict) else None,
+        errors=_fields(body.get("errors")),
+        request_id=_text(body.get("request_id")) or request_id,
     )
+
+
+def _is_ours(status: int, body: Mapping[str, object], request_id: str | None) -> bool:
+    return (
+        status >= 400
+        and body.get("statusCode", status) == status
+        and all(isinstance(body.get(name), str) for name in ("code", "message"))
+        and (request_id or _text(body.get("request_id"))) is not None
+    )
+
+
+def _fields(found: object) -> list[FieldError]:
+    return [
+        {"field": str(one["field"]), "message": str(one.get("message", ""))}
+        for one in (found if isinstance(found, list) else [])
+        if isinstance(one, dict) and "field" in one
+    ]
+
+
+def _text(found: object) -> str | None:
+    return found if isinstance(found, str) else None
 
 
 def malformed_key() -> Unauthorized:
@@ -166,7 +192,9 @@ def malformed_key() -> Unauthorized:
     return Unauthorized(f"Malformed API key: {_KEY_ADVICE}")
 
 
-def of_something_else(status: int, url: str, request_id: str | None = None) -> HoldfastError:
+def of_something_else(
+    status: int, url: str, request_id: str | None = None, why: str | None = None
+) -> HoldfastError:
     """A reply that is none of the service's: of a gateway, say, that has nothing behind it.
 
     It refuses nothing, whatever its status; but what is too large for it stays so.
@@ -174,8 +202,10 @@ def of_something_else(status: int, url: str, request_id: str | None = None) -> H
     cls = InvalidInput if status == 413 else _BY_STATUS.get(status, Unavailable)
     if not issubclass(cls, InvalidInput | Unavailable):
         cls = Unavailable
+    because = f" ({why})" if why else ""
     return cls(
-        f"{url} answered {status}, but not as the service does; is it a holdfast service?",
+        f"Something else answers at {url}: {status}, but not as the service does{because};"
+        " is it a holdfast service?",
         status=status,
         request_id=request_id,
     )

@@ -20,8 +20,16 @@ from typing import Any, BinaryIO
 
 import httpx
 
-from holdfast.errors import HoldfastError, Unavailable, Unreachable, of_reply
-from holdfast.settings import Settings, is_local, key_header
+from holdfast.errors import (
+    HoldfastError,
+    Unavailable,
+    Unreachable,
+    of_reply,
+    of_something_else,
+)
+from holdfast.exchange import Answer, Exchange, Unusable
+from holdfast.replies import parsed
+from holdfast.settings import Settings, key_header
 
 log = logging.getLogger("holdfast.mcp")
 
@@ -50,11 +58,7 @@ class Bridge:
         self._settings = settings
         self._source = source
         self._sink = sink
-        self._http = httpx.Client(
-            base_url=settings.url,
-            timeout=TIMEOUT_SECONDS,
-            trust_env=not is_local(settings.url),
-        )
+        self._exchange = Exchange(settings.url, TIMEOUT_SECONDS)
         self._writing = threading.Lock()
         self._room = threading.BoundedSemaphore(AT_ONCE)
         self._lock = threading.Lock()
@@ -74,7 +78,7 @@ class Bridge:
             threads = [other for other in threads if other.is_alive()] + [thread]
         for thread in threads:
             thread.join()
-        self._http.close()
+        self._exchange.close()
 
     def _carry(self, line: bytes) -> None:
         try:
@@ -83,6 +87,8 @@ class Bridge:
                 self._answer(_error(None, PARSE_ERROR, "This line is not JSON."))
             elif not isinstance(message, dict):
                 self._answer(_error(None, INVALID_REQUEST, "A message is one JSON object a line."))
+            elif isinstance(message.get("id"), dict | list):
+                self._answer(_error(None, INVALID_REQUEST, "An id is a text or a number."))
             elif "method" in message and "id" in message:
                 self._request(message, line)
             elif message.get("method") == "notifications/cancelled":
@@ -103,8 +109,15 @@ class Bridge:
             answer = self._post(message, line)
         except HoldfastError as e:
             answer = _error(request_id, SERVICE_ERROR, e.message, {"code": e.code})
+        except Exception as e:
+            # Whatever it is, an agent that gets no answer waits for ever.
+            log.exception("A request was not carried.")
+            answer = _error(request_id, SERVICE_ERROR, f"The bridge failed: {e}")
+        # As the service is asked from here on; an answer without an id must not wait for ever.
+        answer = {**answer, "id": request_id}
         if message["method"] == "initialize":
-            self._version = (answer.get("result") or {}).get("protocolVersion")
+            version = (answer.get("result") or {}).get("protocolVersion")
+            self._version = version if isinstance(version, str) else None
         with self._lock:
             is_wanted = self._in_flight.pop(request_id)
         if is_wanted:
@@ -124,16 +137,18 @@ class Bridge:
         until = self._first_until if is_first else time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                response = self._http.post("/mcp", content=line, headers=headers)
+                answer = self._exchange.ask("POST", "/mcp", content=line, headers=headers)
                 break
             except (httpx.ConnectError, httpx.ConnectTimeout) as e:
                 # It has not reached anyone: asking again does nothing twice.
                 if time.monotonic() > until:
                     raise self._unreachable(e) from e
                 time.sleep(PAUSE_SECONDS)
-            except httpx.TransportError as e:
+            except httpx.RequestError as e:
                 raise self._unreachable(e, " It may have been carried out.") from e
-        return self._read(response)
+            except Unusable as e:
+                raise of_something_else(e.status, self._settings.url, why=e.why) from e
+        return self._read(answer, message.get("id"))
 
     def _headers(self, message: Message) -> dict[str, str]:
         headers = {
@@ -155,14 +170,15 @@ class Bridge:
             headers["MCP-Protocol-Version"] = self._version
         return headers
 
-    def _read(self, response: httpx.Response) -> Message:
-        body = _parsed(response.content)
-        if isinstance(body, dict) and "jsonrpc" in body:
-            return body
-        if response.is_success and not response.content:
+    def _read(self, answer: Answer, request_id: object) -> Message:
+        body = _parsed(answer.content)
+        if _answers(body, request_id):
+            found: Message = body
+            return found
+        if answer.is_success and not answer.content and request_id is None:
             return {}
         error = of_reply(
-            response.status_code, body, response.headers.get("x-request-id"), self._settings.url
+            answer.status, body, answer.headers.get("x-request-id"), self._settings.url
         )
         if isinstance(error, Unavailable):
             error.message += " Try again in a moment."
@@ -186,9 +202,19 @@ class Bridge:
 
 def _parsed(text: bytes) -> Any:
     try:
-        return json.loads(text)
+        return parsed(text)
     except ValueError:
         return None
+
+
+def _answers(body: Any, request_id: object) -> bool:
+    """Whether it is a JSON-RPC answer to the request of this id (``None``: to a notification)."""
+    if not isinstance(body, dict) or body.get("jsonrpc") != "2.0":
+        return False
+    if isinstance(body.get("error"), dict):
+        # What the service could not read has no id that it could repeat.
+        return body.get("id") in (request_id, None)
+    return isinstance(body.get("result"), dict) and body.get("id") == request_id
 
 
 def _error(request_id: object, code: int, text: str, data: Message | None = None) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -19,8 +20,10 @@ from holdfast.errors import (
     of_reply,
     of_something_else,
 )
+from holdfast.exchange import Answer, Exchange, Unusable
+from holdfast.replies import fault_of, parsed
 from holdfast.request import Params, Request, new_key
-from holdfast.settings import is_local, key_header
+from holdfast.settings import key_header
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
 # After a first attempt that failed (S4 4.3).
@@ -28,6 +31,10 @@ DEFAULT_RETRIES = 3
 DEFAULT_PATIENCE_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
+# Nobody is left alone for longer than this, whoever asks for it.
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+# The service counts events in 53 bits.
+POSITION_DIGITS = 16
 # Answered whoever asks.
 KEYLESS = frozenset({"/health", "/api/docs"})
 
@@ -57,12 +64,7 @@ class Transport:
         self._retries = retries
         self._patience = patience
         self._closing = threading.Event()
-        self._http = httpx.Client(
-            base_url=url,
-            timeout=timeout,
-            # A proxy of the environment cannot reach this machine's own loopback.
-            trust_env=not is_local(url),
-        )
+        self._exchange = Exchange(url, timeout)
 
     def send(
         self,
@@ -75,7 +77,8 @@ class Transport:
         """Send a request; again after connection errors, 429 and 502-504, with the same key.
 
         ``retries`` is how often again, ``patience`` after how many seconds not any more,
-        ``timeout`` how long one attempt may take. Raises :class:`HoldfastError`.
+        ``timeout`` how long one attempt may take, to the last byte of its reply. Raises
+        :class:`HoldfastError`: also :class:`Unavailable` if what answered is not the service.
         """
         left = self._retries if retries is None else retries
         deadline = time.monotonic() + (self._patience if patience is None else patience)
@@ -95,7 +98,7 @@ class Transport:
     def close(self) -> None:
         """Close all connections; requests that wait for another attempt give up."""
         self._closing.set()
-        self._http.close()
+        self._exchange.close()
 
     def _once(self, request: Request, timeout: float | None) -> Reply:
         if self._closing.is_set():
@@ -105,47 +108,62 @@ class Transport:
             headers["Content-Type"] = "application/json"
         if request.idempotency_key is not None:
             headers["Idempotency-Key"] = request.idempotency_key
+        content = None if request.body is None else _dumped(request.body)
         try:
-            response = self._http.request(
+            answer = self._exchange.ask(
                 request.method,
                 request.path,
-                content=None if request.body is None else _dumped(request.body),
-                params=_parameters(request.params or {}),
+                content=content,
+                params=_parameters(request.params) if request.params else None,
                 headers=headers,
-                timeout=httpx.USE_CLIENT_DEFAULT if timeout is None else timeout,
+                timeout=timeout,
             )
         except httpx.RequestError as e:
             reason = str(e) or type(e).__name__
             raise Unreachable(f"{self.url} cannot be reached: {reason}") from e
-        return self._answered(response)
+        except Unusable as e:
+            raise of_something_else(e.status, self.url, why=e.why) from e
+        except ValueError as e:
+            raise InvalidInput(f"This cannot be asked for: {e}") from e
+        return self._read(request, answer)
 
-    def _answered(self, response: httpx.Response) -> Reply:
+    def _read(self, request: Request, answer: Answer) -> Reply:
+        """What the service says. Raises, also if it is not the service that says it."""
+        request_id = answer.headers.get("x-request-id")
+        body, fault = None, None
         try:
-            body = response.json() if response.content else None
-        except ValueError:
-            body = response
-        request_id = response.headers.get("x-request-id")
-        if not response.is_success:
-            raise _refusal(response, body, request_id, self.url)
-        if body is response:
-            raise of_something_else(response.status_code, self.url, request_id)
-        position = response.headers.get("x-event-position")
-        return Reply(response.status_code, body, None if position is None else int(position))
+            body = parsed(answer.content) if answer.content else None
+        except ValueError as e:
+            fault = str(e)
+        if not answer.is_success:
+            raise _refusal(answer, body, request_id, self.url)
+        position = _position(answer.headers.get("x-event-position"))
+        fault = fault or fault_of(request.method, request.path, body)
+        if fault is None and request.method != "GET" and (position is None or not request_id):
+            # A reply without a body says nothing else of what it is.
+            fault = "it does not say which event it led to"
+        if fault is not None:
+            raise of_something_else(answer.status, self.url, request_id, fault)
+        return Reply(answer.status, body, position)
 
 
-def _refusal(
-    response: httpx.Response, body: object, request_id: str | None, url: str
-) -> HoldfastError:
-    error = of_reply(response.status_code, body, request_id, url)
+def _refusal(answer: Answer, body: object, request_id: str | None, url: str) -> HoldfastError:
+    error = of_reply(answer.status, body, request_id, url)
     if isinstance(error, Unavailable):
-        error.retry_after = _seconds(response.headers.get("retry-after"))
+        error.retry_after = _seconds(answer.headers.get("retry-after"))
     return error
+
+
+def _position(header: str | None) -> int | None:
+    if header is None or not header.isascii() or not header.isdecimal():
+        return None
+    return int(header) if len(header) <= POSITION_DIGITS else None
 
 
 def _dumped(body: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, RecursionError) as e:
         raise InvalidInput(f"The body is not JSON: {e}") from e
 
 
@@ -171,9 +189,10 @@ def _require_text(name: str, value: str) -> None:
 
 def _seconds(header: str | None) -> float | None:
     try:
-        return max(float(header), 0.0) if header else None
+        seconds = float(header) if header else math.nan
     except ValueError:
         return None
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)
 
 
 def _pause(attempt: int, error: Unavailable) -> float:

@@ -120,7 +120,7 @@ class Instance(TypedDict):
     health: str
     context_percent: float | None
     current_epic: str | None
-    last_epic: Json | None
+    last_epic: str | None
     last_heartbeat: str
     age_seconds: float
     uptime_seconds: float
@@ -156,13 +156,16 @@ class LostClaim(TypedDict):
     at: str
 
 
-class Beat(TypedDict, total=False):
+class _Beat(TypedDict):
+    last_heartbeat: str
+
+
+class Beat(_Beat, total=False):
     """The gap before a heartbeat, and the status after it."""
 
     session_id: str
-    instance_id: str
+    instance_id: str | None
     status: str
-    last_heartbeat: str
     age_seconds: float
     stale: bool
     lost_claims: list[LostClaim]
@@ -286,3 +289,170 @@ class WorkItemPage(Page):
     """The queue, by priority."""
 
     work_items: list[WorkItem]
+
+
+class Health(TypedDict):
+    """That the service serves."""
+
+    status: str
+    timestamp: str
+
+
+class About(TypedDict):
+    """Whose description it is."""
+
+    version: str
+
+
+class Description(TypedDict):
+    """The OpenAPI document."""
+
+    info: About
+
+
+class Counts(TypedDict):
+    """How many sessions there are of each status."""
+
+    total_sessions: int
+    active_sessions: int
+    paused_sessions: int
+    stalled_sessions: int
+    failed_sessions: int
+    completed_sessions: int
+    last_updated: str
+
+
+class ActiveSession(TypedDict):
+    """A live session, how long it has been silent and what it holds."""
+
+    session_id: str
+    project_id: str
+    machine_id: str | None
+    docker_slot: int | None
+    status: SessionStatus
+    last_heartbeat: str
+    current_task_id: str | None
+    started_at: str
+    metadata: Json
+    instance_id: str | None
+    hostname: str | None
+    tty: str | None
+    codebase: str | None
+    held_items: list[str]
+    heartbeat_age_seconds: float
+    claim_duration_minutes: float | None
+
+
+class ActiveSessions(Page):
+    """Every live session."""
+
+    sessions: list[ActiveSession]
+
+
+class StalledSession(TypedDict):
+    """A session that went silent."""
+
+    session_id: str
+    project_id: str
+    machine_id: str | None
+    last_heartbeat: str
+    time_since_heartbeat_ms: float
+
+
+class StalledSessions(TypedDict):
+    """Every stalled session."""
+
+    stalled_sessions: list[StalledSession]
+    stall_threshold_ms: int
+
+
+class _Match(TypedDict):
+    match: Literal["exact", "prefix"]
+
+
+class Found(_Match, total=False):
+    """Which instance is meant: the ``instance``, or the ``matches``."""
+
+    instance: Instance
+    matches: list[Instance]
+
+
+class Node(TypedDict):
+    """An instance in the forest."""
+
+    instance_id: str
+    name: str | None
+    scope: str
+    health: str
+    age_seconds: float
+    activity: str | None
+    parent_id: str | None
+    children: list[Node]
+
+
+class Forest(TypedDict):
+    """All open instances, as trees."""
+
+    roots: list[Node]
+
+
+class Suggestion(TypedDict):
+    """What to do next, and the numbers of the events that show it."""
+
+    text: str
+    evidence: list[int]
+
+
+class KeptState(TypedDict):
+    """The last checkpoint."""
+
+    label: str
+    sequence_num: int
+    state: Json
+
+
+class HeldClaim(TypedDict):
+    """A claim that an instance holds."""
+
+    item_id: str
+    fence: int
+
+
+class Resume(TypedDict):
+    """What it takes to carry on from an instance."""
+
+    instance: Instance
+    predecessor: str | None
+    successor: str | None
+    stale_warning: str | None
+    suggestions: list[Suggestion]
+    checkpoint: KeptState | None
+    git: Json | None
+    held_claims: list[HeldClaim]
+    resume_chain: list[str]
+
+
+class EventType(TypedDict):
+    """A type of the catalogue."""
+
+    type: str
+
+
+class EventTypes(TypedDict):
+    """The catalogue."""
+
+    event_types: list[EventType]
+
+
+class Owner(TypedDict):
+    """Who holds an item, as a refusal tells (S3 FR-2)."""
+
+    item_id: str
+    claimed_by: str
+    holder_kind: str
+    heartbeat_age_seconds: float
+    heartbeat_age_human: str
+    claim_duration_minutes: float
+    hostname: str | None
+    tty: str | None
+    codebase: str | None

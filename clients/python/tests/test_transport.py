@@ -71,7 +71,10 @@ def test_who_is_told_to_wait_for_longer_than_they_have_patience_gives_up(
 def test_what_cannot_help_is_not_repeated(connect: Connect, wire: HttpWire, api: Api) -> None:
     client = connect(wire.url)
     client.sessions.create("odin", "laptop")
-    conflict, fault = ({"code": code, "message": "no"} for code in ("conflict", "internal_error"))
+    conflict, fault = (
+        {"code": code, "message": "no", "request_id": "1"}
+        for code in ("conflict", "internal_error")
+    )
     wire.answer(
         gateway(409, body=json.dumps(conflict).encode()),
         gateway(500, body=json.dumps(fault).encode()),
