@@ -97,6 +97,8 @@ ItemId = Annotated[UrlId, AfterValidator(_of_work)]
 # S3 calls a work item's id ``sd_id``.
 GivenItemId = Annotated[ItemId, Field(validation_alias=AliasChoices("item_id", "sd_id"))]
 FenceNumber = Annotated[Integer, Field(ge=1, le=2**53)]
+# The fence that was seen; 0 where there was none.
+SeenFence = Annotated[Integer, Field(ge=0, le=2**53)]
 
 
 class Fence(BaseModel):
@@ -115,6 +117,12 @@ class Command(BaseModel):
 
     # Refuses the command unless the claim is still held under this fence (spec 6).
     claim: Fence | None = None
+
+
+class BySupervisor(Command):
+    """A command that a supervisor sends with its fence: refused once another has taken it up."""
+
+    supervisor_fence: FenceNumber | None = None
 
 
 T = TypeVar("T")

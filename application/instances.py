@@ -10,7 +10,9 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
 from application.fields import (
+    BySupervisor,
     Command,
+    FenceNumber,
     Id,
     Integer,
     Kind,
@@ -18,6 +20,7 @@ from application.fields import (
     Metadata,
     Name,
     Number,
+    SeenFence,
     Tag,
     Text,
 )
@@ -106,6 +109,7 @@ class RegisterInstance(Command):
     tty: Name | None = None
     codebase: Name | None = None
     restart_policy: RestartPolicy | None = None
+    supervisor: Id | None = None
 
     @field_validator(
         "initial_context",
@@ -120,7 +124,7 @@ class RegisterInstance(Command):
         return {"context_percent": value}
 
 
-class BeatInstance(Command):
+class BeatInstance(BySupervisor):
     """Note a sign of life, and what the instance says of itself."""
 
     instance_id: str
@@ -132,6 +136,23 @@ class BeatInstance(Command):
     git: GitState | None = None
     native_session_id: Id | None = None
     restarts: Count | None = None
+
+
+class TakeUpInstance(Command):
+    """Supervise an instance from here on, if nobody else does; the fields as with a session."""
+
+    instance_id: str
+    supervisor: Id
+    seen_fence: SeenFence | None = None
+    takeover: StrictBool = False
+    hostname: Label | None = None
+
+
+class PutDownInstance(Command):
+    """Give up supervising an instance."""
+
+    instance_id: str
+    supervisor_fence: FenceNumber
 
 
 class EmitEvent(Command):
@@ -158,7 +179,7 @@ class SetParent(Command):
     parent_id: Id | None
 
 
-class CloseInstance(Command):
+class CloseInstance(BySupervisor):
     """End an instance; with ``cascade`` everything below it too."""
 
     instance_id: str
@@ -199,6 +220,7 @@ def register(work: Work, command: RegisterInstance) -> Reply:
         context_percent=context.context_percent,
         current_epic=context.current_epic,
         draws=draws if draws > 1 else None,
+        supervisor=command.supervisor,
     )
     if parent is not None:
         parent.add_child(work.now, instance.key)
@@ -207,13 +229,20 @@ def register(work: Work, command: RegisterInstance) -> Reply:
     return _reply(work, instance, 201)
 
 
+# What of a heartbeat says nothing of the instance.
+NOT_SAID = {"instance_id", "claim", "supervisor_fence"}
+
+
 def beat(work: Work, command: BeatInstance) -> Reply:
     """The gap before this beat, and the status after it."""
     if command.activity_reason is not None and command.activity is None:
         raise InvalidInput.of("activity_reason", "goes with activity")
     instance = work.load(Instance, command.instance_id)
     gap, lost = instance.gap_seconds(work.now), instance.lost_claims
-    said = command.model_dump(exclude={"instance_id", "claim"}, exclude_none=True)
+    if command.supervisor_fence is not None:
+        instance.require_writable()
+        instance.require_supervisor(command.supervisor_fence)
+    said = command.model_dump(exclude=NOT_SAID, exclude_none=True)
     instance.beat(work.now, **said)
     value: Json = {
         "instance_id": instance.key,
@@ -227,6 +256,27 @@ def beat(work: Work, command: BeatInstance) -> Reply:
     if lost:
         value["lost_claims"] = lost
     return Reply(value)
+
+
+def take_up(work: Work, command: TakeUpInstance) -> Reply:
+    """The instance with the caller's fence."""
+    instance = work.load(Instance, command.instance_id)
+    instance.take_up(
+        work.now,
+        work.policy.instance_stale_seconds,
+        command.supervisor,
+        seen=command.seen_fence,
+        takeover=command.takeover,
+        hostname=command.hostname,
+    )
+    return _reply(work, instance)
+
+
+def put_down(work: Work, command: PutDownInstance) -> Reply:
+    """The instance, which is anyone's to take up."""
+    instance = work.load(Instance, command.instance_id)
+    instance.put_down(work.now, command.supervisor_fence)
+    return _reply(work, instance)
 
 
 def emit(work: Work, command: EmitEvent) -> Reply:
@@ -292,6 +342,7 @@ def close(work: Work, command: CloseInstance) -> Reply:
     """The closed instance, with what was closed below it."""
     instance = work.load(Instance, command.instance_id)
     instance.require_writable()
+    instance.require_supervisor(command.supervisor_fence)
     parent = work.load(Instance, instance.parent_id) if instance.parent_id else None
     below = _open_descendants(work, instance)
     prepare_holdings(work, instance, *below)
@@ -412,6 +463,8 @@ def _validated(event_type: str, data: Json) -> Json:
 HANDLERS: Mapping[type, Handler] = {
     RegisterInstance: register,
     BeatInstance: beat,
+    TakeUpInstance: take_up,
+    PutDownInstance: put_down,
     EmitEvent: emit,
     CreateCheckpoint: create_checkpoint,
     SetParent: set_parent,

@@ -10,11 +10,14 @@ from pydantic import StrictBool
 
 from application.claim_view import lost_item
 from application.fields import (
+    BySupervisor,
     Command,
+    FenceNumber,
     Id,
     Label,
     Metadata,
     Name,
+    SeenFence,
     Slot,
     StallThreshold,
     Text,
@@ -41,9 +44,10 @@ class CreateSession(Command):
     codebase: Name | None = None
     stall_threshold_ms: StallThreshold | None = None
     replace: StrictBool = False
+    supervisor: Id | None = None
 
 
-class UpdateSession(Command):
+class UpdateSession(BySupervisor):
     """Change a session's status, current task (null: none) or metadata (merged)."""
 
     session_id: str
@@ -52,7 +56,7 @@ class UpdateSession(Command):
     metadata: Metadata | None = None
 
 
-class BeatSession(Command):
+class BeatSession(BySupervisor):
     """Note a sign of life."""
 
     session_id: str
@@ -60,7 +64,31 @@ class BeatSession(Command):
     metadata: Metadata | None = None
 
 
-class MarkFailed(Command):
+class TakeUpSession(Command):
+    """Supervise a session from here on, if nobody else does.
+
+    ``supervisor`` is the caller's own name, unlike any other's; ``seen_fence`` the present
+    supervisor's fence as the caller saw it, 0 if there was none; ``takeover`` says that the
+    present one is gone although it was heard of a moment ago.
+    """
+
+    session_id: str
+    supervisor: Id
+    seen_fence: SeenFence | None = None
+    takeover: StrictBool = False
+    hostname: Label | None = None
+    instance_id: Id | None = None
+    metadata: Metadata | None = None
+
+
+class PutDownSession(Command):
+    """Give up supervising a session."""
+
+    session_id: str
+    supervisor_fence: FenceNumber
+
+
+class MarkFailed(BySupervisor):
     """End a session badly."""
 
     session_id: str
@@ -68,7 +96,7 @@ class MarkFailed(Command):
     metadata: Metadata | None = None
 
 
-class MarkStalled(Command):
+class MarkStalled(BySupervisor):
     """Say that a session is stalled."""
 
     session_id: str
@@ -102,7 +130,7 @@ class RecoverSession(Command):
     reset_failed_tasks: StrictBool = True
 
 
-class DeleteSession(Command):
+class DeleteSession(BySupervisor):
     """Put a session's tombstone."""
 
     session_id: str
@@ -131,6 +159,7 @@ def create(work: Work, command: CreateSession) -> Reply:
         tty=command.tty,
         codebase=command.codebase,
         stall_threshold_ms=command.stall_threshold_ms,
+        supervisor=command.supervisor,
     )
     place.occupy(session)
     return _reply(work, session, 201)
@@ -141,6 +170,7 @@ def update(work: Work, command: UpdateSession) -> Reply:
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
     session.require_known()
+    _require_supervisor(session, command)
     if command.status is not None:
         # Past its threshold the session reads stalled: that is what it changes from.
         session.note_overdue(work.now, work.policy.stall_threshold_ms)
@@ -158,6 +188,7 @@ def beat(work: Work, command: BeatSession) -> Reply:
     """The session, and how long it had been silent before this beat."""
     session = work.load(Session, command.session_id)
     gap, lost = session.gap_seconds(work.now), session.lost_claims
+    _require_supervisor(session, command)
     session.beat(work.now, command.current_task_id, command.metadata)
     default_ms = work.policy.stall_threshold_ms
     value = view(session, work.now, default_ms)
@@ -168,10 +199,34 @@ def beat(work: Work, command: BeatSession) -> Reply:
     return Reply(value)
 
 
+def take_up(work: Work, command: TakeUpSession) -> Reply:
+    """The session with the caller's fence; whoever supervised it before finds out by its own."""
+    session = work.load(Session, command.session_id)
+    session.take_up(
+        work.now,
+        work.policy.stall_threshold_ms,
+        command.supervisor,
+        seen=command.seen_fence,
+        takeover=command.takeover,
+        hostname=command.hostname,
+        instance_id=command.instance_id,
+        metadata=command.metadata,
+    )
+    return _reply(work, session)
+
+
+def put_down(work: Work, command: PutDownSession) -> Reply:
+    """The session, which is anyone's to take up."""
+    session = work.load(Session, command.session_id)
+    session.put_down(work.now, command.supervisor_fence)
+    return _reply(work, session)
+
+
 def mark_failed(work: Work, command: MarkFailed) -> Reply:
     """The failed session; its tasks in progress failed with it, its place is free."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
+    _require_supervisor(session, command)
     session.fail(work.now, command.error_message, command.metadata)
     release_all(work, session)
     return _reply(work, session)
@@ -180,6 +235,7 @@ def mark_failed(work: Work, command: MarkFailed) -> Reply:
 def mark_stalled(work: Work, command: MarkStalled) -> Reply:
     """The stalled session; it keeps its place until another takes it."""
     session = work.load(Session, command.session_id)
+    _require_supervisor(session, command)
     session.mark_stalled(work.now)
     return _reply(work, session)
 
@@ -279,6 +335,7 @@ def delete(work: Work, command: DeleteSession) -> Reply:
     """204. What the session held is free."""
     session = work.load(Session, command.session_id)
     session.require_known()
+    _require_supervisor(session, command)
     prepare_holdings(work, session)
     release_all(work, session)
     session.delete(work.now)
@@ -312,6 +369,14 @@ def clean_up(work: Work, command: CleanUpSession) -> Reply:
     )
 
 
+def _require_supervisor(session: Session, command: BySupervisor) -> None:
+    """A stale fence is refused; of a session that is over its end says more."""
+    if command.supervisor_fence is not None:
+        if session.superseded_by or session.recovered_to or not session.is_known:
+            session.require_writable()
+        session.require_supervisor(command.supervisor_fence)
+
+
 def _reply(work: Work, session: Session, status: int = 200) -> Reply:
     return Reply(view(session, work.now, work.policy.stall_threshold_ms), status)
 
@@ -320,6 +385,8 @@ HANDLERS: Mapping[type, Handler] = {
     CreateSession: create,
     UpdateSession: update,
     BeatSession: beat,
+    TakeUpSession: take_up,
+    PutDownSession: put_down,
     MarkFailed: mark_failed,
     MarkStalled: mark_stalled,
     NoteOverdue: note_overdue,

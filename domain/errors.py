@@ -12,6 +12,7 @@ The tree::
     ├── Conflict                right in itself, refused by the present state
     │   ├── SessionExists · SlotTaken · SessionEnded · Superseded · InvalidTransition
     │   ├── MachineUnavailable · AlreadyRecovered · NotArchivable · WriteConflict
+    │   ├── Supervised · SupervisorReplaced
     │   ├── InstanceEnded · InstanceAlive · HasLiveChildren · GlobalExists
     │   ├── ClaimHeld · NotHolder · StaleFence · ItemCompleted · BlockedByDependencies
     ├── IdempotencyMismatch     one idempotency key, two different requests
@@ -194,6 +195,18 @@ class Superseded(Conflict):
     """Another session took this session's place while it was stalled."""
 
     code = "superseded"
+
+
+class Supervised(Conflict):
+    """Another supervisor is at work on it; it was heard of a moment ago."""
+
+    code = "supervised"
+
+
+class SupervisorReplaced(Conflict):
+    """Another supervisor has taken it up: the fence is not the present one's."""
+
+    code = "supervisor_replaced"
 
 
 class InvalidTransition(Conflict):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from domain.aggregate import Aggregate, Event, Json, iso
+from domain.aggregate import Event, Json, iso
 from domain.claim import is_work_item
+from domain.supervision import Supervision
 
 
 class HolderEvent(Event):
@@ -53,7 +54,7 @@ EVENTS: tuple[type[HolderEvent], ...] = (ClaimAcquired, ClaimLost, ClaimGivenUp)
 
 
 @dataclass(slots=True, kw_only=True)
-class Holder(Aggregate):
+class Holder(Supervision):
     """An aggregate that claims name as their holder."""
 
     # Resource to fence.

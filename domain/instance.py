@@ -65,6 +65,8 @@ class InstanceRegistered(InstanceEvent):
     restarts: int | None = None
     # How many ids were drawn until one was free; left out when the first one was.
     draws: int | None = None
+    # Whoever registers it to supervise its process.
+    supervisor: str | None = None
 
     def change(self, instance: Instance) -> None:
         for name in (
@@ -91,6 +93,10 @@ class InstanceRegistered(InstanceEvent):
         if self.standing is not None:
             instance.standing = Standing.inherited(self.standing)
         instance.created_at = instance.last_heartbeat = instance.alive_since = self.timestamp
+        if self.supervisor is not None:
+            instance.supervised_by(
+                self.supervisor, self.hostname, self.originator_version, self.timestamp
+            )
 
 
 class InstanceHeartbeat(InstanceEvent):
@@ -134,6 +140,32 @@ class InstanceHeartbeat(InstanceEvent):
         since = liveness.age_seconds(instance.alive_since or self.timestamp, self.timestamp)
         if (instance.restarts or instance.crash_looping) and since >= CRASH_LOOP_RESET_SECONDS:
             instance.restarts, instance.crash_looping = 0, False
+
+
+class InstanceTakenUp(InstanceEvent):
+    """A supervisor takes up the instance; the event's number is its fence (spec 17).
+
+    It comes with a heartbeat.
+    """
+
+    event_type = "instance_taken_up"
+    supervisor: str
+    hostname: str | None = None
+    taken_from: str | None = None
+
+    def change(self, instance: Instance) -> None:
+        instance.supervised_by(
+            self.supervisor, self.hostname, self.originator_version, self.timestamp
+        )
+
+
+class InstancePutDown(InstanceEvent):
+    """Its supervisor gave the instance up without having run anything for it."""
+
+    event_type = "instance_put_down"
+
+    def change(self, instance: Instance) -> None:
+        instance.given_up()
 
 
 class InstanceStale(InstanceEvent):
@@ -264,6 +296,8 @@ WORK_EVENTS: Mapping[str, type[WorkRecorded]] = {
 INSTANCE_EVENTS: tuple[type[InstanceEvent], ...] = (
     InstanceRegistered,
     InstanceHeartbeat,
+    InstanceTakenUp,
+    InstancePutDown,
     InstanceStale,
     InstanceClosed,
     InstanceResumed,
@@ -399,6 +433,41 @@ class Instance(Holder):
         """Note a sign of life, and what the instance says of itself."""
         self.require_writable()
         self.record(InstanceHeartbeat, at, **said)
+
+    def take_up(
+        self,
+        at: datetime,
+        stale_seconds: float,
+        supervisor: str,
+        *,
+        seen: int | None = None,
+        takeover: bool = False,
+        hostname: str | None = None,
+    ) -> bool:
+        """Give it a supervisor, which shows that it is alive; false if it is that already.
+
+        Raises :class:`~domain.errors.Supervised` while the present one is heard of, unless it is
+        to be taken over: whoever says so has seen that it is gone.
+        """
+        self.require_writable()
+        is_gone = takeover or self.status_at(at, stale_seconds) == "stale"
+        if not self.may_be_taken_up(
+            supervisor, at, self.gap_seconds(at), seen=seen, is_gone=is_gone
+        ):
+            return False
+        taken_from = self.supervisor
+        self.beat(at)
+        self.record(
+            InstanceTakenUp, at, supervisor=supervisor, hostname=hostname, taken_from=taken_from
+        )
+        return True
+
+    def put_down(self, at: datetime, fence: int) -> None:
+        """Give up supervising it; asked again, that changes nothing."""
+        self.require_writable()
+        if self.supervisor is not None:
+            self.require_supervisor(fence)
+            self.record(InstancePutDown, at)
 
     def note_stale(self, at: datetime, stale_seconds: float) -> bool:
         """Record that it fell silent, if it did; ask for a restart if its policy says so."""

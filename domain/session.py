@@ -30,9 +30,11 @@ from domain.session_events import (
     SessionFailed,
     SessionHeartbeat,
     SessionPaused,
+    SessionPutDown,
     SessionRecovered,
     SessionRecoveryPrepared,
     SessionStalled,
+    SessionTakenUp,
     SessionUpdated,
     TaskBlocked,
     TaskCompleted,
@@ -59,6 +61,7 @@ class Session(Holder):
     """A session's rules. Every verb names the field or the state that stands in its way."""
 
     category: ClassVar[str] = "session"
+    state_version: ClassVar[int] = 2
 
     project_id: str = ""
     machine_id: str | None = None
@@ -69,7 +72,9 @@ class Session(Holder):
     started_at: datetime | None = None
     completed_at: datetime | None = None
     metadata: Json = field(default_factory=dict)
+    # The instance that works in it, and which one did before the present supervisor came.
     instance_id: str | None = None
+    instance_before: str | None = None
     stall_threshold_ms: int | None = None
     outcome: str | None = None
     recovered_to: str | None = None
@@ -123,6 +128,12 @@ class Session(Holder):
         """The status that every reader sees: past the threshold it is ``stalled`` (spec 17)."""
         return "stalled" if self.is_overdue(at, default_ms) else self.status
 
+    def is_silent(self, at: datetime, default_ms: int) -> bool:
+        """Whether nothing is heard of it for longer than the threshold, paused or not."""
+        if self.status == "paused":
+            return self.gap_seconds(at) > self.threshold_seconds(default_ms)
+        return self.status_at(at, default_ms) == "stalled"
+
     # What must be so
 
     def require_known(self) -> None:
@@ -175,6 +186,48 @@ class Session(Holder):
         self.record(
             SessionHeartbeat, at, current_task_id=current_task_id, metadata=metadata or None
         )
+
+    def take_up(
+        self,
+        at: datetime,
+        default_ms: int,
+        supervisor: str,
+        *,
+        seen: int | None = None,
+        takeover: bool = False,
+        hostname: str | None = None,
+        instance_id: str | None = None,
+        metadata: Json | None = None,
+    ) -> bool:
+        """Give it a supervisor, which shows that it is alive; false if it is that already.
+
+        Raises :class:`~domain.errors.Supervised` while the present one is heard of, unless it is
+        to be taken over: whoever says so has seen that it is gone.
+        """
+        self.require_writable()
+        is_gone = takeover or self.is_silent(at, default_ms)
+        if not self.may_be_taken_up(
+            supervisor, at, self.gap_seconds(at), seen=seen, is_gone=is_gone
+        ):
+            return False
+        taken_from = self.supervisor
+        self.beat(at, metadata=metadata)
+        self.record(
+            SessionTakenUp,
+            at,
+            supervisor=supervisor,
+            hostname=hostname,
+            instance_id=instance_id,
+            taken_from=taken_from,
+        )
+        return True
+
+    def put_down(self, at: datetime, fence: int) -> None:
+        """Give up supervising it; asked again, that changes nothing."""
+        self.require_writable()
+        if self.supervisor is not None:
+            self.require_supervisor(fence)
+            self.record(SessionPutDown, at)
 
     def update(
         self, at: datetime, current_task_id: str | None = None, metadata: Json | None = None

@@ -29,6 +29,8 @@ class SessionCreated(SessionEvent):
     codebase: str | None = None
     stall_threshold_ms: int | None = None
     recovered_from: str | None = None
+    # Whoever opens it to supervise a process in it.
+    supervisor: str | None = None
 
     def change(self, session: Session) -> None:
         session.project_id, session.machine_id = self.project_id, self.machine_id
@@ -39,6 +41,10 @@ class SessionCreated(SessionEvent):
         session.stall_threshold_ms = self.stall_threshold_ms
         session.recovered_from = self.recovered_from
         session.created_at = session.started_at = session.last_heartbeat = self.timestamp
+        if self.supervisor is not None:
+            session.supervised_by(
+                self.supervisor, self.hostname, self.originator_version, self.timestamp
+            )
 
 
 class SessionHeartbeat(SessionEvent):
@@ -55,6 +61,36 @@ class SessionHeartbeat(SessionEvent):
         if self.current_task_id is not None:
             session.current_task_id = self.current_task_id
         session.metadata = merged(session.metadata, self.metadata)
+
+
+class SessionTakenUp(SessionEvent):
+    """A supervisor takes up the session; the event's number is its fence (spec 17).
+
+    It comes with a heartbeat. ``instance_id`` is the process that works in it from here on.
+    """
+
+    event_type = "session_taken_up"
+    supervisor: str
+    hostname: str | None = None
+    instance_id: str | None = None
+    taken_from: str | None = None
+
+    def change(self, session: Session) -> None:
+        session.supervised_by(
+            self.supervisor, self.hostname, self.originator_version, self.timestamp
+        )
+        session.instance_before = session.instance_id
+        session.instance_id = self.instance_id or session.instance_id
+
+
+class SessionPutDown(SessionEvent):
+    """Its supervisor gave the session up without having worked in it: it is anyone's to take."""
+
+    event_type = "session_put_down"
+
+    def change(self, session: Session) -> None:
+        session.given_up()
+        session.instance_id = session.instance_before
 
 
 class SessionUpdated(SessionEvent):
@@ -292,6 +328,8 @@ class TaskDeleted(TaskEvent):
 EVENTS: tuple[type[SessionEvent], ...] = (
     SessionCreated,
     SessionHeartbeat,
+    SessionTakenUp,
+    SessionPutDown,
     SessionUpdated,
     SessionPaused,
     SessionActivated,

@@ -13,6 +13,7 @@ from domain.hierarchy import PARENT_SCOPE, Scope
 from domain.instance import CRASH_LOOP_RESET_SECONDS, EVENTS, health, restarts_of
 from projections.readmodel import Fold, Row, Table, there
 from projections.reads import Page, Reads
+from projections.supervision import UNSUPERVISED, supervised
 
 COLUMNS = (
     "namespace",
@@ -44,6 +45,10 @@ COLUMNS = (
     "crash_looping",
     "predecessor",
     "successor",
+    "supervisor",
+    "supervisor_fence",
+    "supervisor_hostname",
+    "supervised_since",
     "alive_since",
     "created_at",
     "updated_at",
@@ -114,7 +119,16 @@ def _registered(row: Row | None, event: Recorded) -> Row:
         "created_at": event.timestamp,
         "last_heartbeat": event.timestamp,
         "heartbeat_minute": _minute(event.timestamp),
+        **(supervised(event) if "supervisor" in data else UNSUPERVISED),
     }
+
+
+def _taken_up(row: Row | None, event: Recorded) -> Row:
+    return there(row) | supervised(event)
+
+
+def _put_down(row: Row | None, event: Recorded) -> Row:
+    return there(row) | UNSUPERVISED
 
 
 def _heartbeat(row: Row | None, event: Recorded) -> Row:
@@ -183,6 +197,8 @@ def _minute(at: datetime) -> int:
 CHANGES: dict[str, Fold] = {
     "instance_registered": _registered,
     "instance_heartbeat": _heartbeat,
+    "instance_taken_up": _taken_up,
+    "instance_put_down": _put_down,
     "instance_stale": _stale,
     "instance_closed": _closed,
     "instance_resumed": _resumed,

@@ -12,6 +12,7 @@ from domain.claim import is_work_item
 from domain.errors import SessionNotFound
 from projections.readmodel import Fold, Row, Table, there
 from projections.reads import Page, Reads
+from projections.supervision import UNSUPERVISED, supervised
 
 COLUMNS = (
     "namespace",
@@ -35,6 +36,11 @@ COLUMNS = (
     "recovered_from",
     "recovered_to",
     "superseded_by",
+    "supervisor",
+    "supervisor_fence",
+    "supervisor_hostname",
+    "supervised_since",
+    "instance_before",
     "archived_at",
     "created_at",
     "updated_at",
@@ -109,7 +115,22 @@ def _created(row: Row | None, event: Recorded) -> Row:
         "created_at": event.timestamp,
         "last_heartbeat": event.timestamp,
     }
-    return fresh
+    return fresh | (supervised(event) if "supervisor" in data else {})
+
+
+def _taken_up(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    instance_id = event.event_data.get("instance_id") or row["instance_id"]
+    return row | {
+        **supervised(event),
+        "instance_before": row["instance_id"],
+        "instance_id": instance_id,
+    }
+
+
+def _put_down(row: Row | None, event: Recorded) -> Row:
+    row = there(row)
+    return row | {**UNSUPERVISED, "instance_id": row["instance_before"]}
 
 
 def _heartbeat(row: Row | None, event: Recorded) -> Row:
@@ -243,6 +264,8 @@ def _task_changed(row: Row | None, event: Recorded) -> Row:
 CHANGES: dict[str, Fold] = {
     "session_created": _created,
     "session_heartbeat": _heartbeat,
+    "session_taken_up": _taken_up,
+    "session_put_down": _put_down,
     "session_updated": _updated,
     "session_activated": _activated,
     "session_paused": _paused,
@@ -275,6 +298,7 @@ INTERNAL = frozenset(
         "held",
         "held_since",
         "released_items",
+        "instance_before",
         "status_num",
         "heartbeat_num",
         "heartbeat_minute",

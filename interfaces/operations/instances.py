@@ -268,6 +268,8 @@ ROWS: tuple[Operation, ...] = (
             " next. Heed its stale_warning. A live instance is refused.",
         ),
     ),
+    command("instance_take_up", "POST", f"{_INSTANCE}/take-up", commands.TakeUpInstance),
+    command("instance_put_down", "POST", f"{_INSTANCE}/put-down", commands.PutDownInstance),
     command("instance_set_parent", "PUT", f"{_INSTANCE}/parent", commands.SetParent),
     command(
         "checkpoint_create",

@@ -227,6 +227,8 @@ ROWS: tuple[Operation, ...] = (
     command("session_delete", "DELETE", _SESSION, session_commands.DeleteSession, 204),
     query("session_health", f"{_SESSION}/health", OneSession, _session_health),
     query("session_recovery_state", f"{_SESSION}/recovery-state", OneSession, _recovery_state),
+    command("session_take_up", "POST", f"{_SESSION}/take-up", session_commands.TakeUpSession),
+    command("session_put_down", "POST", f"{_SESSION}/put-down", session_commands.PutDownSession),
     command("session_mark_failed", "POST", f"{_SESSION}/mark-failed", session_commands.MarkFailed),
     command(
         "session_mark_stalled", "POST", f"{_SESSION}/mark-stalled", session_commands.MarkStalled

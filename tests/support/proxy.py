@@ -7,6 +7,7 @@ import select
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,12 +105,15 @@ class Wire:
                         # The server answers once it has committed, not before.
                         self._break()
                         return
-                    (server if source is client else client).sendall(data)
+                    self._hand_on(data, server if source is client else client)
         except OSError:
             return
         finally:
             _shut(client)
             _shut(server)
+
+    def _hand_on(self, data: bytes, end: socket.socket) -> None:
+        end.sendall(data)
 
     def _break(self) -> None:
         self._refusing = self._for_good
@@ -119,8 +123,9 @@ class Wire:
 class HttpWire(Wire):
     """A wire to the service, at an address that stays while the service comes and goes."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, latency: float = 0.0) -> None:
         self.target = target
+        self._latency = latency
         listener = socket.create_server(("127.0.0.1", 0))
         self._address: tuple[str, int] = listener.getsockname()
         super().__init__(listener, self._reach)
@@ -145,6 +150,10 @@ class HttpWire(Wire):
         self._listener = socket.create_server(self._address)
         self._spawn(self._accept)
 
+    def _hand_on(self, data: bytes, end: socket.socket) -> None:
+        time.sleep(self._latency)
+        super()._hand_on(data, end)
+
     def _reach(self) -> socket.socket:
         parts = urlsplit(self.target)
         assert parts.hostname is not None
@@ -155,9 +164,9 @@ class HttpWire(Wire):
 
 
 @contextmanager
-def http_wire(url: str) -> Iterator[HttpWire]:
-    """A wire to this service."""
-    it = HttpWire(url)
+def http_wire(url: str, latency: float = 0.0) -> Iterator[HttpWire]:
+    """A wire to this service, each way of which takes so many seconds."""
+    it = HttpWire(url, latency)
     try:
         yield it
     finally:

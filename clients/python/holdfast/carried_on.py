@@ -5,11 +5,11 @@ Whoever is to be carried on must be open, and nobody else's to look after (decis
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from holdfast.api.area import part
-from holdfast.errors import Conflict, NotFound
-from holdfast.request import Request
+from holdfast.errors import Conflict, NotFound, Unavailable
+from holdfast.managed import this_machine
+from holdfast.supervision import is_gone
 
 if TYPE_CHECKING:
     from holdfast.client import Client
@@ -26,36 +26,41 @@ class Held(NamedTuple):
     holder: dict[str, str]
 
 
-def open_session(client: Client, session_id: str, instance_id: str | None) -> Session:
+class TakenUp(NamedTuple):
+    """What is supervised from here on, and the fence to do so by."""
+
+    id: str
+    fence: int
+
+
+def open_session(
+    client: Client, session_id: str, instance_id: str | None, *, takeover: bool
+) -> Session:
     """The session, if it can be carried on.
 
-    Not if its instance is alive, unless that is ``instance_id``, which is to be carried on with it:
-    then another supervisor is at work. Raises ``NotFound`` or ``Conflict``.
+    Not if its instance is alive, unless that is ``instance_id``, which is to be carried on with it,
+    or a ``takeover``: then someone else is at work. Raises ``NotFound`` or ``Conflict``.
     """
     session = client.sessions.get(session_id)
     if session["status"] not in LIVE:
         raise Conflict(_over(session), code="session_ended", details={**session})
-    supervisor = supervised_by(client, session)
-    if supervisor and supervisor["status"] == "active" and supervisor["instance_id"] != instance_id:
-        its = supervisor["instance_id"]
+    worker = None if takeover else worker_in(client, session)
+    if worker and worker["status"] == "active" and worker["instance_id"] != instance_id:
+        its = worker["instance_id"]
+        where = f" on {worker['hostname']}" if worker["hostname"] else ""
         raise Conflict(
-            f"Session {session_id} is at work: its instance {its} is alive. If nothing runs there"
-            f" any more, carry on both: --session {session_id} --instance {its}",
+            f"Session {session_id} is at work: its instance {its} is alive{where}. If nothing runs"
+            f" there any more: --session {session_id} --takeover",
             code="session_at_work",
             details={"session_id": session_id, "instance_id": its},
         )
     return session
 
 
-def supervised_by(client: Client, session: Session) -> Instance | None:
-    """The instance that a session was run by last, unless that is closed."""
-    told = session["metadata"].get("supervisor")
-    # A successor inherits metadata: what is said there of another session does not count.
-    if isinstance(told, dict) and told.get("session_id") == session["session_id"]:
-        instance_id = told.get("instance_id")
-    else:
-        instance_id = session["instance_id"]
-    if not isinstance(instance_id, str):
+def worker_in(client: Client, session: Session) -> Instance | None:
+    """The instance that works in a session, or did last, unless that is closed."""
+    instance_id = session["instance_id"]
+    if instance_id is None:
         return None
     try:
         instance = client.instances.get(instance_id)
@@ -64,11 +69,30 @@ def supervised_by(client: Client, session: Session) -> Instance | None:
     return None if instance["status"] == "closed" else instance
 
 
-def open_instance(client: Client, instance_id: str) -> Instance:
-    """The instance, after a sign of life. Raises ``NotFound``, or ``Conflict`` if it is closed."""
-    instance = client.instances.get(instance_id)
-    client.send(Request("POST", f"/api/instances/{part(instance_id)}/heartbeat", {}))
-    return instance
+def take_up(
+    client: Client, what: Session | Instance, supervisor: str, *, takeover: bool, **said: Any
+) -> TakenUp:
+    """Supervise it from here on.
+
+    Its supervisor must not have changed since it was looked at, and must be gone: silent beyond its
+    threshold, ended on this very machine, or said to be (``takeover``). Raises ``Conflict``.
+    """
+    # A session names an instance too.
+    kind = "session" if "session_id" in what else "instance"
+    an_id = cast("dict[str, str]", what)[f"{kind}_id"]
+    area = client.sessions if kind == "session" else client.instances
+    taken = area.take_up(
+        an_id,
+        supervisor,
+        seen_fence=what["supervisor_fence"] or 0,
+        takeover=takeover or is_gone(what["supervisor"]),
+        hostname=this_machine(),
+        **said,
+    )
+    fence = taken.get("supervisor_fence")
+    if fence is None:
+        raise Unavailable("The answer is not the service's: it has no supervisor_fence.")
+    return TakenUp(an_id, fence)
 
 
 def held_by(

@@ -28,7 +28,7 @@ FAILURES_UNTIL_DEGRADED = 3
 # How many intervals may pass between two attempts, however long the service is away.
 LONGEST_PAUSE = 2.0
 STOP_SECONDS = 2.0
-ENDED = frozenset({"session_ended", "superseded", "instance_closed"})
+ENDED = frozenset({"session_ended", "superseded", "instance_closed", "supervisor_replaced"})
 
 Describe = Callable[[], Mapping[str, Any]]
 OnLostClaims = Callable[[str, "list[LostClaim]"], None]
@@ -58,6 +58,7 @@ class _Beating:
 
     describe: Describe | None
     due: float
+    fence: int | None = None
     said: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,14 +105,16 @@ class HeartbeatManager:
     ) -> None:
         self.stop()
 
-    def start(self, an_id: str, describe: Describe | None = None) -> None:
+    def start(
+        self, an_id: str, describe: Describe | None = None, *, supervisor_fence: int | None = None
+    ) -> None:
         """Beat for a session or an instance, at once and then at every interval.
 
         ``describe`` gives the fields of each beat (``current_task_id``, ``context_percent``,
-        ``activity``, ``git``, …).
+        ``activity``, ``git``, …). With a ``supervisor_fence`` it is over once another supervises.
         """
         with self._condition:
-            self._beating[an_id] = _Beating(describe, time.monotonic())
+            self._beating[an_id] = _Beating(describe, time.monotonic(), supervisor_fence)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._run, name="holdfast-heartbeat", daemon=True
@@ -206,12 +209,13 @@ class HeartbeatManager:
                 beating = self._beating.get(an_id)
                 described = dict(beating.said) if beating else {}
                 describe = beating.describe if beating else None
+                fence = beating.fence if beating else None
             if describe is not None:
                 described = {**self._described(describe), **described}
             error: HoldfastError | None = None
             lost: list[LostClaim] = []
             try:
-                reply = self._send(an_id, described)
+                reply = self._send(an_id, described, fence)
             except HoldfastError as e:
                 error = e
                 self._failed(an_id, e)
@@ -224,15 +228,16 @@ class HeartbeatManager:
             self._lose(an_id, lost)
         return error is None
 
-    def _send(self, an_id: str, fields: Json) -> Json:
+    def _send(self, an_id: str, fields: Json, fence: int | None) -> Json:
         kind = "sessions" if is_session(an_id) else "instances"
-        request = Request("POST", f"/api/{kind}/{part(an_id)}/heartbeat", fields)
+        proof = {} if fence is None else {"supervisor_fence": fence}
+        request = Request("POST", f"/api/{kind}/{part(an_id)}/heartbeat", {**fields, **proof})
         try:
             reply = self._client.send(request, retries=0)
         except InvalidInput as e:
             # Whatever is wrong with what it says of itself, it is alive.
             log.warning("A heartbeat goes without its description, which was refused: %s", e)
-            reply = self._client.send(request._replace(body={}), retries=0)
+            reply = self._client.send(request._replace(body=proof), retries=0)
         return reply if isinstance(reply, dict) else {}
 
     def _described(self, describe: Describe) -> Json:

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from holdfast.api.area import part, said
-from holdfast.carried_on import Held, held_by, open_instance, open_session, supervised_by
+from holdfast.carried_on import Held, held_by, open_session, take_up, worker_in
 from holdfast.errors import Conflict, HoldfastError, NotFound
 from holdfast.git import WorkingCopy
-from holdfast.heartbeat import INTERVAL_SECONDS, HeartbeatManager
+from holdfast.heartbeat import INTERVAL_SECONDS, Describe, HeartbeatManager
 from holdfast.managed import MESSAGE_LENGTH, this_machine, whereabouts
 from holdfast.outcome import Outcome
 from holdfast.request import PLACEHOLDER, Request, Write
 from holdfast.restarts import RestartPolicy, Restarts
+from holdfast.supervision import this_supervisor
 
 if TYPE_CHECKING:
     from holdfast.client import Client
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # `docker stop` kills ten seconds after it asked, of which the command has the grace.
 GRACE_SECONDS = 8.0
 REPORT_SECONDS = 1.0
+# Of what is made by a supervisor.
+FIRST_FENCE = 1
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,10 @@ class RunRecord:
         self._held: dict[str, Held] = {}
         # Why the command must not be started again.
         self.loss: str | None = None
-        self._has_lost_session = False
+        # By what this run supervises its instance and its session, and which others supervise now.
+        self._supervisor = str(this_supervisor())
+        self._fences: dict[str, int] = {}
+        self._lost: set[str] = set()
         self._is_hurried = False
 
     def __str__(self) -> str:
@@ -147,6 +153,12 @@ class RunRecord:
                 self._note_other_fence(item, held, e.details)
         return self.loss is None
 
+    def is_still_ours(self) -> bool:
+        """Whether no one else has taken up its session or instance, as far as the service tells."""
+        if not self.heartbeats.stats().failures_in_a_row:
+            self.heartbeats.force()
+        return self.loss is None
+
     def restart_requests(self, after: int) -> list[int]:
         """The sequence numbers of the service's requests to start the command again."""
         instance_id = self._real(self.instance_id)
@@ -189,34 +201,45 @@ class RunRecord:
             interrupted_by=outcome.interrupted,
             left_running=[*outcome.handed_on] or None,
         )
-        if session_id is not None and not self._has_lost_session:
+        if session_id is not None and session_id not in self._lost:
             path = f"/api/sessions/{part(session_id)}"
             if outcome.is_success:
                 if run.complete and outcome.completes:
                     self._complete_items()
-                self._keep("PATCH", path, {"status": "completed", "metadata": metadata})
+                body = {"status": "completed", "metadata": metadata, **self._proof(session_id)}
+                self._keep("PATCH", path, body)
             else:
                 remark = f" after {restarts.total} restarts" if restarts.exhausted else ""
                 message = f"{run.line[:500]}: {outcome}{remark}"
-                body = {"error_message": message, "metadata": metadata}
+                body = {"error_message": message, "metadata": metadata, **self._proof(session_id)}
                 self._keep("POST", f"{path}/mark-failed", body)
-        if self.instance_id is not None:
+        if self.instance_id is not None and self.instance_id not in self._lost:
             if restarts.total:
                 # A run that ends soon after its last start had no time to say so.
                 path = f"/api/instances/{part(self.instance_id)}/heartbeat"
-                self._keep("POST", path, {"restarts": restarts.total})
+                body = {"restarts": restarts.total, **self._proof(self.instance_id)}
+                self._keep("POST", path, body)
             self._close(self.instance_id)
         if self._is_hurried:
             self.heartbeats.stop()
             self._client.recorder.flush(REPORT_SECONDS)
 
     def withdraw(self) -> None:
-        """It was never started: no session of its own stays, and its own instance is closed."""
+        """It was never started: no session of its own stays, and its own instance is closed.
+
+        What there was before is given up, for whoever comes next.
+        """
         self.heartbeats.stop()
-        if self._session_id in self._made:
-            self._keep("DELETE", f"/api/sessions/{part(self._session_id)}", {})
-        if self.instance_id in self._made:
-            self._close(self.instance_id)
+        for kind, an_id in (("sessions", self._session_id), ("instances", self.instance_id)):
+            if an_id is None or an_id not in self._fences:
+                continue
+            path = f"/api/{kind}/{part(an_id)}"
+            if an_id not in self._made:
+                self._keep("POST", f"{path}/put-down", self._proof(an_id))
+            elif an_id == self._session_id:
+                self._keep("DELETE", path, self._proof(an_id))
+            else:
+                self._close(an_id)
 
     def _open(self) -> None:
         session = self._found_session()
@@ -227,15 +250,16 @@ class RunRecord:
             body = self._instance(session)
             self.instance_id = self._create("instance", "/api/instances", body)
         else:
+            self._take_up(instance)
             self.instance_id = instance["instance_id"]
             self._held |= held_by(self._client, instance_id=self.instance_id)
-        self.heartbeats.start(self.instance_id, self._describe)
+        self._beat(self.instance_id, self._describe)
         if session is None:
             session_id = self._create("session", "/api/sessions", self._session(instance))
         else:
             session_id = self._carry_on(session)
         self._session_id = session_id
-        self.heartbeats.start(session_id)
+        self._beat(session_id)
         if self._run.item is not None:
             self._claim(self._run.item, session_id)
 
@@ -244,26 +268,35 @@ class RunRecord:
         session_id, instance_id = self._run.session_id, self._run.instance_id
         if session_id is None:
             return None
-        return open_session(self._client, session_id, instance_id)
+        return open_session(self._client, session_id, instance_id, takeover=self._run.takeover)
 
     def _found_instance(self, session: Session | None) -> Instance | None:
         """The instance to carry on: that which is named, or that which the session left behind."""
         if self._run.instance_id is not None:
-            return open_instance(self._client, self._run.instance_id)
-        return None if session is None else supervised_by(self._client, session)
+            return self._client.instances.get(self._run.instance_id)
+        return None if session is None else worker_in(self._client, session)
 
     def _carry_on(self, session: Session) -> str:
         """From here on its supervisor is this one; its id."""
         session_id = session["session_id"]
-        metadata = {
-            "command": self._run.line,
-            "supervisor": {"session_id": session_id, "instance_id": self.instance_id},
-        }
-        # With the first sign of life: what has ended, or lost its place, refuses it.
-        path = f"/api/sessions/{part(session_id)}/heartbeat"
-        self._client.send(Request("POST", path, {"metadata": metadata}))
+        metadata = {"command": self._run.line}
+        self._take_up(session, instance_id=self.instance_id, metadata=metadata)
+        self._session_id = session_id
         self._held |= held_by(self._client, session_id=session_id)
         return session_id
+
+    def _take_up(self, what: Session | Instance, **said: Any) -> None:
+        takeover = self._run.takeover
+        taken = take_up(self._client, what, self._supervisor, takeover=takeover, **said)
+        self._fences[taken.id] = taken.fence
+
+    def _beat(self, an_id: str, describe: Describe | None = None) -> None:
+        self.heartbeats.start(an_id, describe, supervisor_fence=self._fences.get(an_id))
+
+    def _proof(self, an_id: str) -> dict[str, int]:
+        """What shows that it is this supervisor who says something."""
+        fence = self._fences.get(an_id)
+        return {} if fence is None else {"supervisor_fence": fence}
 
     def _require_free(self, item: str, instance: Instance | None) -> None:
         """Before there is anything to be taken back."""
@@ -313,16 +346,18 @@ class RunRecord:
                     self._client.work_items.complete(item, **held.holder, fence=held.fence)
 
     def _close(self, instance_id: str) -> None:
-        self._keep("POST", f"/api/instances/{part(instance_id)}/close", {})
+        self._keep("POST", f"/api/instances/{part(instance_id)}/close", self._proof(instance_id))
 
     def _create(self, created: Created, path: str, body: Mapping[str, Any]) -> str:
-        request = Request("POST", path, body)
+        request = Request("POST", path, {**body, "supervisor": self._supervisor})
         if self._run.needs_answers:
             reply = self._client.send(request)
         else:
             write = Write(request, creates=created)
             reply = self._client.recorder.record(write, refusable=True)
         made = cast(str, reply[f"{created}_id"])
+        # Kept for later it will have the number of the event that makes it.
+        self._fences[made] = reply.get("supervisor_fence") or FIRST_FENCE
         self._made.append(made)
         return made
 
@@ -399,8 +434,12 @@ class RunRecord:
     def _note_end(self, an_id: str, error: HoldfastError) -> None:
         heir = error.details.get("recovered_to") or error.details.get("superseded_by")
         by = f", {heir} carries on" if heir else ""
-        if an_id == self._session_id:
-            self._has_lost_session = True
+        self._lost.add(an_id)
+        if error.code == "supervisor_replaced":
+            where = error.details.get("supervisor_hostname") or "elsewhere"
+            kind = "session" if an_id == self._session_id else "instance"
+            self._lose(f"{kind} {an_id} was taken up by another holdfast run, on {where}")
+        elif an_id == self._session_id:
             self._lose(f"session {an_id} is over{by}")
         elif any(an_id in held.holder.values() for held in self._held.values()):
             self._lose(f"{an_id}, which holds what the command works on, is over")

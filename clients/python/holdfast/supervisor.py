@@ -260,7 +260,7 @@ class Supervisor:
     def _may_restart(self) -> bool:
         """Not without the claim. If the service is away, what it granted stands."""
         try:
-            if self._record.holds_claims():
+            if self._record.is_still_ours() and self._record.holds_claims():
                 return True
         except HoldfastError:
             return True

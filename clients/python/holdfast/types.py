@@ -36,6 +36,10 @@ class Session(TypedDict):
     recovered_from: str | None
     recovered_to: str | None
     superseded_by: str | None
+    supervisor: str | None
+    supervisor_fence: int | None
+    supervisor_hostname: str | None
+    supervised_since: str | None
     archived: bool
     archived_at: str | None
     created_at: str
@@ -134,6 +138,10 @@ class Instance(TypedDict):
     crash_looping: bool
     predecessor: str | None
     successor: str | None
+    supervisor: str | None
+    supervisor_fence: int | None
+    supervisor_hostname: str | None
+    supervised_since: str | None
     created_at: str
     updated_at: str
     closed_at: str | None

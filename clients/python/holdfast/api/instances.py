@@ -39,6 +39,7 @@ class Instances(Area):
         tty: str | None = None,
         codebase: str | None = None,
         restart_policy: Mapping[str, Any] | None = None,
+        supervisor: str | None = None,
         idempotency_key: str | None = None,
     ) -> Instance:
         """Register an agent process; its ``instance_id`` is like ``odin-PS-8f4a2b``."""
@@ -54,6 +55,7 @@ class Instances(Area):
             tty=tty,
             codebase=codebase,
             restart_policy=restart_policy,
+            supervisor=supervisor,
         )
         reply = self._write(
             "POST", "/api/instances", body, creates="instance", idempotency_key=idempotency_key
@@ -104,6 +106,8 @@ class Instances(Area):
         activity_reason: str | None = None,
         git: Mapping[str, Any] | None = None,
         native_session_id: str | None = None,
+        restarts: int | None = None,
+        supervisor_fence: int | None = None,
     ) -> Beat:
         """Note a sign of life. ``Conflict`` ``instance_closed`` if it is over."""
         body = said(
@@ -114,9 +118,39 @@ class Instances(Area):
             activity_reason=activity_reason,
             git=git,
             native_session_id=native_session_id,
+            restarts=restarts,
+            supervisor_fence=supervisor_fence,
         )
         path = f"{_instance(instance_id)}/heartbeat"
         return cast(Beat, self._write("POST", path, body, replaces=f"beat {instance_id}"))
+
+    def take_up(
+        self,
+        instance_id: str,
+        supervisor: str,
+        *,
+        seen_fence: int | None = None,
+        takeover: bool = False,
+        hostname: str | None = None,
+    ) -> Instance:
+        """Supervise it from here on, by the ``supervisor_fence`` of the answer.
+
+        ``Conflict`` ``supervised`` while another does, or came first (``seen_fence``: what was
+        seen, 0 for none). ``takeover``: that one is gone although it was heard of.
+        """
+        body = said(
+            supervisor=supervisor,
+            seen_fence=seen_fence,
+            takeover=takeover or None,
+            hostname=hostname,
+        )
+        path = f"{_instance(instance_id)}/take-up"
+        return cast(Instance, self._write("POST", path, body, deferrable=False))
+
+    def put_down(self, instance_id: str, supervisor_fence: int) -> Instance:
+        """Give up supervising it, as nothing was started for it."""
+        path = f"{_instance(instance_id)}/put-down"
+        return cast(Instance, self._write("POST", path, {"supervisor_fence": supervisor_fence}))
 
     def emit(
         self,

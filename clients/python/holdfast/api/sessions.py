@@ -37,9 +37,13 @@ class Sessions(Area):
         codebase: str | None = None,
         stall_threshold_ms: int | None = None,
         replace: bool = False,
+        supervisor: str | None = None,
         idempotency_key: str | None = None,
     ) -> Session:
-        """Open a session. ``Conflict`` ``session_exists`` if its place is taken."""
+        """Open a session. ``Conflict`` ``session_exists`` if its place is taken.
+
+        A ``supervisor`` (a name that no other has) sends its ``supervisor_fence`` with all it says.
+        """
         body = said(
             project_id=project_id,
             machine_id=machine_id,
@@ -51,6 +55,7 @@ class Sessions(Area):
             codebase=codebase,
             stall_threshold_ms=stall_threshold_ms,
             replace=replace or None,
+            supervisor=supervisor,
         )
         reply = self._write(
             "POST", "/api/sessions", body, creates="session", idempotency_key=idempotency_key
@@ -108,10 +113,12 @@ class Sessions(Area):
         status: SessionStatus | None = None,
         current_task_id: str | Unset | None = UNSET,
         metadata: Mapping[str, Any] | None = None,
+        supervisor_fence: int | None = None,
         idempotency_key: str | None = None,
     ) -> Session:
         """Change its status, current task (``None``: none) or metadata (merged)."""
-        body = {**said(status=status, metadata=metadata), "current_task_id": current_task_id}
+        told = said(status=status, metadata=metadata, supervisor_fence=supervisor_fence)
+        body = {**told, "current_task_id": current_task_id}
         reply = self._write("PATCH", _session(session_id), body, idempotency_key=idempotency_key)
         return cast(Session, reply)
 
@@ -125,11 +132,46 @@ class Sessions(Area):
         *,
         current_task_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        supervisor_fence: int | None = None,
     ) -> Beat:
         """Note a sign of life. ``Conflict`` ``session_ended`` or ``superseded`` if it is over."""
         path = f"{_session(session_id)}/heartbeat"
-        body = said(current_task_id=current_task_id, metadata=metadata)
+        body = said(
+            current_task_id=current_task_id, metadata=metadata, supervisor_fence=supervisor_fence
+        )
         return cast(Beat, self._write("POST", path, body, replaces=f"beat {session_id}"))
+
+    def take_up(
+        self,
+        session_id: str,
+        supervisor: str,
+        *,
+        seen_fence: int | None = None,
+        takeover: bool = False,
+        hostname: str | None = None,
+        instance_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """Supervise it from here on, by the ``supervisor_fence`` of the answer.
+
+        ``Conflict`` ``supervised`` while another does, or came first (``seen_fence``: what was
+        seen, 0 for none). ``takeover``: that one is gone although it was heard of.
+        """
+        body = said(
+            supervisor=supervisor,
+            seen_fence=seen_fence,
+            takeover=takeover or None,
+            hostname=hostname,
+            instance_id=instance_id,
+            metadata=metadata,
+        )
+        path = f"{_session(session_id)}/take-up"
+        return cast(Session, self._write("POST", path, body, deferrable=False))
+
+    def put_down(self, session_id: str, supervisor_fence: int) -> Session:
+        """Give up supervising it, as nothing was started for it."""
+        path = f"{_session(session_id)}/put-down"
+        return cast(Session, self._write("POST", path, {"supervisor_fence": supervisor_fence}))
 
     def mark_failed(
         self,
@@ -137,13 +179,14 @@ class Sessions(Area):
         error_message: str,
         *,
         metadata: Mapping[str, Any] | None = None,
+        supervisor_fence: int | None = None,
         idempotency_key: str | None = None,
     ) -> Session:
         """End it badly; its tasks in progress fail with it, all that it holds is free."""
         reply = self._write(
             "POST",
             f"{_session(session_id)}/mark-failed",
-            said(error_message=error_message, metadata=metadata),
+            said(error_message=error_message, metadata=metadata, supervisor_fence=supervisor_fence),
             idempotency_key=idempotency_key,
         )
         return cast(Session, reply)

@@ -77,7 +77,12 @@ Item = Annotated[
     ),
 ]
 Takeover = Annotated[
-    bool, typer.Option("--takeover", help="Claim it also from a holder that went silent.")
+    bool,
+    typer.Option(
+        "--takeover",
+        help="Claim it also from a holder that went silent; with --session or --instance: carry"
+        " it on although it was heard of a moment ago, because nothing runs there any more.",
+    ),
 ]
 Complete = Annotated[
     bool, typer.Option("--complete", help="Complete the item if the command exits with 0.")
@@ -238,6 +243,8 @@ def _tell_refusal(refusal: Conflict) -> None:
             note("it works in this very place: --replace takes its place and what it holds")
         return None
     print(told(refusal), file=sys.stderr)
+    if refusal.code == "supervised":
+        note("if nothing runs there any more: --takeover")
     if refusal.code in PLACE_TAKEN:
         note("--slot N gives this one a place of its own, --replace takes that one's place")
     return None

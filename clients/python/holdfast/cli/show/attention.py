@@ -62,10 +62,7 @@ def _with(session: Matter, instance: Matter | None) -> Matter:
 
 
 def _worker(session: Json) -> str | None:
-    """The instance that works in a session; `holdfast run --session` says if it is another."""
-    told = session["metadata"].get("supervisor")
-    if isinstance(told, dict) and told.get("session_id") == session["session_id"]:
-        return str(told.get("instance_id"))
+    """The instance that works in a session."""
     found: str | None = session["instance_id"]
     return found
 

@@ -1,0 +1,75 @@
+"""Who supervises: a name for this process, and whether the process behind a name is gone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+from typing import NamedTuple
+from uuid import uuid4
+
+from holdfast.managed import this_machine
+from holdfast.process import PROC, living
+
+HOST_LENGTH = 100
+BOOT = PROC / "sys" / "kernel" / "random" / "boot_id"
+PIDS = PROC / "self" / "ns" / "pid"
+
+
+class Supervisor(NamedTuple):
+    """A process that supervises: the machine, what its process ids are valid in, and its own.
+
+    A process id is given to another once it is free, and a machine that is booted begins anew:
+    only with the process's birth and the system that it runs in is it no other's.
+    """
+
+    host: str
+    system: str
+    pid: str
+    born: str
+    run: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is known to have ended: only here can anyone tell."""
+        here = this_supervisor()
+        if self[:2] != here[:2]:
+            return False
+        return self.pid.isdigit() and _born(int(self.pid)) != self.born
+
+
+def this_supervisor() -> Supervisor:
+    """A name for one run in this process, unlike any other's."""
+    host = _plain(this_machine())[:HOST_LENGTH]
+    pid = os.getpid()
+    return Supervisor(host, _system(), str(pid), _born(pid), uuid4().hex[:12])
+
+
+def is_gone(name: str | None) -> bool:
+    """Whether the process that gave itself this name is known to have ended."""
+    parts = (name or "").split("/")
+    return len(parts) == len(Supervisor._fields) and Supervisor(*parts).is_gone
+
+
+def _born(pid: int) -> str:
+    process = living().get(pid)
+    return "" if process is None else _plain(process.born)
+
+
+def _plain(word: str) -> str:
+    """Of letters that no name is refused for."""
+    return re.sub(r"[^\w.:-]", "-", word, flags=re.ASCII)
+
+
+def _system() -> str:
+    """What a process id is valid in: this boot and, in a container, its own ids."""
+    found = []
+    with suppress(OSError):
+        found.append(BOOT.read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        found.append(os.readlink(PIDS))
+    return hashlib.sha256("/".join(found).encode()).hexdigest()[:12]
