@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast import names
 from holdfast.api.area import part
+from holdfast.endings import Terminated, endings
 from holdfast.errors import HoldfastError
 from holdfast.heartbeat import INTERVAL_SECONDS, HeartbeatManager, OnEnded, OnLostClaims
 from holdfast.request import Request, Write
+from holdfast.secrets import masked
 from holdfast.types import Claim, Json, LostClaim, WorkItem
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ log = logging.getLogger("holdfast")
 
 # The service takes 10,000 characters.
 MESSAGE_LENGTH = 2_000
+# Another thread is just reporting it.
+ENDING_SECONDS = 1.0
 
 
 def this_machine() -> str:
@@ -40,7 +44,7 @@ def whereabouts() -> Json:
     with suppress(OSError, AttributeError, ValueError):
         found["tty"] = os.ttyname(sys.stdin.fileno())
     with suppress(OSError):
-        found["codebase"] = os.getcwd()
+        found["codebase"] = masked(os.getcwd())
     return found
 
 
@@ -51,6 +55,9 @@ class Managed:
     nothing of it is recorded. ``ended`` is the error that told that it is over for the service
     (superseded, recovered elsewhere, closed); the work may go on, or see to it that it ends.
     ``heartbeats`` is what beats for it.
+
+    It is ended also when its process is told to end by a signal (:mod:`holdfast.endings`), or ends
+    within the block: it has failed then. Children of the process (``fork``) do not end it.
     """
 
     kind: str
@@ -67,6 +74,9 @@ class Managed:
         self._on_ended = on_ended
         self._lock = threading.Lock()
         self._given_id: str | None = None
+        self._process = 0
+        self._ending = threading.RLock()
+        self._is_over = True
         self.ended: HoldfastError | None = None
         self.heartbeats = HeartbeatManager(
             client, interval=interval, on_lost_claims=on_lost_claims, on_ended=self._note_end
@@ -116,6 +126,44 @@ class Managed:
         """What the end was like: kept if it cannot be sent, even by a client that is strict."""
         self._client.recorder.record(Write(Request(method, path, body)))
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A child of the process that opened it (``fork``) leaves the block as well.
+        if os.getpid() == self._process:
+            self._end(failure(error))
+
+    def abandon(self, why: str) -> None:
+        """Report the end of what is open still when its process ends."""
+        self._end(why)
+
+    def _begin(self) -> None:
+        """Before there is anything that would have to be ended."""
+        self._process = os.getpid()
+        self._is_over = False
+        endings.begin(self)
+
+    def _end(self, message: str | None) -> None:
+        """It ended well, or because of this; said once, or again if the saying was interrupted."""
+        if not self._ending.acquire(timeout=ENDING_SECONDS):
+            return
+        try:
+            if self._is_over:
+                return
+            self.heartbeats.stop()
+            if self._given_id is not None:
+                self._report_end(self._given_id, message)
+            self._is_over = True
+            endings.end(self)
+        finally:
+            self._ending.release()
+
+    def _report_end(self, an_id: str, message: str | None) -> None:
+        raise NotImplementedError
+
     def _note_end(self, an_id: str, error: HoldfastError) -> None:
         self.ended = error
         if self._on_ended is not None:
@@ -154,23 +202,15 @@ class ManagedSession(Managed):
         self._tasks: list[str] = []
 
     def __enter__(self) -> ManagedSession:
+        self._begin()
         created = self._client.sessions.create(self.project_id, self.machine_id, **self._fields)
         self._given_id = created.get("session_id")
         if self._given_id is not None:
             self.heartbeats.start(self._given_id, self._describe)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.heartbeats.stop()
-        if self._given_id is None:
-            return
-        path = f"/api/sessions/{part(self._given_id)}"
-        message = failure(error)
+    def _report_end(self, an_id: str, message: str | None) -> None:
+        path = f"/api/sessions/{part(an_id)}"
         if message is None:
             self._report("PATCH", path, {"status": "completed"})
         else:
@@ -248,6 +288,7 @@ class ManagedInstance(Managed):
         self._fields = {**whereabouts(), **fields}
 
     def __enter__(self) -> ManagedInstance:
+        self._begin()
         registered = self._client.instances.register(
             self.project, self.instance_type, **self._fields
         )
@@ -256,19 +297,10 @@ class ManagedInstance(Managed):
             self.heartbeats.start(self._given_id)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.heartbeats.stop()
-        if self._given_id is None:
-            return
-        path = f"/api/instances/{part(self._given_id)}"
-        message = failure(error)
+    def _report_end(self, an_id: str, message: str | None) -> None:
+        path = f"/api/instances/{part(an_id)}"
         if message is not None:
-            data = {"command": sys.argv[0] or "python", "exit_code": 1, "error": message}
+            data = {"command": masked(sys.argv[0] or "python"), "exit_code": 1, "error": message}
             self._report(
                 "POST", f"{path}/events", {"event_type": "command_logged", "event_data": data}
             )
@@ -300,10 +332,12 @@ def failure(error: BaseException | None) -> str | None:
     match error:
         case None | SystemExit(code=None | 0):
             return None
+        case Terminated():
+            message = str(error)
         case SystemExit(code=code):
             message = f"exited with {code}"
         case KeyboardInterrupt():
             message = "interrupted (KeyboardInterrupt)"
         case _:
             message = f"{type(error).__name__}: {error}".rstrip(": ")
-    return message[:MESSAGE_LENGTH]
+    return masked(message)[:MESSAGE_LENGTH]

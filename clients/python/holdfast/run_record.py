@@ -7,6 +7,7 @@ on a session or an instance which the service cannot be asked for (decision 10).
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from holdfast.managed import MESSAGE_LENGTH, this_machine, whereabouts
 from holdfast.outcome import Outcome
 from holdfast.request import PLACEHOLDER, Request, Write
 from holdfast.restarts import RestartPolicy, Restarts
+from holdfast.secrets import masked, masked_command
 from holdfast.supervision import this_supervisor
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ FIRST_FENCE = 1
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be run, and as what. ``grace`` and ``interval`` are seconds.
+    """What is to be run, and as what. ``grace`` and ``interval`` are seconds; without ``argv`` no
+    more than the program's name is recorded.
 
     ``session_id`` and ``instance_id`` are carried on, if given; else there are new ones. The
     project is then theirs.
@@ -61,11 +64,14 @@ class Run:
     stop_if_fenced: bool = False
     grace: float = GRACE_SECONDS
     interval: float = INTERVAL_SECONDS
+    argv: bool = True
 
     @property
     def line(self) -> str:
-        """The command as one would type it."""
-        return shlex.join(self.command)[:MESSAGE_LENGTH]
+        """The command as one would type it, without the secrets that it may hold."""
+        if not self.argv:
+            return os.path.basename(self.command[0])
+        return shlex.join(masked_command(self.command))[:MESSAGE_LENGTH]
 
     @property
     def needs_answers(self) -> bool:
@@ -210,7 +216,7 @@ class RunRecord:
                 self._keep("PATCH", path, body)
             else:
                 remark = f" after {restarts.total} restarts" if restarts.exhausted else ""
-                message = f"{run.line[:500]}: {outcome}{remark}"
+                message = f"{run.line[:500]}: {masked(str(outcome))}{remark}"
                 body = {"error_message": message, "metadata": metadata, **self._proof(session_id)}
                 self._keep("POST", f"{path}/mark-failed", body)
         if self.instance_id is not None and self.instance_id not in self._lost:

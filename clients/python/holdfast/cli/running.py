@@ -121,6 +121,14 @@ Interval = Annotated[
     typer.Option("--interval", metavar="SECONDS", min=0.05, help="Between two heartbeats."),
 ]
 
+Argv = Annotated[
+    bool,
+    typer.Option(
+        "--argv/--no-argv",
+        help="Record the command line, its well-known secrets masked; or only the program's name.",
+    ),
+]
+
 
 def run(
     command: Command,
@@ -140,6 +148,7 @@ def run(
     stop_if_fenced: StopIfFenced = False,
     grace: Grace = 8.0,
     interval: Interval = 30.0,
+    argv: Argv = True,
 ) -> None:
     """Run a command under supervision, whatever it is.
 
@@ -153,9 +162,10 @@ def run(
     With --session or --instance it carries on what is there: the successor that `holdfast recover`
     or `holdfast resume --start` made, or what a supervisor that was killed left behind.
 
-    Its command line is recorded: secrets belong into the environment. It finds its ids in
-    HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID, which are not carried on by themselves: a run
-    within a run is one of its own.
+    Its command line is recorded, with what looks like a secret masked; --no-argv records the
+    program's name alone. Secrets belong into the environment, which is not recorded. It finds its
+    ids in HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID, which are not carried on by themselves: a
+    run within a run is one of its own.
     """
     if os.name != "posix":
         raise typer.BadParameter("holdfast run needs Linux, macOS or another Unix.")
@@ -196,6 +206,7 @@ def run(
             stop_if_fenced=stop_if_fenced,
             grace=grace,
             interval=interval,
+            argv=argv,
         )
         try:
             code = Supervisor(client, plan, note).run()
