@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -25,7 +26,7 @@ from holdfast.outage import Outage
 from holdfast.recorder import QUEUE_SECONDS, Recorder
 from holdfast.refusals import Refusals
 from holdfast.request import Request, Write
-from holdfast.settings import Settings
+from holdfast.settings import RUN_OVER, Settings
 from holdfast.spool import Spool
 from holdfast.transport import (
     DEFAULT_PATIENCE_SECONDS,
@@ -34,6 +35,8 @@ from holdfast.transport import (
     Transport,
 )
 from holdfast.types import Beats, Json
+
+log = logging.getLogger("holdfast.client")
 
 
 class Client:
@@ -69,6 +72,8 @@ class Client:
             retries=retries,
             patience=patience,
         )
+        if self.settings.past_run:
+            log.warning("%s (%s).", RUN_OVER, ", ".join(self.settings.past_run))
         self.lenient = lenient
         self.outage = Outage(self.settings.url)
         self.spool = Spool(self.settings.spool_dir, self.settings.url, self.settings.api_key)

@@ -24,6 +24,7 @@ from holdfast.outcome import Outcome
 from holdfast.request import PLACEHOLDER, Request, Write
 from holdfast.restarts import RestartPolicy, Restarts
 from holdfast.secrets import masked, masked_command
+from holdfast.settings import SUPERVISOR
 from holdfast.supervision import this_supervisor
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class RunRecord:
             "HOLDFAST_API_KEY": settings.api_key,
             "HOLDFAST_INSTANCE_ID": self._real(self.instance_id),
             "HOLDFAST_SESSION_ID": self._real(self._session_id),
+            SUPERVISOR: self._supervisor,
             "HOLDFAST_ITEM": item,
             "HOLDFAST_FENCE": None if held is None else str(held.fence),
         }

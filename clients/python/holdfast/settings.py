@@ -26,6 +26,9 @@ class Settings:
 
     ``HOLDFAST_URL``, ``HOLDFAST_API_KEY``, ``HOLDFAST_SESSION_ID``, ``HOLDFAST_INSTANCE_ID`` and
     ``HOLDFAST_SPOOL_DIR``; empty is as good as absent.
+
+    A process may outlive the run that gave it its ids (``HOLDFAST_SUPERVISOR`` names that): then
+    they are not believed. ``past_run`` are those that are not: the ids of a run that is over.
     """
 
     url: str
@@ -33,6 +36,7 @@ class Settings:
     session_id: str | None
     instance_id: str | None
     spool_dir: Path
+    past_run: tuple[str, ...] = ()
 
     @classmethod
     def load(
@@ -53,13 +57,36 @@ class Settings:
             return environ.get(f"HOLDFAST_{name}", "").strip() or None
 
         url = _checked(url or said("URL") or DEFAULT_URL)
+        session_id, instance_id = said("SESSION_ID"), said("INSTANCE_ID")
+        past: tuple[str, ...] = ()
+        if (session_id or instance_id) and is_over(environ):
+            past = tuple(an_id for an_id in (session_id, instance_id) if an_id)
+            session_id = instance_id = None
         return cls(
             url=url,
             api_key=api_key or said("API_KEY") or _development_key(url, environ),
-            session_id=said("SESSION_ID"),
-            instance_id=said("INSTANCE_ID"),
+            session_id=session_id,
+            instance_id=instance_id,
             spool_dir=_spool_dir(said("SPOOL_DIR")),
+            past_run=past,
         )
+
+
+SUPERVISOR = "HOLDFAST_SUPERVISOR"
+RUN_OVER = (
+    "The run whose ids are in HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID is over; this process"
+    " outlived it, and nothing is recorded in its name any more"
+)
+
+
+def is_over(environ: Mapping[str, str]) -> bool:
+    """Whether the run that set this environment is known to have ended."""
+    supervisor = environ.get(SUPERVISOR, "").strip()
+    if not supervisor:
+        return False
+    from holdfast.supervision import is_gone
+
+    return is_gone(supervisor)
 
 
 def key_header(api_key: str | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import re
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Any, BinaryIO
 import httpx
 
 from holdfast.errors import (
+    Conflict,
     HoldfastError,
     Unavailable,
     Unreachable,
@@ -29,7 +31,7 @@ from holdfast.errors import (
 )
 from holdfast.exchange import Answer, Exchange, Unusable
 from holdfast.replies import parsed
-from holdfast.settings import Settings, key_header
+from holdfast.settings import RUN_OVER, Settings, is_over, key_header
 
 log = logging.getLogger("holdfast.mcp")
 
@@ -106,6 +108,7 @@ class Bridge:
         with self._lock:
             self._in_flight[request_id] = True
         try:
+            self._refuse_a_past_run(message)
             answer = self._post(message, line)
         except HoldfastError as e:
             answer = _error(request_id, SERVICE_ERROR, e.message, {"code": e.code})
@@ -122,6 +125,19 @@ class Bridge:
             is_wanted = self._in_flight.pop(request_id)
         if is_wanted:
             self._answer(answer)
+
+    def _refuse_a_past_run(self, message: Message) -> None:
+        """An agent that outlived its run does not act in its name. Raises ``Conflict``."""
+        if message["method"] != "tools/call":
+            return
+        params = message.get("params")
+        arguments = params.get("arguments") if isinstance(params, dict) else None
+        if not isinstance(arguments, dict):
+            return
+        own = {os.environ.get(name) for name in ("HOLDFAST_SESSION_ID", "HOLDFAST_INSTANCE_ID")}
+        named = {value for value in arguments.values() if isinstance(value, str) and value}
+        if named & own and is_over(os.environ):
+            raise Conflict(f"{RUN_OVER}.", code="run_over")
 
     def _cancel(self, message: Message) -> None:
         """Whoever cancels does not want an answer any more."""

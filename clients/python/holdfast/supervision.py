@@ -10,7 +10,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from holdfast.managed import this_machine
-from holdfast.process import PROC, living
+from holdfast.process import PROC, born
 
 HOST_LENGTH = 100
 BOOT = PROC / "sys" / "kernel" / "random" / "boot_id"
@@ -56,8 +56,7 @@ def is_gone(name: str | None) -> bool:
 
 
 def _born(pid: int) -> str:
-    process = living().get(pid)
-    return "" if process is None else _plain(process.born)
+    return _plain(born(pid) or "")
 
 
 def _plain(word: str) -> str:

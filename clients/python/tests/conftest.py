@@ -54,7 +54,7 @@ def wire(server: Server) -> Iterator[HttpWire]:
 @pytest.fixture(autouse=True)
 def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of this machine's own settings, keys and kept writes."""
-    for name in ("URL", "API_KEY", "SESSION_ID", "INSTANCE_ID"):
+    for name in ("URL", "API_KEY", "SESSION_ID", "INSTANCE_ID", "SUPERVISOR"):
         monkeypatch.delenv(f"HOLDFAST_{name}", raising=False)
     monkeypatch.setenv("HOLDFAST_SPOOL_DIR", str(tmp_path / "spool"))
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))

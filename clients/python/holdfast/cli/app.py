@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -86,4 +87,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # What a command does about it, it says itself.
+    logging.getLogger("holdfast.client").setLevel(logging.ERROR)
     app()

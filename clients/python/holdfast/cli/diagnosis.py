@@ -15,6 +15,7 @@ from holdfast.cli.failing import exit_code
 from holdfast.cli.options import AsJson
 from holdfast.cli.screen import out, print_json
 from holdfast.errors import HoldfastError, NotFound, Unauthorized, Unavailable
+from holdfast.settings import RUN_OVER
 
 if TYPE_CHECKING:
     from holdfast.client import Client
@@ -149,6 +150,9 @@ def _key(client: Client) -> Check:
 def _own(client: Client) -> Iterator[Check]:
     """The session and the instance that commands act for when none is named."""
     settings = client.settings
+    if settings.past_run:
+        advice = "unset HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID, or end what outlived its run"
+        yield Check("run", False, RUN_OVER, advice)
     if settings.session_id:
         yield _alive("session", settings.session_id, lambda i: client.sessions.get(i)["status"])
     if settings.instance_id:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from holdfast.cli.service import gathered
-from holdfast.errors import InvalidInput, NotFound
+from holdfast.errors import Conflict, InvalidInput, NotFound
+from holdfast.settings import RUN_OVER
 
 if TYPE_CHECKING:
     from holdfast.client import Client
@@ -45,13 +46,21 @@ def instance_of(client: Client, reference: str) -> str:
 
 
 def holder_of(client: Client, session: str | None, instance: str | None) -> Holder:
-    """Who is named, or else whom the environment names. Raises :class:`InvalidInput`."""
+    """Who is named, or else whom the environment names. Raises :class:`InvalidInput`,
+    or :class:`Conflict` if the run that the environment is of is over.
+    """
     if session is None and instance is None:
         settings = client.settings
         if settings.session_id:
             return Holder(settings.session_id, None)
         if settings.instance_id:
             return Holder(None, settings.instance_id)
+        if settings.past_run:
+            raise Conflict(
+                f"{RUN_OVER}. On whose behalf? Name it with --session ID or --instance ID.",
+                code="run_over",
+                details={"past_run": [*settings.past_run]},
+            )
         raise InvalidInput(
             "On whose behalf? Name it with --session ID or --instance ID, or set"
             " HOLDFAST_SESSION_ID or HOLDFAST_INSTANCE_ID."
