@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from application.holdings import grant, prepare_holdings, release_all
@@ -13,6 +13,10 @@ from domain.claim import Claim
 from domain.errors import SessionExists, SlotTaken
 from domain.machine import Machine
 from domain.session import Session
+
+# So many docker slots are looked at for a free one, in blocks that grow.
+MOST_SLOTS = 256
+FIRST_BLOCK = 8
 
 
 @dataclass(slots=True)
@@ -47,6 +51,51 @@ class Place:
             docker_slot=docker_slot,
             holders=holders,
         )
+
+    @classmethod
+    def any_free(
+        cls,
+        work: Work,
+        project_id: str,
+        machine_id: str,
+        *,
+        first: int | None = None,
+        leaving: Session | None = None,
+    ) -> Place:
+        """The place without a slot, or else the next free docker slot; all loaded like the place.
+
+        A machine that declared its slots has these, any other as many as are looked at. The slot
+        ``first`` comes first; one that a stalled session holds comes last. If none is free, it is
+        the place without a slot.
+        """
+        preferred = [None] if first is None else [first, None]
+        places = [cls.load(work, project_id, machine_id, slot) for slot in preferred]
+        for place in places:
+            if place._is_free(leaving):
+                return place
+        machine = places[0].machine
+        slots = machine.docker_slots
+        stalled: list[int] = []
+        for some in _growing(range(1, MOST_SLOTS + 1) if slots is None else sorted(slots)):
+            claims = {
+                slot: (claim.place(project_id, machine_id, slot), claim.slot(machine_id, slot))
+                for slot in some
+            }
+            work.prepare(*((Claim, name) for names in claims.values() for name in names))
+            holders = {
+                slot: {h for name in names if (h := work.load(Claim, name).holder_id)}
+                for slot, names in claims.items()
+            }
+            for slot, held_by in holders.items():
+                if not held_by:
+                    return cls.load(work, project_id, machine_id, slot)
+            work.prepare(*((Session, h) for held_by in holders.values() for h in held_by))
+            stalled += [
+                slot
+                for slot, held_by in holders.items()
+                if all(places[0]._is_passable(work.load(Session, h), leaving) for h in held_by)
+            ]
+        return cls.load(work, project_id, machine_id, stalled[0]) if stalled else places[-1]
 
     def require_free(self, *, replace: bool = False, leaving: Session | None = None) -> None:
         """Raise unless a session may work here now.
@@ -96,9 +145,17 @@ class Place:
         for holder in self.holders.values():
             release_all(self.work, holder)
 
+    def _is_free(self, leaving: Session | None) -> bool:
+        slots = self.machine.docker_slots
+        is_there = self.docker_slot is None or slots is None or self.docker_slot in slots
+        return is_there and not any(self._occupant(each, leaving) for each in self._claims())
+
     def _occupant(self, resource: Claim, leaving: Session | None) -> Session | None:
         holder = self.holders.get(resource.holder_id or "")
-        return None if holder is None or holder is leaving or self._is_stalled(holder) else holder
+        return None if holder is None or self._is_passable(holder, leaving) else holder
+
+    def _is_passable(self, holder: Session, leaving: Session | None) -> bool:
+        return holder is leaving or self._is_stalled(holder)
 
     def _is_stalled(self, holder: Session) -> bool:
         status = holder.status_at(self.work.now, self.work.policy.stall_threshold_ms)
@@ -106,3 +163,11 @@ class Place:
 
     def _claims(self) -> Sequence[Claim]:
         return [self.place, *([self.slot] if self.slot else [])]
+
+
+def _growing(slots: Sequence[int]) -> Iterator[Sequence[int]]:
+    """All of them in blocks: most find one among the first, and few have to ask often."""
+    size, done = FIRST_BLOCK, 0
+    while done < min(len(slots), MOST_SLOTS):
+        yield slots[done : min(done + size, MOST_SLOTS)]
+        done, size = done + size, size * 2

@@ -28,6 +28,7 @@ from application.places import Place
 from application.session_view import view
 from application.work import Handler, Reply, Work
 from domain.claim import Claim, is_work_item
+from domain.errors import InvalidInput
 from domain.session import Session, SessionStatus
 
 
@@ -44,6 +45,8 @@ class CreateSession(Command):
     codebase: Name | None = None
     stall_threshold_ms: StallThreshold | None = None
     replace: StrictBool = False
+    # If the place is taken: the next free docker slot instead.
+    any_slot: StrictBool = False
     supervisor: Id | None = None
 
 
@@ -127,6 +130,7 @@ class RecoverSession(Command):
     session_id: str
     new_machine_id: Id
     docker_slot: Slot | None = None
+    any_slot: StrictBool = False
     reset_failed_tasks: StrictBool = True
 
 
@@ -145,14 +149,18 @@ class CleanUpSession(Command):
 
 def create(work: Work, command: CreateSession) -> Reply:
     """201 with the session. Registers an unknown machine."""
-    place = Place.load(work, command.project_id, command.machine_id, command.docker_slot)
+    _require_one_wish(command)
+    if command.any_slot:
+        place = Place.any_free(work, command.project_id, command.machine_id)
+    else:
+        place = Place.load(work, command.project_id, command.machine_id, command.docker_slot)
     place.require_free(replace=command.replace)
     session = work.create(Session, str(uuid4()))
     session.open(
         work.now,
         command.project_id,
         command.machine_id,
-        docker_slot=command.docker_slot,
+        docker_slot=place.docker_slot,
         metadata=command.metadata or None,
         instance_id=command.instance_id,
         hostname=command.hostname,
@@ -275,6 +283,7 @@ def prepare_recovery(work: Work, command: PrepareRecovery) -> Reply:
 
 def recover(work: Work, command: RecoverSession) -> Reply:
     """201 with the successor; asked again, 200 with the same one (S4 3.3)."""
+    _require_one_wish(command)
     original = work.load(Session, command.session_id)
     original.require_known()
     if original.recovered_to:
@@ -282,7 +291,12 @@ def recover(work: Work, command: RecoverSession) -> Reply:
         return _recovered(work, work.load(Session, original.recovered_to), original, 200)
     default_ms = work.policy.stall_threshold_ms
     original.require_recoverable(work.now, default_ms)
-    place = Place.load(work, original.project_id, command.new_machine_id, command.docker_slot)
+    machine_id = command.new_machine_id
+    if command.any_slot:
+        own = original.docker_slot if machine_id == original.machine_id else None
+        place = Place.any_free(work, original.project_id, machine_id, first=own, leaving=original)
+    else:
+        place = Place.load(work, original.project_id, machine_id, command.docker_slot)
     prepare_holdings(work, original)
     released = _released_items(work, original)
     place.machine.require_available()
@@ -292,8 +306,8 @@ def recover(work: Work, command: RecoverSession) -> Reply:
     successor.open(
         work.now,
         original.project_id,
-        command.new_machine_id,
-        docker_slot=command.docker_slot,
+        machine_id,
+        docker_slot=place.docker_slot,
         metadata=original.inheritance(),
         codebase=original.codebase,
         stall_threshold_ms=original.stall_threshold_ms,
@@ -367,6 +381,14 @@ def clean_up(work: Work, command: CleanUpSession) -> Reply:
             "completed_at": ended_at,
         }
     )
+
+
+def _require_one_wish(command: CreateSession | RecoverSession) -> None:
+    """Raise ``InvalidInput`` for any slot beside a certain place."""
+    if command.any_slot and command.docker_slot is not None:
+        raise InvalidInput.of("any_slot", "does not go with docker_slot")
+    if command.any_slot and isinstance(command, CreateSession) and command.replace:
+        raise InvalidInput.of("any_slot", "does not go with replace, which is about one place")
 
 
 def _require_supervisor(session: Session, command: BySupervisor) -> None:

@@ -107,6 +107,8 @@ class RunRecord:
         )
         self.instance_id: str | None = None
         self._session_id: str | None = None
+        # Which it has on its machine, if it has any.
+        self._slot: int | None = None
         # What there was before the run stays if the run does not begin.
         self._made: list[str] = []
         self._held: dict[str, Held] = {}
@@ -119,7 +121,8 @@ class RunRecord:
         self._is_hurried = False
 
     def __str__(self) -> str:
-        return f"{self._shown(self.instance_id)}, session {self._shown(self._session_id)}"
+        slot = "" if self._slot is None else f", docker slot {self._slot}"
+        return f"{self._shown(self.instance_id)}, session {self._shown(self._session_id)}{slot}"
 
     def open(self) -> None:
         """Register, open a session or carry one on, beat for both, claim the item.
@@ -364,6 +367,7 @@ class RunRecord:
             write = Write(request, creates=created)
             reply = self._client.recorder.record(write, refusable=True)
         made = cast(str, reply[f"{created}_id"])
+        self._slot = reply.get("docker_slot")
         # Kept for later it will have the number of the event that makes it.
         self._fences[made] = reply.get("supervisor_fence") or FIRST_FENCE
         self._made.append(made)
@@ -396,6 +400,7 @@ class RunRecord:
             machine_id=run.machine or this_machine(),
             docker_slot=run.slot,
             replace=run.replace or None,
+            any_slot=(run.slot is None and not run.replace) or None,
             instance_id=self.instance_id,
             metadata={"command": run.line},
             **whereabouts(),

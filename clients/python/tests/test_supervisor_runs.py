@@ -23,7 +23,8 @@ from clients.python.tests.supervised import (
     gone,
 )
 
-from tests.acceptance.serving import Api, Json, ok
+from tests.acceptance.serving import Api, Json, name, ok
+from tests.support.commands import Cli
 from tests.support.waiting import eventually
 
 
@@ -326,21 +327,85 @@ def test_a_command_that_cannot_be_started_is_recorded_as_failed(here: Desk) -> N
     assert "could not be started" in run.session()["metadata"]["error_message"]
 
 
-def test_where_a_session_is_at_work_a_second_one_needs_a_place_of_its_own(here: Desk) -> None:
-    first = here.run("--machine", "laptop")
+def test_where_a_session_is_at_work_a_second_one_takes_a_free_slot(here: Desk) -> None:
+    runs = [here.run("--machine", "laptop")]
+    runs[0].up()
+    project = runs[0].project
+    for slot in (1, 2):
+        runs.append(here.run("--machine", "laptop", project=project))
+        runs[-1].up()
+        assert here.api.get_session(runs[-1].ask("HOLDFAST_SESSION_ID"))["docker_slot"] == slot
+    for run in runs:
+        run.say("0")
+        assert run.end() == 0
+    assert "docker slot" not in runs[0].told
+    assert [f"docker slot {slot}" in runs[slot].told for slot in (1, 2)] == [True, True]
+
+
+def test_several_that_start_at_once_all_run(here: Desk) -> None:
+    project = name("project")
+    runs = [here.run("--machine", "laptop", project=project) for _ in range(5)]
+    for run in runs:
+        run.up()
+    sessions = ok(here.api.get("/api/sessions", params={"project_id": project}))["sessions"]
+    assert {s["docker_slot"] for s in sessions} == {None, 1, 2, 3, 4}
+    for run in runs:
+        run.say("0")
+        assert run.end() == 0
+
+
+def test_a_slot_that_was_named_is_that_slot_or_none(here: Desk) -> None:
+    first = here.run("--machine", "laptop", "--slot", "1")
     first.up()
-    second = here.run("--machine", "laptop", project=first.project)
+    second = here.run("--machine", "laptop", "--slot", "1", project=first.project)
 
     assert second.end() == 3
     assert first.session()["session_id"] in second.told
     assert "--slot" in second.told
-    third = here.run("--machine", "laptop", "--slot", "1", project=first.project)
-    third.up()
-    for run in (first, third):
+    first.say("0")
+    assert first.end() == 0
+    instances = ok(here.api.get("/api/instances"))["instances"]
+    assert [i["status"] for i in instances] == ["closed"] * 2
+
+
+def test_a_machine_whose_slots_are_all_taken_starts_nothing_more(here: Desk) -> None:
+    here.api.machine(machine_id="laptop", docker_slots=[7])
+    runs = [here.run("--machine", "laptop")]
+    runs[0].up()
+    runs.append(here.run("--machine", "laptop", project=runs[0].project))
+    runs[1].up()
+    refused = here.run("--machine", "laptop", project=runs[0].project)
+
+    assert refused.end() == 3
+    assert refused.printed == ""
+    for run in runs:
         run.say("0")
         assert run.end() == 0
-    instances = ok(here.api.get("/api/instances"))["instances"]
-    assert [i["status"] for i in instances] == ["closed"] * 3
+
+
+def test_what_broke_off_beside_others_is_recovered_onto_the_same_machine(
+    here: Desk, cli: Cli
+) -> None:
+    runs = [here.run("--machine", "laptop")]
+    runs[0].up()
+    project = runs[0].project
+    for _ in range(2):
+        runs.append(here.run("--machine", "laptop", project=project))
+        runs[-1].up()
+    lost = runs[1].ask("HOLDFAST_SESSION_ID")
+    runs[1].say("1")
+    assert runs[1].end() == 1
+    took_its_slot = here.run("--machine", "laptop", project=project)
+    took_its_slot.up()
+    cli.ok("recover", lost, "--onto", "laptop")
+
+    heir = here.api.get_session(here.api.get_session(lost)["recovered_to"])
+    assert (heir["machine_id"], heir["docker_slot"]) == ("laptop", 3)
+    run = here.carry_on(project, "--session", heir["session_id"])
+    run.up()
+    for each in (runs[0], runs[2], took_its_slot, run):
+        each.say("0")
+        assert each.end() == 0
 
 
 def test_replace_takes_the_place_of_a_session_that_is_there(here: Desk) -> None:

@@ -37,10 +37,13 @@ class Sessions(Area):
         codebase: str | None = None,
         stall_threshold_ms: int | None = None,
         replace: bool = False,
+        any_slot: bool = False,
         supervisor: str | None = None,
         idempotency_key: str | None = None,
     ) -> Session:
         """Open a session. ``Conflict`` ``session_exists`` if its place is taken.
+
+        With ``any_slot`` it takes the machine's next free docker slot then.
 
         A ``supervisor`` (a name that no other has) sends its ``supervisor_fence`` with all it says.
         """
@@ -55,6 +58,7 @@ class Sessions(Area):
             codebase=codebase,
             stall_threshold_ms=stall_threshold_ms,
             replace=replace or None,
+            any_slot=any_slot or None,
             supervisor=supervisor,
         )
         reply = self._write(
@@ -219,12 +223,17 @@ class Sessions(Area):
         new_machine_id: str,
         *,
         docker_slot: int | None = None,
+        any_slot: bool = False,
         reset_failed_tasks: bool = True,
     ) -> Session:
-        """Carry its work on, on this machine; the successor, the same however often asked."""
+        """Carry its work on, on this machine; the successor, the same however often asked.
+
+        ``any_slot`` as when one is opened; its own slot on the same machine comes first.
+        """
         body = said(
             new_machine_id=new_machine_id,
             docker_slot=docker_slot,
+            any_slot=any_slot or None,
             reset_failed_tasks=reset_failed_tasks,
         )
         path = f"{_session(session_id)}/recover"

@@ -59,7 +59,13 @@ def recover(
     machine: Annotated[
         str, typer.Option("--onto", metavar="MACHINE", help="The machine to carry on on.")
     ],
-    slot: Annotated[int | None, typer.Option(metavar="N", help="Its docker slot.")] = None,
+    slot: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Its docker slot; default: one that is free, if the place without is taken.",
+        ),
+    ] = None,
     only_pending: Annotated[
         bool, typer.Option("--only-pending", help="Leave failed and interrupted tasks behind.")
     ] = False,
@@ -72,7 +78,11 @@ def recover(
     with connected(as_json) as client:
         original = naming.session_of(client, session)
         successor = client.sessions.recover(
-            original, machine, docker_slot=slot, reset_failed_tasks=not only_pending
+            original,
+            machine,
+            docker_slot=slot,
+            any_slot=slot is None,
+            reset_failed_tasks=not only_pending,
         )
         tasks = client.tasks.list(session_id=successor["session_id"], limit=1)["total_count"]
         claims = client.claims.list(session_id=successor["session_id"], limit=ITEMS)["claims"]

@@ -40,7 +40,8 @@ Slot = Annotated[
         "--slot",
         metavar="N",
         min=0,
-        help="The docker slot. Each slot of a machine has room for one session of a project.",
+        help="The docker slot, which has room for one session; default: the place without a slot"
+        " or, if another agent of the project works there, the next free slot.",
     ),
 ]
 Replace = Annotated[
@@ -257,5 +258,5 @@ def _tell_refusal(refusal: Conflict) -> None:
     if refusal.code == "supervised":
         note("if nothing runs there any more: --takeover")
     if refusal.code in PLACE_TAKEN:
-        note("--slot N gives this one a place of its own, --replace takes that one's place")
+        note("--slot N names another place, --replace takes that one's")
     return None
