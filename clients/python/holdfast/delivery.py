@@ -7,7 +7,13 @@ import time
 from enum import Enum
 
 from holdfast.earlier import Earlier
-from holdfast.errors import HoldfastError, ServiceFault, Unauthorized, Unavailable
+from holdfast.errors import (
+    HoldfastError,
+    InvalidInput,
+    ServiceFault,
+    Unauthorized,
+    Unavailable,
+)
 from holdfast.outage import Outage
 from holdfast.refusals import Refusals
 from holdfast.spool import Entry, Spool
@@ -99,6 +105,9 @@ class Delivery:
 
     def _deliver_one(self, entry: Entry, timeout: float) -> bool:
         """Send one entry and take it out of the row; false if the service is not there."""
+        if entry.fault is not None:
+            self._set_aside(entry, InvalidInput(f"It was not sent: {entry.fault}.", code=UNUSABLE))
+            return True
         request = self._spool.resolved(entry.request)
         if request is None:
             if self._spool.let_wait_with_its_origin(entry):
@@ -144,6 +153,8 @@ class Delivery:
         self._spool.set_aside(entry, error)
 
 
+# What the file holds but no client wrote.
+UNUSABLE = "unusable_entry"
 LOST_ORIGIN = HoldfastError(
     "What it belongs to was never recorded.", code="belongs_to_nothing_recorded"
 )

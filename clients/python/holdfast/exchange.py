@@ -10,7 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -81,19 +81,25 @@ class Exchange:
         """
         seconds = self._timeout if timeout is None else timeout
         try:
-            with (
-                self._clock.running(seconds),
-                self._http.stream(
-                    method, path, content=content, params=params, headers=headers, timeout=seconds
-                ) as response,
-            ):
-                return Answer(response.status_code, response.headers, _content(response))
+            request = self._http.build_request(
+                method, path, content=content, params=params, headers=headers, timeout=seconds
+            )
         except httpx.InvalidURL as e:
             raise ValueError(str(e)) from e
+        if _origin(request.url) != _origin(self._http.base_url):
+            raise ValueError(f"{path!r} leads to another address")
+        with self._clock.running(seconds):
+            response = self._http.send(request, stream=True)
+            with closing(response):
+                return Answer(response.status_code, response.headers, _content(response))
 
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 def _content(response: httpx.Response) -> bytes:

@@ -17,6 +17,7 @@ from holdfast import names
 from holdfast.api.area import part
 from holdfast.endings import Terminated, endings
 from holdfast.errors import HoldfastError
+from holdfast.facts import fact
 from holdfast.heartbeat import INTERVAL_SECONDS, HeartbeatManager, OnEnded, OnLostClaims
 from holdfast.request import Request, Write
 from holdfast.secrets import masked
@@ -42,10 +43,10 @@ def whereabouts() -> Json:
     """Host name, terminal and working folder, as far as there are any."""
     found: Json = {"hostname": this_machine()}
     with suppress(OSError, AttributeError, ValueError):
-        found["tty"] = os.ttyname(sys.stdin.fileno())
+        found["tty"] = fact(os.ttyname(sys.stdin.fileno()))
     with suppress(OSError):
-        found["codebase"] = masked(os.getcwd())
-    return found
+        found["codebase"] = fact(masked(os.getcwd()))
+    return {name: value for name, value in found.items() if value is not None}
 
 
 class Managed:
@@ -340,4 +341,4 @@ def failure(error: BaseException | None) -> str | None:
             message = "interrupted (KeyboardInterrupt)"
         case _:
             message = f"{type(error).__name__}: {error}".rstrip(": ")
-    return masked(message)[:MESSAGE_LENGTH]
+    return fact(masked(message), MESSAGE_LENGTH)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote
 from uuid import uuid4
+
+from holdfast.facts import spelled
 
 Params = Mapping[str, str | int | float | bool | Sequence[str] | None]
 # What a write can bring into being: its id stands in the reply as ``<created>_id``.
 Created = Literal["session", "task", "instance", "checkpoint"]
+
+# Those that change something.
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+LONGEST_PATH = 8192
 
 PLACEHOLDER = re.compile(r"unsent-(session|task|instance|checkpoint)-[0-9a-f]{32}")
 
@@ -39,6 +47,34 @@ class Write(NamedTuple):
     dated: bool = False
 
 
+def dumped(body: Mapping[str, Any]) -> str:
+    """A body as it is sent. Raises ``TypeError`` or ``ValueError`` for what is not JSON.
+
+    What is no text, as in file names that are not UTF-8, is spelled out.
+    """
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise ValueError("it is nested without end") from None
+    # Within JSON the backslash has to be one.
+    return _NO_TEXT.sub(lambda found: spelled(found[0]).replace("\\", "\\\\"), text)
+
+
+def is_of_service(path: str) -> bool:
+    """Whether it is a path of the service's own, as the client makes them: relative, plain.
+
+    Nothing else is ever asked for: the API key goes with every request.
+    """
+    if path in ("/health", "/mcp"):
+        return True
+    segments = path.split("/")[2:]
+    return (
+        _PATH.fullmatch(path) is not None
+        and len(path) <= LONGEST_PATH
+        and not {unquote(one) for one in segments} & {".", ".."}
+    )
+
+
 def new_key() -> str:
     """An idempotency key that nothing else has."""
     return str(uuid4())
@@ -54,6 +90,8 @@ def is_session(an_id: str) -> bool:
     return _SESSION.fullmatch(an_id) is not None
 
 
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+_PATH = re.compile(r"/api(?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)+")
 _SESSION = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|unsent-session-[0-9a-f]{32}"
 )

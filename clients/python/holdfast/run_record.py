@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from holdfast.api.area import part, said
 from holdfast.carried_on import Held, held_by, open_session, take_up, worker_in
 from holdfast.errors import Conflict, HoldfastError, NotFound
+from holdfast.facts import fact
 from holdfast.git import WorkingCopy
 from holdfast.heartbeat import INTERVAL_SECONDS, Describe, HeartbeatManager
 from holdfast.managed import MESSAGE_LENGTH, this_machine, whereabouts
@@ -71,8 +72,8 @@ class Run:
     def line(self) -> str:
         """The command as one would type it, without the secrets that it may hold."""
         if not self.argv:
-            return os.path.basename(self.command[0])
-        return shlex.join(masked_command(self.command))[:MESSAGE_LENGTH]
+            return fact(os.path.basename(self.command[0])) or ""
+        return fact(shlex.join(masked_command(self.command)), MESSAGE_LENGTH) or ""
 
     @property
     def needs_answers(self) -> bool:

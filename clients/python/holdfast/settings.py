@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,11 @@ def key_header(api_key: str | None) -> dict[str, str]:
     return {"X-API-Key": api_key}
 
 
+def is_in_clear(url: str) -> bool:
+    """Whether what is sent, the API key among it, can be read by whoever is on the way there."""
+    return urlsplit(url).scheme == "http" and not is_local(url)
+
+
 def is_local(url: str) -> bool:
     """Whether the URL leads to this very machine."""
     host = urlsplit(url).hostname or ""
@@ -133,4 +139,11 @@ def _development_key(url: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _spool_dir(given: str | None) -> Path:
-    return Path(given) if given else platformdirs.user_state_path("holdfast") / "spool"
+    if given:
+        return Path(given)
+    usual = platformdirs.user_state_path("holdfast") / "spool"
+    if usual.is_absolute():
+        return usual
+    # Who has no home has a folder of their own among the temporary ones.
+    user = os.geteuid() if hasattr(os, "geteuid") else "user"
+    return Path(tempfile.gettempdir()) / f"holdfast-{user}" / "spool"

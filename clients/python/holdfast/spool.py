@@ -13,6 +13,7 @@ import re
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,9 +21,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from holdfast.database import Database, statements
+from holdfast.database import Database, is_busy, statements
 from holdfast.errors import HoldfastError
-from holdfast.request import PLACEHOLDER, Request, Write
+from holdfast.request import PLACEHOLDER, WRITES, Request, Write, dumped, is_of_service
 
 log = logging.getLogger("holdfast.spool")
 
@@ -30,6 +31,9 @@ SQL = statements(Path(__file__).with_name("spool.sql").read_text(encoding="utf-8
 MAX_BYTES = 256 * 1024 * 1024
 # What is kept in memory while the disk cannot be written.
 MAX_IN_MEMORY = 10_000
+MAX_MEMORY_BYTES = 64 * 1024 * 1024
+# The service takes a quarter of it.
+MAX_BODY_BYTES = 1024 * 1024
 # A heartbeat says that someone is alive: sent later than this by another, it would be a lie. It
 # must stay below the service's shortest threshold (spec 5).
 BEAT_SECONDS = 90.0
@@ -40,6 +44,8 @@ FORGOTTEN_SECONDS = 24 * 3600.0
 CLOCK_STEP_SECONDS = 2.0
 # What an entry of no API key at all is listed under.
 NO_KEY = "none"
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Entry(NamedTuple):
@@ -59,6 +65,21 @@ class Entry(NamedTuple):
     def request(self) -> Request:
         """What is to be sent."""
         return Request(self.method, self.path, json.loads(self.body), idempotency_key=self.key)
+
+    @property
+    def fault(self) -> str | None:
+        """Why it cannot be one of ours, whoever wrote it into the file; ``None`` if it can."""
+        if self.method not in WRITES:
+            return f"{self.method!r} changes nothing"
+        if not _is_text(self.path) or not is_of_service(self.path):
+            return f"{self.path!r} is no path of the service"
+        if not _is_text(self.key) or not _KEY.fullmatch(self.key):
+            return f"{self.key!r} is no idempotency key"
+        try:
+            is_object = isinstance(json.loads(self.body), dict)
+        except (TypeError, ValueError, RecursionError):
+            is_object = False
+        return None if is_object else "its body is no JSON object"
 
 
 class Refused(NamedTuple):
@@ -111,8 +132,11 @@ class Spool:
         self._overflow: list[Entry] = []
         self._sent: set[str] = set()
         self._ids: dict[str, str] = {}
+        # How often the service failed over an entry, also where that cannot be written.
+        self._faults: Counter[str] = Counter()
         self._in_trouble = False
-        self._dropped = 0
+        # Writes that are neither in memory nor on disk, and how many of them are on record.
+        self._lost = self._lost_on_record = 0
         # How the file was when there was nothing in it to be sent.
         self._idle: tuple[int, ...] | None = None
 
@@ -130,16 +154,17 @@ class Spool:
         """Keep a write behind all others; ``tried``: it may have reached the service already.
 
         Without a disk it is kept in memory. Raises ``TypeError`` or ``ValueError`` if the body is
-        not JSON, nothing else.
+        not JSON, or larger than any that the service takes; nothing else.
         """
         now = time.time()
         request = write.request
         assert request.idempotency_key is not None
+        body = _dumped(request.body or {})
         entry = Entry(
             request.idempotency_key,
             request.method,
             request.path,
-            json.dumps(request.body or {}, allow_nan=False),
+            body,
             placeholder,
             write.replaces,
             now,
@@ -151,28 +176,24 @@ class Spool:
                 self._overflow = [o for o in self._overflow if o.replaces != entry.replaces]
             self._overflow.append(entry)
             self._settle()
-            if len(self._overflow) > MAX_IN_MEMORY:
-                del self._overflow[0]
-                self._dropped += 1
-                if self._dropped == 1:
-                    log.error(
-                        "Over %d writes are kept in memory: the oldest are lost.", MAX_IN_MEMORY
-                    )
+            self._make_room()
 
     def first(self) -> Entry | None:
         """The one to send next; ``None`` if there is none, or none can be read just now."""
         with self._lock:
             self._settle()
             try:
-                found = self._database.run(self._first)
+                found = self._database.read(self._first)
             except (sqlite3.Error, OSError) as e:
                 self._report(e)
-                if _is_busy(e):
+                if is_busy(e):
                     return None
                 found = None
             if found is None and self._overflow:
                 found = self._overflow[0]
-            return found
+            if found is None:
+                return None
+            return found._replace(faults=max(found.faults, self._faults[found.key]))
 
     def has_any(self) -> bool:
         """Whether anything waits to be sent, as far as can be told, whichever process kept it.
@@ -187,9 +208,9 @@ class Spool:
             if looks is None or looks == self._idle:
                 return False
             try:
-                found = self._database.run(self._first) is not None
+                found = self._database.read(self._first) is not None
             except (sqlite3.Error, OSError) as e:
-                return _is_busy(e)
+                return is_busy(e)
             # Within a step of the clock another change would not show.
             is_settled = time.time() - looks[0] / 1e9 > CLOCK_STEP_SECONDS
             self._idle = looks if is_settled and not found else None
@@ -213,6 +234,9 @@ class Spool:
 
         def refuse(db: sqlite3.Connection) -> None:
             told = {"at": time.time(), "code": error.code, "message": error.message}
+            if db.execute(SQL["has"], {"key": entry.key}).fetchone() is None:
+                db.execute(SQL["refuse_unkept"], {**entry._asdict(), **told})
+                return
             db.execute(SQL["refuse"], {"key": entry.key, **told})
             db.execute(SQL["remove"], {"key": entry.key})
 
@@ -252,6 +276,7 @@ class Spool:
 
     def fault(self, entry: Entry) -> None:
         """The service failed over it, which may be this entry's doing."""
+        self._faults[entry.key] = entry.faults + 1
         self._update("fault", key=entry.key)
 
     def resolved(self, request: Request) -> Request | None:
@@ -279,7 +304,8 @@ class Spool:
     def is_awaited(self, request: Request) -> bool:
         """Whether what the request's placeholders stand for is still to be created.
 
-        As long as the file cannot be read, that is not known to be hopeless.
+        As long as another process is at the file, that is not known to be hopeless. If the file
+        cannot be read at all, what is not in memory is lost, and the rest must not wait for it.
         """
         wanted = _placeholders(request)
         with self._lock:
@@ -291,10 +317,10 @@ class Spool:
             return any(row is not None for row in rows)
 
         try:
-            return self._database.run(look)
+            return self._database.read(look)
         except (sqlite3.Error, OSError) as e:
             self._report(e)
-            return True
+            return is_busy(e)
 
     def stats(self) -> SpoolStats:
         """What is there."""
@@ -305,7 +331,7 @@ class Spool:
     def other_keys(self) -> list[OtherKey]:
         """What waits for other API keys."""
         try:
-            rows = self._database.run(
+            rows = self._database.read(
                 lambda db: db.execute(SQL["other_keys"], self._mine()).fetchall()
             )
         except (sqlite3.Error, OSError):
@@ -316,11 +342,16 @@ class Spool:
         """The process ends: bring to the disk what is only in memory, and tell what is left."""
         with self._lock:
             self._settle()
-            in_memory = sum(entry.replaces is None for entry in self._overflow)
+            lost = self._lost + sum(entry.replaces is None for entry in self._overflow)
             if self._looks() is None:
-                return Left(0, in_memory + self._dropped)
+                return Left(0, lost)
             kept = self._ask("count_own", **self._mine())
-            return Left(kept[0] if kept is not None else 0, in_memory + self._dropped)
+            return Left(kept[0] if kept is not None else 0, lost)
+
+    def lost(self) -> int:
+        """The writes of the last month that were lost: there was no room left to keep them."""
+        found = self._ask("lost")
+        return self._lost - self._lost_on_record + (found[0] if found is not None else 0)
 
     def trouble(self) -> str | None:
         """Why nothing can be kept on disk; ``None`` if it can."""
@@ -333,7 +364,7 @@ class Spool:
     def refused(self) -> list[Refused]:
         """What the service refused within the last month, oldest first."""
         try:
-            rows = self._database.run(lambda db: db.execute(SQL["refused"]).fetchall())
+            rows = self._database.read(lambda db: db.execute(SQL["refused"]).fetchall())
         except (sqlite3.Error, OSError):
             return []
         return [Refused(*row) for row in rows]
@@ -369,12 +400,32 @@ class Spool:
             self._overflow.clear()
             self._recovered()
 
+    def _make_room(self) -> None:
+        """Give up the oldest of what is only in memory, if that is too much."""
+        size = sum(len(entry.body) for entry in self._overflow)
+        while len(self._overflow) > MAX_IN_MEMORY or size > MAX_MEMORY_BYTES:
+            oldest = self._overflow.pop(0)
+            size -= len(oldest.body)
+            if oldest.replaces is not None:
+                continue
+            self._lost += 1
+            if self._lost == 1:
+                log.error(
+                    "There is no room for more than %d writes in memory, and %s cannot be written:"
+                    " the oldest are lost.",
+                    len(self._overflow),
+                    self.path,
+                )
+
     def _store(self, db: sqlite3.Connection) -> None:
         mine = {"key_id": self._key_id, "owner": self._owner()}
         for entry in self._overflow:
             if entry.replaces is not None:
                 db.execute(SQL["replace"], {**mine, "replaces": entry.replaces})
             db.execute(SQL["keep"], {**entry._asdict(), **mine})
+        if self._lost > self._lost_on_record:
+            lost = {"at": time.time(), "writes": self._lost - self._lost_on_record}
+            db.execute(SQL["lose"], lost)
 
     def _first(self, db: sqlite3.Connection) -> Entry | None:
         for row in db.execute(SQL["first"], self._mine()):
@@ -403,7 +454,7 @@ class Spool:
 
     def _ask(self, statement: str, **values: Any) -> Any:
         try:
-            return self._database.run(lambda db: db.execute(SQL[statement], values).fetchone())
+            return self._database.read(lambda db: db.execute(SQL[statement], values).fetchone())
         except (sqlite3.Error, OSError) as e:
             self._report(e)
             return None
@@ -411,7 +462,7 @@ class Spool:
     def _forget(self) -> None:
         def forget(db: sqlite3.Connection) -> None:
             db.execute(SQL["forget_beats"], self._mine())
-            for name in ("forget_old", "forget_refused"):
+            for name in ("forget_old", "forget_refused", "forget_lost"):
                 db.execute(SQL[name], {"before": time.time() - REMEMBERED_SECONDS})
 
         try:
@@ -445,6 +496,7 @@ class Spool:
             )
 
     def _recovered(self) -> None:
+        self._lost_on_record = self._lost
         if self._in_trouble:
             self._in_trouble = False
             log.info(
@@ -452,9 +504,16 @@ class Spool:
             )
 
 
-def _is_busy(error: Exception) -> bool:
-    """Whether another process is at the file, and there is nothing wrong with it."""
-    return "locked" in str(error)
+def _is_text(value: object) -> bool:
+    # The file may hold anything in any column.
+    return isinstance(value, str)
+
+
+def _dumped(body: Mapping[str, Any]) -> str:
+    text = dumped(body)
+    if len(text) > MAX_BODY_BYTES:
+        raise ValueError(f"it has over {MAX_BODY_BYTES >> 20} MiB")
+    return text
 
 
 def _placeholders(request: Request) -> set[str]:

@@ -31,6 +31,19 @@ CREATE TABLE IF NOT EXISTS refused (
     code       TEXT NOT NULL,
     message    TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS about (
+    name  TEXT PRIMARY KEY,             -- url: the service that the file is for
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lost (
+    number  INTEGER PRIMARY KEY,
+    lost_at REAL NOT NULL,
+    writes  INTEGER NOT NULL            -- that were neither in memory nor on disk any more
+);
+-- A file of another form is not written either.
+SELECT number, key_id, method, path, body, idempotency_key, placeholder, replaces, owner, kept_at,
+       tried_at, faults
+FROM entry LIMIT 0;
 
 -- name: replace
 DELETE FROM entry WHERE key_id = :key_id AND replaces = :replaces;
@@ -59,6 +72,13 @@ SELECT count(*) FROM entry WHERE key_id <> :key_id;
 -- name: count_own
 SELECT count(*) FROM entry WHERE owner = :owner AND replaces IS NULL;
 
+-- name: has
+SELECT 1 FROM entry WHERE idempotency_key = :key;
+
+-- name: refuse_unkept
+INSERT INTO refused (method, path, body, kept_at, refused_at, code, message)
+VALUES (:method, :path, :body, :kept_at, :at, :code, :message);
+
 -- name: other_keys
 SELECT key_id, count(*), min(kept_at) FROM entry WHERE key_id <> :key_id GROUP BY key_id ORDER BY key_id;
 
@@ -71,6 +91,15 @@ DELETE FROM entry WHERE replaces IS NOT NULL AND owner <> :owner AND kept_at <= 
 
 -- name: forget_old
 DELETE FROM alias WHERE known_at < :before;
+
+-- name: lose
+INSERT INTO lost (lost_at, writes) VALUES (:at, :writes);
+
+-- name: lost
+SELECT coalesce(sum(writes), 0), max(lost_at) FROM lost;
+
+-- name: forget_lost
+DELETE FROM lost WHERE lost_at < :before;
 
 -- name: forget_refused
 DELETE FROM refused WHERE refused_at < :before;

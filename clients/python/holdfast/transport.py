@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import threading
@@ -22,7 +21,7 @@ from holdfast.errors import (
 )
 from holdfast.exchange import Answer, Exchange, Unusable
 from holdfast.replies import fault_of, parsed
-from holdfast.request import Params, Request, new_key
+from holdfast.request import Params, Request, dumped, is_of_service, new_key
 from holdfast.settings import key_header
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -103,6 +102,8 @@ class Transport:
     def _once(self, request: Request, timeout: float | None) -> Reply:
         if self._closing.is_set():
             raise Unreachable("The client was closed.")
+        if not is_of_service(request.path):
+            raise InvalidInput(f"{request.path!r} is no path of the service.", code="no_such_path")
         headers = {} if request.path in KEYLESS else key_header(self._api_key)
         if request.body is not None:
             headers["Content-Type"] = "application/json"
@@ -118,6 +119,8 @@ class Transport:
                 headers=headers,
                 timeout=timeout,
             )
+        except httpx.LocalProtocolError as e:
+            raise InvalidInput(f"This cannot be asked for: {e}") from e
         except httpx.RequestError as e:
             reason = str(e) or type(e).__name__
             raise Unreachable(f"{self.url} cannot be reached: {reason}") from e
@@ -162,8 +165,8 @@ def _position(header: str | None) -> int | None:
 
 def _dumped(body: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as e:
+        return dumped(body).encode()
+    except (TypeError, ValueError) as e:
         raise InvalidInput(f"The body is not JSON: {e}") from e
 
 

@@ -15,7 +15,7 @@ from holdfast.cli.failing import exit_code
 from holdfast.cli.options import AsJson
 from holdfast.cli.screen import out, print_json
 from holdfast.errors import HoldfastError, NotFound, Unauthorized, Unavailable
-from holdfast.settings import RUN_OVER
+from holdfast.settings import RUN_OVER, is_in_clear
 
 if TYPE_CHECKING:
     from holdfast.client import Client
@@ -74,6 +74,9 @@ def doctor(
 def _checks(client: Client, send: bool, adopt: str | None) -> Iterator[Check]:
     source = "HOLDFAST_URL" if os.environ.get("HOLDFAST_URL", "").strip() else "the default"
     yield Check("address", True, f"{client.settings.url} ({source})")
+    if client.settings.api_key and is_in_clear(client.settings.url):
+        advice = "use https, or a tunnel to this machine's loopback"
+        yield Check("encryption", False, "the API key goes over the network in clear", advice)
     yield (reached := _reached(client))
     admitted = reached
     if reached.ok:
@@ -90,6 +93,10 @@ def _checks(client: Client, send: bool, adopt: str | None) -> Iterator[Check]:
     if adopt is not None:
         yield _adoption(client, adopt, is_admitted)
     yield _spool(client, reached.ok, is_admitted, send or adopt is not None)
+    if lost := client.spool.lost():
+        advice = "keep HOLDFAST_SPOOL_DIR on a disk with room, in a folder of our own"
+        found = f"{lost} writes of the last month: neither the service nor the disk was there"
+        yield Check("lost", False, found, advice)
     for other in client.spool.other_keys():
         yield _other_key(other)
 

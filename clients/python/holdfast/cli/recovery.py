@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
 from typing import Annotated
 
 import typer
 
-from holdfast import names
 from holdfast.cli import naming
 from holdfast.cli.options import AsJson
 from holdfast.cli.screen import out, print_json
@@ -33,10 +29,12 @@ def resume(
 
     Numbers in brackets are events: see `holdfast events INSTANCE`.
     """
+    from holdfast.managed import whereabouts
+
     with connected(as_json) as client:
         instance_id = naming.instance_of(client, instance)
         found = (
-            client.instances.resume(instance_id, **_here())
+            client.instances.resume(instance_id, **whereabouts())
             if start
             else client.instances.resume_state(instance_id)
         )
@@ -92,11 +90,3 @@ def recover(
 
     items = [claim["item_id"] for claim in claims]
     return show.recovered(out(), original, successor, tasks, items)
-
-
-def _here() -> dict[str, str]:
-    """Where the successor is: at this terminal, in this folder."""
-    here = {"hostname": names.fit(socket.gethostname()), "codebase": os.getcwd()}
-    if sys.stdin.isatty() and hasattr(os, "ttyname"):
-        here["tty"] = os.ttyname(sys.stdin.fileno())
-    return here
