@@ -17,11 +17,11 @@ from typing import Any
 LOCAL_MODES = 3
 
 # Harmless where nothing of it was set. What would move the cursor stands between saving it and
-# putting it back; each of a terminal's two screens keeps a saved cursor of its own.
+# putting it back; leaving the other screen puts it back by itself, to where it was saved last.
 RESET = (
     "\x1b[?2026l"  # what was held back is shown
     "\x1b7\x1b[r\x1b8"  # the whole screen scrolls
-    "\x1b7\x1b[?1049l\x1b8"  # back from the other screen
+    "\x1b7\x1b[?1049l"  # back from the other screen
     "\x1b[?9l\x1b[?1000l\x1b[?1001l\x1b[?1002l\x1b[?1003l"  # no reports of the mouse,
     "\x1b[?1005l\x1b[?1006l\x1b[?1015l\x1b[?1016l"
     "\x1b[?1004l"  # of the focus,
@@ -96,11 +96,13 @@ class Terminal:
             was = termios.tcgetattr(self._descriptor)
             if was != self._modes:
                 termios.tcsetattr(self._descriptor, termios.TCSANOW, self._modes)
-            if self._modes[LOCAL_MODES] & ~was[LOCAL_MODES] & termios.ICANON:
+            is_raw = bool(self._modes[LOCAL_MODES] & ~was[LOCAL_MODES] & termios.ICANON)
+            if is_raw:
                 # Reports of the mouse and answers to questions, which nobody asks for any more.
                 termios.tcflush(self._descriptor, termios.TCIFLUSH)
             if self._shows and os.environ.get("TERM", "dumb") != "dumb":
-                os.write(self._descriptor, RESET.encode())
+                # Whoever drew a picture has not left the cursor at the beginning of a line.
+                os.write(self._descriptor, (RESET + "\r\n" * is_raw).encode())
 
 
 @contextmanager
