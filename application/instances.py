@@ -239,6 +239,7 @@ def beat(work: Work, command: BeatInstance) -> Reply:
         raise InvalidInput.of("activity_reason", "goes with activity")
     instance = work.load(Instance, command.instance_id)
     gap, lost = instance.gap_seconds(work.now), instance.lost_claims
+    silent = instance.silent_seconds(work.now, work.serving)
     if command.supervisor_fence is not None:
         instance.require_writable()
         instance.require_supervisor(command.supervisor_fence)
@@ -249,7 +250,7 @@ def beat(work: Work, command: BeatInstance) -> Reply:
         "status": instance.status,
         "last_heartbeat": instance.last_heartbeat,
         "age_seconds": gap,
-        "stale": gap > work.policy.instance_stale_seconds,
+        "stale": silent > work.policy.instance_stale_seconds,
         "context_percent": instance.context_percent,
         "current_epic": instance.current_epic,
     }
@@ -265,6 +266,7 @@ def take_up(work: Work, command: TakeUpInstance) -> Reply:
         work.now,
         work.policy.instance_stale_seconds,
         command.supervisor,
+        work.serving,
         seen=command.seen_fence,
         takeover=command.takeover,
         hostname=command.hostname,
@@ -353,7 +355,7 @@ def close(work: Work, command: CloseInstance) -> Reply:
                 child.key
                 for child in below
                 if child.parent_id == instance.key
-                and child.status_at(work.now, stale_seconds) == "active"
+                and child.status_at(work.now, stale_seconds, work.serving) == "active"
             ]
         )
         below = []
@@ -371,14 +373,15 @@ def note_stale(work: Work, command: NoteStale) -> Reply:
     """Whether it was recorded."""
     instance = work.load(Instance, command.instance_id)
     gap = instance.gap_seconds(work.now)
-    stale = instance.note_stale(work.now, work.policy.instance_stale_seconds)
+    stale = instance.note_stale(work.now, work.policy.instance_stale_seconds, work.serving)
     return Reply(
         {"stale": stale, "instance_id": instance.key, "time_since_heartbeat_ms": int(gap * 1000)}
     )
 
 
 def _reply(work: Work, instance: Instance, status: int = 200) -> Reply:
-    return Reply(view(instance, work.now, work.policy.instance_stale_seconds), status)
+    stale_seconds = work.policy.instance_stale_seconds
+    return Reply(view(instance, work.now, stale_seconds, work.serving), status)
 
 
 def unregistered(work: Work, project: str, instance_type: str) -> tuple[Instance, int]:

@@ -181,7 +181,7 @@ def update(work: Work, command: UpdateSession) -> Reply:
     _require_supervisor(session, command)
     if command.status is not None:
         # Past its threshold the session reads stalled: that is what it changes from.
-        session.note_overdue(work.now, work.policy.stall_threshold_ms)
+        session.note_overdue(work.now, work.policy.stall_threshold_ms, work.serving)
         session.change_status(work.now, command.status)
     task = command.current_task_id
     if task is None and "current_task_id" in command.model_fields_set:
@@ -196,12 +196,13 @@ def beat(work: Work, command: BeatSession) -> Reply:
     """The session, and how long it had been silent before this beat."""
     session = work.load(Session, command.session_id)
     gap, lost = session.gap_seconds(work.now), session.lost_claims
+    silent = session.silent_seconds(work.now, work.serving)
     _require_supervisor(session, command)
     session.beat(work.now, command.current_task_id, command.metadata)
     default_ms = work.policy.stall_threshold_ms
-    value = view(session, work.now, default_ms)
+    value = view(session, work.now, default_ms, work.serving)
     value["age_seconds"] = gap
-    value["stale"] = gap > session.threshold_seconds(default_ms)
+    value["stale"] = silent > session.threshold_seconds(default_ms)
     if lost:
         value["lost_claims"] = lost
     return Reply(value)
@@ -214,6 +215,7 @@ def take_up(work: Work, command: TakeUpSession) -> Reply:
         work.now,
         work.policy.stall_threshold_ms,
         command.supervisor,
+        work.serving,
         seen=command.seen_fence,
         takeover=command.takeover,
         hostname=command.hostname,
@@ -252,7 +254,7 @@ def note_overdue(work: Work, command: NoteOverdue) -> Reply:
     """Whether a stall was recorded."""
     session = work.load(Session, command.session_id)
     gap_ms = int(session.gap_seconds(work.now) * 1000)
-    stalled = session.note_overdue(work.now, work.policy.stall_threshold_ms)
+    stalled = session.note_overdue(work.now, work.policy.stall_threshold_ms, work.serving)
     return Reply(
         {
             "stalled": stalled,
@@ -275,9 +277,9 @@ def prepare_recovery(work: Work, command: PrepareRecovery) -> Reply:
     """The session with ``metadata.recovery_prepared_at``."""
     session = work.load(Session, command.session_id)
     default_ms = work.policy.stall_threshold_ms
-    session.require_recoverable(work.now, default_ms)
-    session.note_overdue(work.now, default_ms)
-    session.prepare_recovery(work.now, command.clear_machine, default_ms)
+    session.require_recoverable(work.now, default_ms, work.serving)
+    session.note_overdue(work.now, default_ms, work.serving)
+    session.prepare_recovery(work.now, command.clear_machine, default_ms, work.serving)
     return _reply(work, session)
 
 
@@ -290,7 +292,7 @@ def recover(work: Work, command: RecoverSession) -> Reply:
         original.require_same_recovery(command.new_machine_id)
         return _recovered(work, work.load(Session, original.recovered_to), original, 200)
     default_ms = work.policy.stall_threshold_ms
-    original.require_recoverable(work.now, default_ms)
+    original.require_recoverable(work.now, default_ms, work.serving)
     machine_id = command.new_machine_id
     if command.any_slot:
         own = original.docker_slot if machine_id == original.machine_id else None
@@ -301,7 +303,7 @@ def recover(work: Work, command: RecoverSession) -> Reply:
     released = _released_items(work, original)
     place.machine.require_available()
     place.require_free(leaving=original)
-    original.note_overdue(work.now, default_ms)
+    original.note_overdue(work.now, default_ms, work.serving)
     successor = work.create(Session, str(uuid4()))
     successor.open(
         work.now,
@@ -400,7 +402,8 @@ def _require_supervisor(session: Session, command: BySupervisor) -> None:
 
 
 def _reply(work: Work, session: Session, status: int = 200) -> Reply:
-    return Reply(view(session, work.now, work.policy.stall_threshold_ms), status)
+    default_ms = work.policy.stall_threshold_ms
+    return Reply(view(session, work.now, default_ms, work.serving), status)
 
 
 HANDLERS: Mapping[type, Handler] = {

@@ -80,6 +80,7 @@ def list_item(work: Work, command: ListItem) -> Reply:
         claim,
         work.now,
         work.policy.claim_stale_seconds,
+        work.serving,
         holder=holder,
         blocked_by=open_dependencies(work, claim),
     )
@@ -96,7 +97,7 @@ def complete(work: Work, command: CompleteItem) -> Reply:
     require_held_by(work, claim, claimer, command.fence)
     claim.complete(work.now)
     claimer.give_up(work.now, claim.resource)
-    return Reply(item_view(claim, work.now, work.policy.claim_stale_seconds))
+    return Reply(item_view(claim, work.now, work.policy.claim_stale_seconds, work.serving))
 
 
 def claim_next(work: Work, command: ClaimNext) -> Reply:

@@ -127,18 +127,18 @@ class Claim(Aggregate):
             return "completed"
         return "open" if self.holder_id is None else "claimed"
 
-    def silent_seconds(self, at: datetime, holder_gap: float) -> float:
+    def silent_seconds(self, at: datetime, holder_silent: float) -> float:
         """For how long nothing was heard of the holder since it has the claim.
 
         A new claim never inherits the silence from before it (spec 6).
         """
-        return min(holder_gap, liveness.age_seconds(self.claimed_at or at, at))
+        return min(holder_silent, liveness.age_seconds(self.claimed_at or at, at))
 
     def may_pass_on(
-        self, at: datetime, holder_gap: float, stale_seconds: float, *, takeover: bool
+        self, at: datetime, holder_silent: float, stale_seconds: float, *, takeover: bool
     ) -> bool:
         """Whether a holder that lives may lose the claim: it is asked for, and has been silent."""
-        return takeover and self.silent_seconds(at, holder_gap) > stale_seconds
+        return takeover and self.silent_seconds(at, holder_silent) > stale_seconds
 
     # What must be so
 

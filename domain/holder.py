@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from domain import liveness
 from domain.aggregate import Event, Json, iso
 from domain.claim import is_work_item
+from domain.liveness import ALWAYS, Serving
 from domain.supervision import Supervision
 
 
@@ -62,6 +64,8 @@ class Holder(Supervision):
     # What was taken over since the last heartbeat, which tells the holder (spec 17).
     lost_claims: list[Json] = field(default_factory=list)
 
+    last_heartbeat: datetime | None = None
+
     # Where it works, for whoever wants to know who has a claim.
     hostname: str | None = None
     tty: str | None = None
@@ -79,7 +83,17 @@ class Holder(Supervision):
 
     def gap_seconds(self, at: datetime) -> float:
         """Seconds since the last sign of life."""
-        raise NotImplementedError
+        return liveness.age_seconds(self.last_heartbeat or at, at)
+
+    def silent_seconds(self, at: datetime, serving: Serving = ALWAYS) -> float:
+        """Of these seconds the latest, in which a sign of life would have been heard (spec 5)."""
+        return liveness.silent_seconds(self.last_heartbeat or at, at, serving)
+
+    def unheard_since(self, serving: Serving) -> datetime | None:
+        """Since when nothing could be heard of it; None if the service was there all the time."""
+        if self.last_heartbeat is None:
+            return None
+        return liveness.unknown_since(self.last_heartbeat, serving)
 
     def require_writable(self) -> None:
         """Raise unless it may still act: it is known and has not ended."""

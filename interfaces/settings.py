@@ -15,6 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from application.serving import tolerance_seconds
 from domain.identity import DEFAULT_TYPES
 from interfaces.auth import ApiKeys
 
@@ -148,6 +149,13 @@ class Settings(BaseModel):
                     if name not in environ:
                         found[variable] = name
         return found
+
+    @property
+    def serving_tolerance_seconds(self) -> float:
+        """A gap longer than that in which the service cannot be reached is an absence (spec 5)."""
+        return tolerance_seconds(
+            self.stall_threshold_ms / 1000, self.instance_stale_seconds, self.claim_stale_seconds
+        )
 
     @property
     def hosts(self) -> tuple[str, ...]:

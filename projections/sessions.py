@@ -311,6 +311,7 @@ def present(row: Row) -> Json:
     """A session as clients see it: with the status of the moment."""
     view: Json = {name: row[name] for name in PUBLIC}
     view["status"] = row["status_now"]
+    view["unknown_since"] = row["unknown_since"]
     view["archived"] = row["archived_at"] is not None
     return view
 
@@ -368,6 +369,7 @@ async def health_of(reads: Reads, namespace: str, session_id: str) -> Json:
     """One session's health (S4 2.4.d)."""
     row = await row_of(reads, namespace, session_id)
     status = row["status_now"]
+    unknown = {} if row["unknown_since"] is None else {"unknown_since": row["unknown_since"]}
     return {
         "session_id": session_id,
         "is_healthy": status == "active",
@@ -376,6 +378,7 @@ async def health_of(reads: Reads, namespace: str, session_id: str) -> Json:
         "time_since_heartbeat_ms": int(row["heartbeat_age_seconds"] * 1000),
         "is_stalled": status == "stalled",
         "stall_threshold_ms": row["effective_threshold_ms"],
+        **unknown,
     }
 
 

@@ -127,6 +127,7 @@ OF_A_CLAIM = (
     "heartbeat_age_seconds",
     "heartbeat_age_human",
     "stale",
+    "unknown_since",
     "seconds_until_takeover",
 )
 

@@ -55,12 +55,16 @@ SELECT w.namespace, w.item_id, w.title, w.track, w.priority, w.depends_on, b.blo
        h.age AS heartbeat_age_seconds,
        human_age(h.age) AS heartbeat_age_human,
        coalesce(h.silent > t.stale_seconds, false) AS stale,
+       CASE WHEN h.silent <= t.stale_seconds AND h.last < t.serving_since
+            THEN greatest(h.last, t.absent_since) END AS unknown_since,
        CASE WHEN h.silent IS NOT NULL THEN greatest(t.stale_seconds - h.silent, 0)
        END AS seconds_until_takeover,
        w.last_machine_id, w.completed_at, w.completed_by, w.created_at, w.updated_at, w.listed_at
 FROM work_items w
 CROSS JOIN LATERAL (
     SELECT statement_timestamp() AS now,
+           (SELECT serving_since()) AS serving_since,
+           (SELECT absent_since()) AS absent_since,
            (SELECT claim_stale_seconds()) AS stale_seconds) AS t
 LEFT JOIN sessions s ON w.holder_kind = 'session'
      AND s.namespace = w.namespace AND s.session_id = w.holder_id
@@ -70,8 +74,9 @@ LEFT JOIN LATERAL (
     SELECT greatest(extract(epoch FROM t.now - w.claimed_at)::float8, 0) AS held,
            greatest(extract(epoch FROM t.now - beat.last)::float8, 0) AS age,
            -- Since it has the claim: a new one never inherits the silence from before (spec 6).
-           greatest(extract(epoch FROM t.now - greatest(beat.last, w.claimed_at))::float8, 0)
-               AS silent
+           greatest(extract(epoch FROM t.now - greatest(beat.last, w.claimed_at, t.serving_since)
+                            )::float8, 0) AS silent,
+           beat.last
     FROM (SELECT CASE w.holder_kind WHEN 'session' THEN s.last_heartbeat
                                     ELSE i.last_heartbeat END AS last) AS beat
     ) AS h ON w.holder_id IS NOT NULL

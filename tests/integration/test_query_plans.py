@@ -21,6 +21,8 @@ TASKS = 2
 
 # One row a namespace, or a job, by design.
 SMALL = {"log_head", "projector_position", "definition", "job_runs"}
+# Nothing of a namespace's: one row for each absence of the service itself.
+SMALL |= {"serving_intervals", "serving_intervals_pkey"}
 
 FILL: tuple[str, ...] = (
     f"""INSERT INTO event_store
@@ -138,6 +140,7 @@ PARAMETERS: Mapping[str, Any] = {
     "snapshots": "[]",
     "job": "sweep",
     "period": "30 seconds",
+    "tolerance_seconds": 3.0,
 }
 # What else a query may be asked with.
 VARIANTS: Mapping[str, list[Mapping[str, Any]]] = {
@@ -241,4 +244,9 @@ def test_every_index_begins_with_the_namespace(filled: Connection) -> None:
     without = {index for index, column in rows if column != "namespace"}
 
     # None of them has anything to do with a namespace's data.
-    assert without == {"job_runs_pkey", "schema_migrations_pkey", "service_thresholds_pkey"}
+    assert without == {
+        "job_runs_pkey",
+        "schema_migrations_pkey",
+        "service_thresholds_pkey",
+        "serving_intervals_pkey",
+    }

@@ -23,6 +23,7 @@ class Session(TypedDict):
     docker_slot: int | None
     status: SessionStatus
     last_heartbeat: str
+    unknown_since: str | None
     current_task_id: str | None
     started_at: str
     completed_at: str | None
@@ -126,6 +127,7 @@ class Instance(TypedDict):
     current_epic: str | None
     last_epic: str | None
     last_heartbeat: str
+    unknown_since: str | None
     age_seconds: float
     uptime_seconds: float
     metrics: Json | None
@@ -286,6 +288,7 @@ class WorkItem(TypedDict):
     heartbeat_age_seconds: float | None
     heartbeat_age_human: str | None
     stale: bool | None
+    unknown_since: str | None
     last_machine_id: str | None
     completed_at: str | None
     completed_by: str | None
