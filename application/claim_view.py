@@ -99,6 +99,9 @@ def item_view(
         "last_machine_id": claim.last_machine_id,
         "completed_at": item.completed_at,
         "completed_by": item.completed_by,
+        "open_dependencies": item.open_dependencies,
+        "cancelled_at": item.cancelled_at,
+        "status_reason": item.status_reason,
         "created_at": item.created_at,
         "updated_at": item.updated_at,
     }

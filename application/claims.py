@@ -168,10 +168,13 @@ def require_held_by(work: Work, claim: Claim, claimer: Holder, fence: int | None
 
 
 def open_dependencies(work: Work, claim: Claim) -> list[str]:
-    """The items that have to be completed before this one can be claimed."""
-    ids = claim.item.depends_on if claim.item and not claim.item.is_completed else []
+    """The items that have to be done before this one can be claimed (spec 6).
+
+    What was cancelled or removed holds nobody up: it will never be done.
+    """
+    ids = claim.item.depends_on if claim.item and not claim.item.is_over else []
     work.prepare(*((Claim, item_id) for item_id in ids))
-    return [item_id for item_id in ids if work.load(Claim, item_id).status != "completed"]
+    return [item_id for item_id in ids if not work.load(Claim, item_id).is_settled]
 
 
 def take(

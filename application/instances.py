@@ -13,6 +13,7 @@ from application.fields import (
     BySupervisor,
     Command,
     FenceNumber,
+    Found,
     Id,
     Integer,
     Kind,
@@ -41,6 +42,7 @@ from domain.errors import (
 )
 from domain.hierarchy import Scope, require_pair
 from domain.instance import WORK_EVENTS, Activity, Instance, RestartRule
+from domain.session import Session
 
 log = logging.getLogger("holdfast.instances")
 
@@ -184,6 +186,16 @@ class CloseInstance(BySupervisor):
 
     instance_id: str
     cascade: StrictBool = False
+    reason: Text | None = None
+
+
+class ClosePassedOn(Command):
+    """End an instance that fell silent and whose place or items others have, long since."""
+
+    instance_id: str
+    silent_seconds: float
+    # The sessions that name it, as far as the read models know.
+    sessions: Found[Sequence[str]] = ()
 
 
 class NoteStale(Command):
@@ -360,13 +372,39 @@ def close(work: Work, command: CloseInstance) -> Reply:
         )
         below = []
     for descendant in reversed(below):
-        _end(work, descendant, cascade_from=instance.key)
-    _end(work, instance)
+        _end(work, descendant, cascade_from=instance.key, reason=command.reason)
+    _end(work, instance, reason=command.reason)
     if parent is not None and parent.status != "closed":
         parent.remove_child(work.now, instance.key)
     value = _reply(work, instance).value
     value["cascaded"] = [descendant.key for descendant in below]
     return Reply(value)
+
+
+def close_passed_on(work: Work, command: ClosePassedOn) -> Reply:
+    """Whether it ended."""
+    instance = work.load(Instance, command.instance_id)
+    work.prepare(*((Session, session_id) for session_id in command.sessions))
+    sessions = [work.load(Session, session_id) for session_id in command.sessions]
+    parent = work.load(Instance, instance.parent_id) if instance.parent_id else None
+    below = _open_descendants(work, instance)
+    stale_seconds = work.policy.instance_stale_seconds
+    ended = (
+        instance.is_passed_on(
+            work.now,
+            max(command.silent_seconds, stale_seconds),
+            has_lost_place=bool(sessions)
+            and all(s.has_ended for s in sessions)
+            and any(s.recovered_to or s.superseded_by for s in sessions),
+        )
+        and all(s.has_ended for s in sessions)
+        and all(child.status_at(work.now, stale_seconds) == "stale" for child in below)
+    )
+    if ended:
+        _end(work, instance, reason="It was silent, and others have what it worked on.")
+        if parent is not None and parent.status != "closed":
+            parent.remove_child(work.now, instance.key)
+    return Reply({"ended": ended, "instance_id": instance.key})
 
 
 def note_stale(work: Work, command: NoteStale) -> Reply:
@@ -441,8 +479,10 @@ def _open_descendants(work: Work, instance: Instance) -> list[Instance]:
     return found
 
 
-def _end(work: Work, instance: Instance, cascade_from: str | None = None) -> None:
-    instance.close(work.now, cascade_from)
+def _end(
+    work: Work, instance: Instance, cascade_from: str | None = None, reason: str | None = None
+) -> None:
+    instance.close(work.now, cascade_from, reason)
     release_all(work, instance)
 
 
@@ -472,5 +512,6 @@ HANDLERS: Mapping[type, Handler] = {
     CreateCheckpoint: create_checkpoint,
     SetParent: set_parent,
     CloseInstance: close,
+    ClosePassedOn: close_passed_on,
     NoteStale: note_stale,
 }

@@ -99,6 +99,20 @@ class MarkFailed(BySupervisor):
     metadata: Metadata | None = None
 
 
+class EndSession(Command):
+    """End a session that nobody works in any more, whoever has its place."""
+
+    session_id: str
+    reason: Text | None = None
+
+
+class EndPassedOn(Command):
+    """End a session of which another has the place, if it has been silent for so long."""
+
+    session_id: str
+    silent_seconds: float
+
+
 class MarkStalled(BySupervisor):
     """Say that a session is stalled."""
 
@@ -154,6 +168,7 @@ def create(work: Work, command: CreateSession) -> Reply:
         place = Place.any_free(work, command.project_id, command.machine_id)
     else:
         place = Place.load(work, command.project_id, command.machine_id, command.docker_slot)
+    place.machine.require_available()
     place.require_free(replace=command.replace)
     session = work.create(Session, str(uuid4()))
     session.open(
@@ -240,6 +255,27 @@ def mark_failed(work: Work, command: MarkFailed) -> Reply:
     session.fail(work.now, command.error_message, command.metadata)
     release_all(work, session)
     return _reply(work, session)
+
+
+def end(work: Work, command: EndSession) -> Reply:
+    """The session, failed; its outcome is ``superseded`` if another has its place."""
+    session = work.load(Session, command.session_id)
+    prepare_holdings(work, session)
+    session.end(work.now, command.reason or "The session was ended by hand.")
+    release_all(work, session)
+    return _reply(work, session)
+
+
+def end_passed_on(work: Work, command: EndPassedOn) -> Reply:
+    """Whether it ended."""
+    session = work.load(Session, command.session_id)
+    prepare_holdings(work, session)
+    ended = session.end_passed_on(work.now, command.silent_seconds)
+    if ended:
+        release_all(work, session)
+    return Reply(
+        {"ended": ended, "session_id": session.key, "superseded_by": session.superseded_by}
+    )
 
 
 def mark_stalled(work: Work, command: MarkStalled) -> Reply:
@@ -413,6 +449,8 @@ HANDLERS: Mapping[type, Handler] = {
     TakeUpSession: take_up,
     PutDownSession: put_down,
     MarkFailed: mark_failed,
+    EndSession: end,
+    EndPassedOn: end_passed_on,
     MarkStalled: mark_stalled,
     NoteOverdue: note_overdue,
     ArchiveSession: archive,

@@ -42,6 +42,17 @@ class ClaimLost(HolderEvent):
             holder.lost_claims = [*holder.lost_claims, {**lost, "at": iso(self.timestamp)}]
 
 
+class ClaimCancelled(HolderEvent):
+    """The work item that the holder had was cancelled; its next heartbeat tells it."""
+
+    event_type = "claim_cancelled"
+
+    def change(self, holder: Holder) -> None:
+        fence = holder.held.pop(self.resource, None)
+        lost = {"item_id": self.resource, "fence": fence, "taken_by": None, "reason": "cancelled"}
+        holder.lost_claims = [*holder.lost_claims, {**lost, "at": iso(self.timestamp)}]
+
+
 class ClaimGivenUp(HolderEvent):
     """The holder let go of a resource."""
 
@@ -52,7 +63,12 @@ class ClaimGivenUp(HolderEvent):
         holder.gave_up(self.resource)
 
 
-EVENTS: tuple[type[HolderEvent], ...] = (ClaimAcquired, ClaimLost, ClaimGivenUp)
+EVENTS: tuple[type[HolderEvent], ...] = (
+    ClaimAcquired,
+    ClaimLost,
+    ClaimCancelled,
+    ClaimGivenUp,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,6 +122,10 @@ class Holder(Supervision):
     def lose(self, at: datetime, resource: str, taken_by: str) -> None:
         """Note that another holder has the resource now."""
         self.record(ClaimLost, at, resource=resource, taken_by=taken_by)
+
+    def lose_cancelled(self, at: datetime, resource: str) -> None:
+        """Note that the work item was cancelled, which the next heartbeat tells."""
+        self.record(ClaimCancelled, at, resource=resource)
 
     def give_up(self, at: datetime, resource: str) -> None:
         """Note a release."""

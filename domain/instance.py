@@ -186,6 +186,7 @@ class InstanceClosed(InstanceEvent):
 
     event_type = "instance_closed"
     cascade_from: str | None = None
+    reason: str | None = None
 
     def change(self, instance: Instance) -> None:
         instance.status, instance.closed_at = "closed", self.timestamp
@@ -493,10 +494,21 @@ class Instance(Holder):
             )
         return True
 
-    def close(self, at: datetime, cascade_from: str | None = None) -> None:
+    def close(
+        self, at: datetime, cascade_from: str | None = None, reason: str | None = None
+    ) -> None:
         """End."""
         self.require_writable()
-        self.record(InstanceClosed, at, cascade_from=cascade_from)
+        self.record(InstanceClosed, at, cascade_from=cascade_from, reason=reason)
+
+    def is_passed_on(self, at: datetime, silent_seconds: float, *, has_lost_place: bool) -> bool:
+        """Whether it fell silent so long ago, and others have all that it worked on (spec 7).
+
+        ``has_lost_place``: a session of its own was recovered or superseded, and none is left.
+        """
+        if not self.is_known or self.status == "closed" or self.held:
+            return False
+        return self.gap_seconds(at) > silent_seconds and (has_lost_place or bool(self.lost_claims))
 
     def inheritance(self) -> Json:
         """What a successor registers with, beyond what is its own: hostname, tty, parent."""

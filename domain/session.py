@@ -146,6 +146,8 @@ class Session(Holder):
                 "The session was recovered; its successor carries the work on.",
                 details={"status": self.status, "recovered_to": self.recovered_to},
             )
+        if self.outcome == "superseded":
+            raise Superseded(details={"superseded_by": self.superseded_by})
         if not self.is_live:
             raise SessionEnded(
                 f"The session has {self.status}.",
@@ -271,6 +273,29 @@ class Session(Holder):
                 details={"from": self.status, "to": "failed"},
             )
         self.require_writable()
+        self._fail(at, error_message, metadata)
+
+    def end(self, at: datetime, reason: str) -> None:
+        """End a session that nobody works in any more: its place may be another's by now.
+
+        It has failed, with the outcome ``superseded`` if its place had passed on. Raises
+        :class:`SessionEnded` for one that is over.
+        """
+        if not self.is_live:
+            self.require_writable()
+        self.require_known()
+        self._fail(at, reason)
+
+    def end_passed_on(self, at: datetime, silent_seconds: float) -> bool:
+        """End it if another has its place and nothing was heard of it for so long."""
+        if not self.is_known or not self.is_live or self.superseded_by is None:
+            return False
+        if self.gap_seconds(at) <= silent_seconds:
+            return False
+        self._fail(at, f"Session {self.superseded_by} took its place while it was silent.")
+        return True
+
+    def _fail(self, at: datetime, error_message: str, metadata: Json | None = None) -> None:
         for task in self.tasks_in("in_progress"):
             self.record(
                 TaskFailed,
@@ -278,7 +303,13 @@ class Session(Holder):
                 task_id=task.task_id,
                 error_message=f"The session failed: {error_message}",
             )
-        self.record(SessionFailed, at, error_message=error_message, metadata=metadata or None)
+        self.record(
+            SessionFailed,
+            at,
+            error_message=error_message,
+            metadata=metadata or None,
+            superseded=self.superseded_by is not None or None,
+        )
 
     def mark_stalled(self, at: datetime) -> None:
         """Say that the session is stalled (S4 3.2.d); saying it again changes nothing."""

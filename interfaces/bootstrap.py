@@ -68,6 +68,7 @@ class Service:
             self.reads,
             self._jobs_store,
             sweep_seconds=settings.sweep_seconds,
+            passed_on_seconds=settings.passed_on_seconds,
             retention=timedelta(days=settings.retention_days),
         )
 

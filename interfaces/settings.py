@@ -62,6 +62,7 @@ class Settings(BaseModel):
     instance_stale_seconds: Seconds = 120
     claim_stale_seconds: Seconds = 300
     sweep_seconds: Seconds = 30
+    passed_on_seconds: Seconds = 86_400
     instance_types: tuple[str, ...] = DEFAULT_TYPES
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 30
 

@@ -37,6 +37,8 @@ CREATE TABLE instances (
     supervisor_hostname text,
     supervised_since  timestamptz,
     alive_since       timestamptz NOT NULL,
+    -- When another last took over something that it held.
+    lost_at           timestamptz,
     created_at        timestamptz NOT NULL,
     updated_at        timestamptz NOT NULL,
     closed_at         timestamptz,
@@ -164,3 +166,20 @@ SELECT instance_id FROM instances_now
 WHERE namespace = %(namespace)s AND status = 'active' AND status_now = 'stale'
   AND heartbeat_minute <= latest_minute
 ORDER BY last_heartbeat
+
+-- name: passed_on
+-- Candidates for ending: silent for so long, others have its session or items, it has none.
+SELECT i.instance_id FROM instances i
+WHERE i.namespace = %(namespace)s AND i.status = 'stale'
+  AND i.last_heartbeat < statement_timestamp() - %(silent_seconds)s * interval '1 second'
+  AND (i.lost_at >= i.last_heartbeat OR EXISTS (
+        SELECT FROM sessions s
+        WHERE s.namespace = %(namespace)s AND s.instance_id = i.instance_id
+          AND (s.recovered_to IS NOT NULL OR s.superseded_by IS NOT NULL)))
+  AND NOT EXISTS (
+        SELECT FROM sessions s
+        WHERE s.namespace = %(namespace)s AND s.instance_id = i.instance_id
+          AND s.status IN ('active', 'paused', 'stalled') AND s.superseded_by IS NULL)
+  AND NOT EXISTS (SELECT FROM work_items w
+                  WHERE w.namespace = %(namespace)s AND w.holder_id = i.instance_id)
+ORDER BY i.last_heartbeat

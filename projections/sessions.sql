@@ -53,6 +53,11 @@ CREATE INDEX sessions_by_status ON sessions (namespace, status, created_at DESC)
 -- Serves: the stalled list and the sweep.
 CREATE INDEX sessions_by_heartbeat ON sessions (namespace, heartbeat_minute)
     WHERE status IN ('active', 'stalled');
+-- Serves: the sweep that ends what has passed on.
+CREATE INDEX sessions_by_instance ON sessions (namespace, instance_id)
+    WHERE instance_id IS NOT NULL;
+CREATE INDEX sessions_superseded ON sessions (namespace, heartbeat_minute)
+    WHERE superseded_by IS NOT NULL AND status IN ('active', 'paused', 'stalled');
 -- Serves: clean-up and the archived list.
 CREATE INDEX sessions_by_end ON sessions (namespace, completed_at) WHERE completed_at IS NOT NULL;
 
@@ -196,3 +201,16 @@ SELECT session_id FROM sessions
 WHERE namespace = %(namespace)s AND status IN ('completed', 'failed')
   AND archived_at IS NULL AND completed_at < %(ended_before)s
 ORDER BY completed_at
+
+-- name: passed_on
+-- Candidates for ending: another has their place, and nothing has been heard of them for so long.
+SELECT session_id FROM sessions
+WHERE namespace = %(namespace)s AND superseded_by IS NOT NULL
+  AND status IN ('active', 'paused', 'stalled')
+  AND last_heartbeat < statement_timestamp() - %(silent_seconds)s * interval '1 second'
+ORDER BY last_heartbeat
+
+-- name: of_instance
+SELECT session_id FROM sessions
+WHERE namespace = %(namespace)s AND instance_id = %(instance_id)s
+ORDER BY created_at DESC LIMIT 1000

@@ -158,11 +158,14 @@ class InstancePage(Page):
 
 
 class LostClaim(TypedDict):
-    """A claim that another took over; told once, with the next heartbeat."""
+    """A claim that another took over; told once, with the next heartbeat.
+
+    Nobody took it (``taken_by`` is ``None``) if the item was cancelled.
+    """
 
     item_id: str
     fence: int
-    taken_by: str
+    taken_by: str | None
     at: str
 
 
@@ -273,7 +276,7 @@ class WorkItem(TypedDict):
     priority: int
     depends_on: list[str]
     blocked_by: list[str]
-    status: Literal["open", "claimed", "completed"]
+    status: Literal["open", "claimed", "completed", "cancelled"]
     is_working_on: bool
     active_session_id: str | None
     active_instance_id: str | None
@@ -292,6 +295,9 @@ class WorkItem(TypedDict):
     last_machine_id: str | None
     completed_at: str | None
     completed_by: str | None
+    open_dependencies: list[str]
+    cancelled_at: str | None
+    status_reason: str | None
     created_at: str
     updated_at: str
 
