@@ -43,7 +43,7 @@ def matters(found: Json) -> list[Matter]:
     failed = [
         (session, _ended_ago(session, now))
         for session in found["failed_sessions"]
-        if session["outcome"] != "superseded"
+        if session.get("outcome") != "superseded"
     ]
     sessions = [
         *_stalled(found["sessions"]),
@@ -74,7 +74,7 @@ def _worker(session: Json) -> str | None:
 
 def _stalled(sessions: Sequence[Json]) -> Iterator[tuple[Json, Matter]]:
     for session in sessions:
-        if session["status"] != "stalled":
+        if session["status"] != "stalled" or session.get("computed_status") == "released":
             continue
         held = session["held_items"]
         holds = f", holds {', '.join(map(safe, held))}" if held else ""
