@@ -389,16 +389,21 @@ def close_passed_on(work: Work, command: ClosePassedOn) -> Reply:
     parent = work.load(Instance, instance.parent_id) if instance.parent_id else None
     below = _open_descendants(work, instance)
     stale_seconds = work.policy.instance_stale_seconds
+    # Right after an absence of the service it gets as long to be heard as anyone.
+    silent = instance.silent_seconds(work.now, work.serving)
     ended = (
-        instance.is_passed_on(
+        silent > work.policy.claim_stale_seconds
+        and instance.is_passed_on(
             work.now,
-            max(command.silent_seconds, stale_seconds),
+            command.silent_seconds,
             has_lost_place=bool(sessions)
             and all(s.has_ended for s in sessions)
             and any(s.recovered_to or s.superseded_by for s in sessions),
         )
         and all(s.has_ended for s in sessions)
-        and all(child.status_at(work.now, stale_seconds) == "stale" for child in below)
+        and all(
+            child.status_at(work.now, stale_seconds, work.serving) == "stale" for child in below
+        )
     )
     if ended:
         _end(work, instance, reason="It was silent, and others have what it worked on.")

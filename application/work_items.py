@@ -183,7 +183,7 @@ def remove(work: Work, command: RemoveItem) -> Reply:
         raise ClaimHeld(
             f"{claim.resource} is claimed by {claim.holder_kind} {claim.holder_id}; it can be"
             " removed once it is released, completed or cancelled.",
-            details=owner(claim, holder, work.now, work.policy.claim_stale_seconds),
+            details=owner(claim, holder, work.now, work.policy.claim_stale_seconds, work.serving),
         )
     claim.remove(work.now)
     return Reply({}, 204)
@@ -192,7 +192,7 @@ def remove(work: Work, command: RemoveItem) -> Reply:
 def _item(work: Work, claim: Claim) -> Reply:
     waits_for = open_dependencies(work, claim)
     stale_seconds = work.policy.claim_stale_seconds
-    return Reply(item_view(claim, work.now, stale_seconds, blocked_by=waits_for))
+    return Reply(item_view(claim, work.now, stale_seconds, work.serving, blocked_by=waits_for))
 
 
 def claim_next(work: Work, command: ClaimNext) -> Reply:
@@ -222,8 +222,10 @@ def claim_next(work: Work, command: ClaimNext) -> Reply:
 
 
 def _may_take_over(work: Work, claim: Claim, previous: Holder, takeover: bool) -> bool:
-    gap, stale_seconds = previous.gap_seconds(work.now), work.policy.claim_stale_seconds
-    return previous.has_ended or claim.may_pass_on(work.now, gap, stale_seconds, takeover=takeover)
+    silent = previous.silent_seconds(work.now, work.serving)
+    return previous.has_ended or claim.may_pass_on(
+        work.now, silent, work.policy.claim_stale_seconds, takeover=takeover
+    )
 
 
 def _is_silent(work: Work, claim: Claim, holder: Holder) -> bool:

@@ -287,7 +287,10 @@ class Session(Holder):
         self._fail(at, reason)
 
     def end_passed_on(self, at: datetime, silent_seconds: float) -> bool:
-        """End it if another has its place and nothing was heard of it for so long."""
+        """End it if another has its place and nothing was heard of it for so long.
+
+        By the clock: whether it could have been heard changes nothing, its place is another's.
+        """
         if not self.is_known or not self.is_live or self.superseded_by is None:
             return False
         if self.gap_seconds(at) <= silent_seconds:
