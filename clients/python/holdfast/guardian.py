@@ -20,10 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from holdfast.process import Tree, adopt_orphans, living, stop
+from holdfast.process import LOOK_SECONDS, Tree, adopt_orphans, living, stop
+from holdfast.terminal import Terminal
 
 OVER = "over"
 END_SECONDS = 5.0
+LOOKS_FOR_ORPHAN = 10
 # Isolated: neither the folder in which one happens to be nor PYTHONPATH decides what is imported.
 START = "import sys; sys.path.insert(0, sys.argv[1]); from holdfast.guardian import main; main()"
 # What the terminal, a shell or a person sends to whoever belongs to the run.
@@ -50,6 +52,10 @@ class Guardian:
         self._arguments = [str(grace), mark]
 
     def __enter__(self) -> Guardian:
+        self._begin()
+        return self
+
+    def _begin(self) -> None:
         ours, theirs = socket.socketpair()
         # It inherits all files that the command is to inherit, and this end of the socket.
         theirs.set_inheritable(True)
@@ -62,9 +68,11 @@ class Guardian:
         self.pid = self._process.pid
         self._socket = ours
         self._replies: IO[bytes] = ours.makefile("rb")
-        return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._say({OVER: True})
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
@@ -78,7 +86,12 @@ class Guardian:
 
     def start(self, command: Sequence[str], environ: Mapping[str, str]) -> int:
         """The process id of the command. Raises ``OSError`` if it could not be started."""
-        self._say({"command": [*command], "environ": {**environ}})
+        if self._process.poll() is not None:
+            # It was killed; its supervisor has done without it since.
+            self._end()
+            self._begin()
+        environ = {_sent(name): _sent(value) for name, value in environ.items()}
+        self._say({"command": [_sent(argument) for argument in command], "environ": environ})
         reply = self._heard()
         if "pid" in reply:
             return int(reply["pid"])
@@ -89,13 +102,15 @@ class Guardian:
         while reply := self._heard():
             if reply.get("exited") == pid:
                 return int(reply["returncode"])
-        # The guardian was killed. Where orphans are adopted, the command is a child of this one.
-        try:
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        except ChildProcessError:
-            while pid in living():
-                time.sleep(0.5)
-            return 1
+        # The guardian was killed. Where orphans are adopted, the command is soon this one's child.
+        missing = 0
+        while missing < LOOKS_FOR_ORPHAN:
+            try:
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            except ChildProcessError:
+                missing = 0 if pid in living() else missing + 1
+                time.sleep(LOOK_SECONDS)
+        return 1
 
     def _say(self, message: Mapping[str, Any]) -> None:
         with suppress(OSError):
@@ -110,6 +125,15 @@ class Guardian:
         return json.loads(line) if line else {}
 
 
+def _sent(text: str) -> str:
+    """The system's own bytes, each as a letter: the two need not agree how to read them."""
+    return os.fsencode(text).decode("latin-1")
+
+
+def _received(text: str) -> bytes:
+    return text.encode("latin-1")
+
+
 class _Keeper:
     """The guardian's own side: parent of the command and of all who lost their parents."""
 
@@ -117,6 +141,7 @@ class _Keeper:
         self._control = control
         self._mark = mark
         self._group = os.getpgrp()
+        self._terminal = Terminal()
         # What ends the whole process group at once must not end the one who is to tidy up.
         with suppress(OSError):
             os.setpgid(0, 0)
@@ -158,10 +183,18 @@ class _Keeper:
                         return True
                     self._start(message["command"], message["environ"])
 
+    def end_all(self, grace: float) -> None:
+        """Its supervisor is no more: nothing of the run goes on."""
+        stop(self.tree, grace)
+        self._terminal.restore_for_others()
+
     def _start(self, command: list[str], environ: dict[str, str]) -> None:
         try:
             self._process = subprocess.Popen(
-                command, env=environ, close_fds=False, preexec_fn=self._join
+                [_received(argument) for argument in command],
+                env={_received(name): _received(value) for name, value in environ.items()},
+                close_fds=False,
+                preexec_fn=self._join,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as e:
             number, text = getattr(e, "errno", None), getattr(e, "strerror", None)
@@ -208,4 +241,4 @@ def main() -> None:
     control.set_inheritable(False)
     keeper = _Keeper(control, mark)
     if not keeper.run():
-        stop(keeper.tree, grace)
+        keeper.end_all(grace)

@@ -143,6 +143,7 @@ class Supervisor:
 
     def _ended(self, child: Child, outcome: Outcome) -> Outcome:
         """The command is no more, nor is anything that it started."""
+        self._terminal.take_back()
         leftovers = child.leave_nothing_behind(self._run.grace, self._tell_of_leftovers)
         if leftovers.left:
             self._tell(f"could not be ended, and may work on: {', '.join(leftovers.left)}")
@@ -164,7 +165,6 @@ class Supervisor:
                 f"{self._run.item or 'what it holds'} is not completed, as it returned at once and"
                 f" left its work to {_listed([*handed_on])}, which had to be ended"
             )
-        self._terminal.take_back()
         if not outcome.is_success:
             self._terminal.restore()
         return outcome

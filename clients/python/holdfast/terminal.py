@@ -91,18 +91,47 @@ class Terminal:
         if self._descriptor is None or self._modes is None:
             return
         with _undisturbed(), suppress(OSError, termios.error):
-            if os.tcgetpgrp(self._descriptor) != os.getpgrp():
-                return
-            was = termios.tcgetattr(self._descriptor)
-            if was != self._modes:
-                termios.tcsetattr(self._descriptor, termios.TCSANOW, self._modes)
-            is_raw = bool(self._modes[LOCAL_MODES] & ~was[LOCAL_MODES] & termios.ICANON)
-            if is_raw:
-                # Reports of the mouse and answers to questions, which nobody asks for any more.
-                termios.tcflush(self._descriptor, termios.TCIFLUSH)
-            if self._shows and os.environ.get("TERM", "dumb") != "dumb":
-                # Whoever drew a picture has not left the cursor at the beginning of a line.
-                os.write(self._descriptor, (RESET + "\r\n" * is_raw).encode())
+            if os.tcgetpgrp(self._descriptor) == os.getpgrp():
+                self._restore(self._descriptor, self._modes)
+
+    def restore_for_others(self) -> None:
+        """As it was, by who is in its background: the one that had it is no more. A shell that
+        has it again by now has set the modes that it wants.
+        """
+        if self._descriptor is None or self._modes is None:
+            return
+        with _undisturbed(), suppress(OSError, termios.error):
+            if _has_owner(self._descriptor):
+                self._reset(self._descriptor)
+            else:
+                self._restore(self._descriptor, self._modes)
+
+    def _restore(self, descriptor: int, modes: list[Any]) -> None:
+        was = termios.tcgetattr(descriptor)
+        if was != modes:
+            termios.tcsetattr(descriptor, termios.TCSANOW, modes)
+        is_raw = bool(modes[LOCAL_MODES] & ~was[LOCAL_MODES] & termios.ICANON)
+        if is_raw:
+            # Reports of the mouse and answers to questions, which nobody asks for any more.
+            termios.tcflush(descriptor, termios.TCIFLUSH)
+        # Whoever drew a picture has not left the cursor at the beginning of a line.
+        self._reset(descriptor, "\r\n" if is_raw else "")
+
+    def _reset(self, descriptor: int, and_then: str = "") -> None:
+        if self._shows and os.environ.get("TERM", "dumb") != "dumb":
+            os.write(descriptor, (RESET + and_then).encode())
+
+
+def _has_owner(descriptor: int) -> bool:
+    """Whether any process is in its foreground."""
+    try:
+        os.killpg(os.tcgetpgrp(descriptor), 0)
+    except PermissionError:
+        return True
+    except OSError:
+        # None, or no session has it any more.
+        return False
+    return True
 
 
 @contextmanager

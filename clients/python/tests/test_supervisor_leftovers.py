@@ -164,6 +164,36 @@ def test_a_run_without_its_guardian_goes_on_and_ends_well(here: Desk) -> None:
 
 
 @needs_linux
+def test_a_guardian_that_was_killed_is_replaced_for_the_next_attempt(here: Desk) -> None:
+    run = here.run("--restart", "on-failure", "--backoff", "0")
+    worker = run.up()
+    guardian = living()[worker].parent
+    os.kill(guardian, signal.SIGKILL)
+    eventually(lambda: living()[worker].parent == run.pid, "its adoption")
+    run.say("7")
+    second = run.up()
+    assert living()[second].parent not in (run.pid, guardian)
+    run.process.kill()
+
+    gone(second)
+
+
+def test_arguments_reach_the_command_byte_by_byte(here: Desk) -> None:
+    """Whatever the two processes between take their encoding to be."""
+    odd = b"\xff\xfe \xc3\xa9 \n'\"".decode("utf-8", "surrogateescape")
+    code = "import os, sys; os.write(1, os.fsencode(sys.argv[1]) + os.environb[b'ODD'])"
+    for locale in ({"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}, {"LC_ALL": "C.UTF-8"}):
+        done = subprocess.run(
+            [HOLDFAST, "run", "--", sys.executable, "-c", code, odd],
+            cwd=here.folder,
+            env={**here.environ(), "ODD": odd, **locale},
+            capture_output=True,
+            check=True,
+        )
+        assert done.stdout == os.fsencode(odd) * 2
+
+
+@needs_linux
 def test_no_orphan_stays_unburied(here: Desk) -> None:
     orphans = "for i in 1 2 3 4 5; do (sleep 0 &); done; echo up 0; read _"
     run = here.run(command=("bash", "-c", orphans))

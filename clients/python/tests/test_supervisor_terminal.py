@@ -21,6 +21,7 @@ from clients.python.tests.supervised import (
     IN_TERMINAL,
     Desk,
     desk,
+    gone,
     recovered,
 )
 
@@ -133,6 +134,19 @@ def test_a_full_screen_program_that_is_killed_leaves_a_terminal_to_work_at(
     assert window.modes() == window.before
     after = window.seen.partition(b" up")[2]
     assert all(words in after for words in GIVEN_BACK)
+
+
+def test_after_a_supervisor_that_is_killed_there_is_a_terminal_too(
+    here: Desk, windows: list[Window]
+) -> None:
+    windows.append(window := Window(here, "--grace", "0.2", how=("deaf",)))
+    pid = window.up()
+    window.process.kill()
+    gone(pid)
+
+    eventually(lambda: window.modes() == window.before, "the modes")
+    for words in GIVEN_BACK:
+        window.until(words)
 
 
 def test_a_program_that_gives_up_in_the_midst_of_it_does_too(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -171,6 +172,10 @@ def run(
     if os.name != "posix":
         raise typer.BadParameter("holdfast run needs Linux, macOS or another Unix.")
     policy = _policy(restart, backoff)
+    if os.getpid() == 1:
+        # Nothing ends the first process of a container but what it listens to.
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     # What a person has to know of heartbeats the supervisor says itself.
     logging.getLogger("holdfast.heartbeat").setLevel(logging.ERROR)
     with connected(lenient=True, retries=RETRIES, patience=PATIENCE_SECONDS) as client:
