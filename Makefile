@@ -23,7 +23,7 @@ ifneq ($(shell test -x $(BIN)/python && cat $(LOCKED) 2>/dev/null),$(CURDIR))
 .PHONY: $(LOCKED)
 endif
 
-.PHONY: help run test lint demo bench crash-test lin-test lock setup
+.PHONY: help run test lint demo bench crash-test lin-test abuse lock setup
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -54,6 +54,9 @@ crash-test: setup ## kill the service and Postgres under load, then look for los
 
 lin-test: setup ## many quarrel over few items while the service dies and stalls; then check that claims are linearizable
 	@$(BIN)/python -m tests.lin.run $(ARGS)
+
+abuse: setup ## attack a running service in many ways, with and without a key, while a normal client works; figures
+	@$(BIN)/python -m tests.abuse.run $(ARGS)
 
 # Where packages come from stays out of the lock: the machine that installs decides.
 lock: setup ## choose versions again, for all platforms and Pythons, with hashes; ARGS="--upgrade" for the newest

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from domain.errors import HoldfastError
+from interfaces.addresses import neighbourhood
 from interfaces.key_strength import weakness
+from interfaces.repeats import Repeats
 
 log = logging.getLogger("holdfast.auth")
 
@@ -18,6 +20,8 @@ DEFAULT_NAMESPACE = "default"
 MAX_KEY_LENGTH = 128
 # A success is logged at once when a key is new from an address, then counted and summed up.
 SUMMARY_SECONDS = 60.0
+# Of so many keys and addresses; of more, the first to have come is new again.
+MAX_PLACES = 10_000
 
 _WELL_FORMED = re.compile(r"[\x21-\x7e]+(?: +[\x21-\x7e]+)*")
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -92,10 +96,18 @@ class ApiKeys:
         return principal
 
     def _refused(self, message: str, key: str | None, address: str) -> Unauthorized:
-        log.warning(
-            "authentication_failed",
-            extra={"reason": message, "ip": address, "api_key": mask(key)},
-        )
+        kept_back = _failures.note(neighbourhood(address))
+        if kept_back is not None:
+            log.warning(
+                "authentication_failed",
+                extra={
+                    "reason": message,
+                    "ip": address,
+                    "api_key": mask(key),
+                    # How many went before this one without a line of their own.
+                    "attempts_since_last_line": kept_back,
+                },
+            )
         return Unauthorized(message)
 
 
@@ -108,6 +120,8 @@ class _Successes:
     def note(self, principal: Principal, key: str, address: str) -> None:
         who = (principal.key_id, address)
         now = time.monotonic()
+        if who not in self._counts and len(self._counts) >= MAX_PLACES:
+            del self._counts[next(iter(self._counts))]
         since, count = self._counts.get(who, (0.0, 0))
         if count and now - since < SUMMARY_SECONDS:
             self._counts[who] = (since, count + 1)
@@ -127,6 +141,7 @@ class _Successes:
 
 
 _successes = _Successes()
+_failures = Repeats()
 
 
 def is_well_formed(key: str) -> bool:

@@ -12,13 +12,12 @@ from application.eventstore.mapper import Mapper
 from application.eventstore.store import EventStore
 from application.past import Past
 from application.registry import EVENTS, HANDLERS
-from application.serving import ServingRecord
 from application.work import Context, Outcome, Policy
 from interfaces import telemetry
 from interfaces.auth import ApiKeys
 from interfaces.http.app import App
+from interfaces.http.doorkeeper import Limits
 from interfaces.jobs import Jobs
-from interfaces.presence import Presence
 from interfaces.settings import Settings
 from projections import READ_MODELS
 from projections.progress import Progress
@@ -37,6 +36,7 @@ class Service:
     def __init__(self, settings: Settings, url: str, keys: ApiKeys) -> None:
         self.keys = keys
         self.hosts = settings.hosts
+        self.limits = limits_of(settings)
         self.stall_threshold_ms = settings.stall_threshold_ms
         self.instance_stale_seconds = settings.instance_stale_seconds
         # The writer's alone: whatever else is asked has connections of its own.
@@ -49,9 +49,7 @@ class Service:
             claim_stale_seconds=settings.claim_stale_seconds,
             instance_types=settings.instance_types,
         )
-        serving = ServingRecord(EventStore.at(url, size=1), settings.serving_tolerance_seconds)
-        self._engine = Engine(self._store, mapper, HANDLERS, policy, serving)
-        self._presence = Presence(serving, self._engine)
+        self._engine = Engine(self._store, mapper, HANDLERS, policy)
         self.history = Past(url, mapper)
         self.progress = Progress()
         self._projector = Projector(url, READ_MODELS, self.progress)
@@ -68,7 +66,6 @@ class Service:
             self.reads,
             self._jobs_store,
             sweep_seconds=settings.sweep_seconds,
-            passed_on_seconds=settings.passed_on_seconds,
             retention=timedelta(days=settings.retention_days),
         )
 
@@ -87,23 +84,34 @@ class Service:
         # What was imported and built so far stays for good: the collector need not look at it.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS, 20, 100)
+        gc.set_threshold(YOUNG_OBJECTS, 10, 10)
         self._engine.start()
         self._projector.start()
         await self.reads.open()
         self.sweeps.start()
-        await self._presence.start()
 
     async def stop(self) -> None:
         """Finish the commands that were accepted, then end everything else."""
         await self.sweeps.stop()
         await asyncio.to_thread(self._engine.stop)
-        await self._presence.stop()
         await asyncio.to_thread(self._projector.stop)
         await self.reads.close()
         self.history.close()
         self._jobs_store.close()
         self._store.close()
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What a connection may do, of this process's settings."""
+    return Limits(
+        connections=settings.max_connections,
+        connections_per_address=settings.max_connections_per_address,
+        trusted_proxies=settings.trusted_proxies,
+        header_seconds=settings.header_timeout_seconds,
+        body_seconds=settings.body_timeout_seconds,
+        write_seconds=settings.write_timeout_seconds,
+        idle_seconds=settings.idle_timeout_seconds,
+    )
 
 
 def application(settings: Settings) -> App:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+import orjson
 from pydantic import ValidationError
 
 from application.findings import findings
@@ -26,6 +27,42 @@ class PayloadTooLarge(HoldfastError):
     """The body is larger than 256 KiB."""
 
     code = "payload_too_large"
+
+
+class MalformedRequest(HoldfastError):
+    """This is not a valid HTTP request."""
+
+    code = "malformed_request"
+
+
+class UrlTooLong(HoldfastError):
+    """The URL is longer than 32 KiB."""
+
+    code = "url_too_long"
+
+
+class HeadersTooLarge(HoldfastError):
+    """The header is larger than 32 KiB, or has more than 100 lines."""
+
+    code = "headers_too_large"
+
+
+class RequestTimeout(HoldfastError):
+    """The request did not arrive in time."""
+
+    code = "request_timeout"
+
+
+class TooManyConnections(Unavailable):
+    """The service has all the connections it can take. Try again."""
+
+    code = "too_many_connections"
+
+
+class TooManyBodies(Unavailable):
+    """Too many requests are being sent at the same time. Try again."""
+
+    code = "too_many_bodies"
 
 
 class MethodNotAllowed(HoldfastError):
@@ -49,12 +86,16 @@ class Internal(HoldfastError):
 # The first class that an error belongs to tells its status.
 STATUS: Mapping[type[HoldfastError], int] = {
     InvalidInput: 400,
+    MalformedRequest: 400,
     Unauthorized: 401,
     NotFound: 404,
     MethodNotAllowed: 405,
+    RequestTimeout: 408,
     Conflict: 409,
     PayloadTooLarge: 413,
+    UrlTooLong: 414,
     IdempotencyMismatch: 422,
+    HeadersTooLarge: 431,
     TimedOut: 504,
     Unavailable: 503,
     HoldfastError: 500,
@@ -76,6 +117,15 @@ def body_of(error: HoldfastError, path: str, request_id: str) -> Json:
         "timestamp": datetime.now(UTC),
         "path": path,
     }
+
+
+def reply_of(error: HoldfastError, path: str, request_id: str) -> bytes:
+    """The body of every error reply, as it is sent."""
+    return orjson.dumps(
+        body_of(error, path, request_id),
+        option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS,
+        default=str,
+    )
 
 
 def tool_error_of(error: HoldfastError, request_id: str) -> Json:

@@ -21,6 +21,8 @@ from interfaces import bootstrap, data_folder, telemetry
 from interfaces.auth import ApiKeys
 from interfaces.data_folder import DataFolderError, development_key
 from interfaces.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from interfaces.http.doorkeeper import raise_file_limit
+from interfaces.http.protocol import Connection
 from interfaces.plain import plain
 from interfaces.settings import ConfigurationError, Settings
 from projections import schema
@@ -58,6 +60,7 @@ def serve() -> None:
         settings, key = _with_keys(settings.model_copy(update={"database_url": url}))
         _prepare(settings.migration_database_url or url)
         _announce(settings, listener, key)
+        raise_file_limit(bootstrap.limits_of(settings))
         config = uvicorn.Config(
             "interfaces.bootstrap:worker"
             if settings.workers > 1
@@ -65,7 +68,11 @@ def serve() -> None:
             factory=settings.workers > 1,
             workers=settings.workers,
             loop="auto",
-            http="httptools",
+            http=Connection,
+            # There is none to be spoken; and its own environment says nothing about proxies.
+            ws="none",
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
             log_config=None,
             access_log=False,
             server_header=False,

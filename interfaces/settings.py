@@ -15,7 +15,6 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from application.serving import tolerance_seconds
 from domain.identity import DEFAULT_TYPES
 from interfaces.auth import ApiKeys
 
@@ -54,6 +53,13 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    max_connections: Annotated[int, Field(ge=10, le=100_000)] = 2_000
+    max_connections_per_address: Annotated[int, Field(ge=5, le=100_000)] = 1_000
+    header_timeout_seconds: Seconds = 10
+    body_timeout_seconds: Seconds = 30
+    write_timeout_seconds: Seconds = 30
+    idle_timeout_seconds: Seconds = 30
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("holdfast"))
     environment: Literal["development", "production"] = "development"
@@ -62,7 +68,6 @@ class Settings(BaseModel):
     instance_stale_seconds: Seconds = 120
     claim_stale_seconds: Seconds = 300
     sweep_seconds: Seconds = 30
-    passed_on_seconds: Seconds = 86_400
     instance_types: tuple[str, ...] = DEFAULT_TYPES
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 30
 
@@ -92,6 +97,21 @@ class Settings(BaseModel):
             if not re.fullmatch(r"([\w.-]+|\[[0-9a-f:]+\])(:\d+)?", name, re.ASCII):
                 raise ValueError("must be host names, separated by commas: a.example.org,b:8443")
         return hosts
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _parse_proxies(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        proxies = tuple(part.strip() for part in value.split(",") if part.strip())
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(
+                    "must be IP addresses or networks, separated by commas: 10.0.0.7,10.1.0.0/16"
+                ) from None
+        return proxies
 
     @field_validator("environment", "log_level", mode="before")
     @classmethod
@@ -150,13 +170,6 @@ class Settings(BaseModel):
                     if name not in environ:
                         found[variable] = name
         return found
-
-    @property
-    def serving_tolerance_seconds(self) -> float:
-        """A gap longer than that in which the service cannot be reached is an absence (spec 5)."""
-        return tolerance_seconds(
-            self.stall_threshold_ms / 1000, self.instance_stale_seconds, self.claim_stale_seconds
-        )
 
     @property
     def hosts(self) -> tuple[str, ...]:

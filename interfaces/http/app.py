@@ -21,7 +21,8 @@ from starlette.types import Message, Receive, Scope, Send
 from domain.errors import HoldfastError
 from interfaces import telemetry
 from interfaces.auth import ApiKeys
-from interfaces.errors import Internal, MethodNotAllowed, NoSuchPath, body_of, status_of
+from interfaces.errors import Internal, MethodNotAllowed, NoSuchPath, reply_of, status_of
+from interfaces.http.doorkeeper import Doorkeeper, Limits
 from interfaces.http.endpoint import Endpoint, respond
 from interfaces.http.leaving import ClientGone
 from interfaces.http.mcp import McpEndpoint
@@ -38,6 +39,8 @@ class Running(Services, Protocol):
     def keys(self) -> ApiKeys: ...
     @property
     def hosts(self) -> Sequence[str]: ...
+    @property
+    def limits(self) -> Limits: ...
     async def start(self) -> None:
         """Be ready to serve."""
 
@@ -50,13 +53,18 @@ class App:
 
     def __init__(self, service: Running) -> None:
         mcp = McpEndpoint(service, service.keys, service.hosts)
+        self._doorkeeper = Doorkeeper(service.limits)
         self._routes = _routes(service, mcp)
         self._router = Router(
-            routes=self._routes, redirect_slashes=False, lifespan=_lifespan(service, mcp)
+            routes=self._routes,
+            redirect_slashes=False,
+            lifespan=_lifespan(service, mcp, self._doorkeeper),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            # The server hands this on to every connection (:class:`~.protocol.Connection`).
+            scope.setdefault("state", {})["doorkeeper"] = self._doorkeeper
             await self._router(scope, receive, send)
             return
         request_id = str(uuid4())
@@ -81,15 +89,16 @@ class App:
         except Exception as e:
             if started:
                 raise
-            error = _known(e)
-            if isinstance(error, Internal):
-                log.exception("request_failed", extra={"path": scope["path"]})
-            content = orjson.dumps(
-                body_of(error, scope["path"], request_id),
-                option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS,
-                default=str,
-            )
-            await respond(send_with_id, status_of(error), content, self._headers(error, scope))
+            await self._refuse(e, scope, send_with_id)
+
+    # In a frame of its own: the error's traceback has the frame that caught it, and would be kept
+    # with all of the request, until the collector comes by, if that frame had the error too.
+    async def _refuse(self, raised: Exception, scope: Scope, send: Send) -> None:
+        error = _known(raised)
+        if isinstance(error, Internal):
+            log.error("request_failed", exc_info=raised, extra={"path": scope["path"]})
+        content = reply_of(error, scope["path"], scope["state"]["request_id"])
+        await respond(send, status_of(error), content, self._headers(error, scope))
 
     def _headers(self, error: HoldfastError, scope: Scope) -> list[tuple[bytes, bytes]]:
         match status_of(error):
@@ -165,13 +174,13 @@ def _json(value: object) -> Response:
 
 
 def _lifespan(
-    service: Running, mcp: McpEndpoint
+    service: Running, mcp: McpEndpoint, doorkeeper: Doorkeeper
 ) -> Callable[[object], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         await service.start()
         try:
-            async with mcp.running():
+            async with mcp.running(), doorkeeper.watching():
                 yield
         finally:
             await service.stop()

@@ -6,38 +6,90 @@ import math
 import re
 
 import orjson
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from domain.aggregate import Json
 from domain.errors import InvalidInput
-from interfaces.errors import PayloadTooLarge
+from interfaces.errors import PayloadTooLarge, TooManyBodies
 from interfaces.http import numbers
+from interfaces.http.leaving import ClientGone
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 64
 MAX_INTEGER = numbers.MAX_INTEGER
+# What bodies that are still arriving may take up in a process, in all and of one key, in bytes.
+MAX_ARRIVING = 64 * 1024 * 1024
+MAX_ARRIVING_OF_ONE = 32 * 1024 * 1024
 
 # The escape itself, not a backslash before these letters.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+class _Arriving:
+    """How much of unfinished bodies is held, and for whom."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._of: dict[str, int] = {}
+
+    def add(self, who: str, size: int) -> None:
+        """Count what has arrived. Raises :class:`TooManyBodies` if that is too much."""
+        if self._total + size > MAX_ARRIVING or self._of.get(who, 0) + size > MAX_ARRIVING_OF_ONE:
+            raise TooManyBodies
+        self._total += size
+        self._of[who] = self._of.get(who, 0) + size
+
+    def remove(self, who: str, size: int) -> None:
+        """It has arrived as a whole, or never will."""
+        self._total -= size
+        self._of[who] -= size
+        if not self._of[who]:
+            del self._of[who]
+
+
+_arriving = _Arriving()
+
+
 async def read(scope: Scope, receive: Receive) -> bytes:
-    """The whole body. Raises :class:`PayloadTooLarge` as soon as it is known to be."""
+    """The whole body, for whoever has shown a key.
+
+    Raises :class:`PayloadTooLarge` as soon as it is known to be, :class:`TooManyBodies`, and
+    ``ClientGone`` if the rest will never come: half a body is none.
+    """
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > MAX_BYTES:
             raise PayloadTooLarge
-    chunks = []
-    size = 0
-    while True:
-        message = await receive()
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > MAX_BYTES:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        # Nearly every body comes in one piece.
+        whole: bytes = message.get("body", b"")
+        if len(whole) > MAX_BYTES:
             raise PayloadTooLarge
-        chunks.append(chunk)
-        if not message.get("more_body"):
-            return b"".join(chunks) if len(chunks) > 1 else chunk
+        return whole
+    return await _rest(message, receive, scope["state"]["principal"].key_id)
+
+
+async def _rest(message: Message, receive: Receive, who: str) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk: bytes = message.get("body", b"")
+            if size + len(chunk) > MAX_BYTES:
+                raise PayloadTooLarge
+            if chunk:
+                _arriving.add(who, len(chunk))
+                size += len(chunk)
+                chunks.append(chunk)
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            message = await receive()
+    finally:
+        if size:
+            _arriving.remove(who, size)
 
 
 def parse(raw: bytes) -> Json:

@@ -111,7 +111,10 @@ def authenticated(keys: ApiKeys, scope: Scope, headers: Mapping[bytes, bytes]) -
         given = token.strip() if scheme.lower() == b"bearer" else None
     client = scope.get("client")
     key = None if given is None else given.decode("latin-1")
-    return keys.authenticate(key, client[0] if client else "unknown")
+    principal = keys.authenticate(key, client[0] if client else "unknown")
+    # The connection is not a stranger's any more, and its body counts for this key.
+    scope["state"]["principal"] = principal
+    return principal
 
 
 def _idempotency(given: bytes, scope: Scope, principal: Principal, fields: Json) -> IdempotencyKey:

@@ -26,8 +26,8 @@ async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
     working = asyncio.ensure_future(work)
     leaving: asyncio.Future[None] | None = None
     try:
-        done, _ = await asyncio.wait({working}, timeout=SOON_SECONDS)
-        if not done:
+        await asyncio.wait({working}, timeout=SOON_SECONDS)
+        if not working.done():
             leaving = asyncio.ensure_future(_gone(receive))
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -38,6 +38,8 @@ async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        # A refusal's traceback has this frame: with the task that has the refusal it would stay.
+        del working, leaving, left
 
 
 async def _gone(receive: Receive) -> None:

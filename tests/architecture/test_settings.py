@@ -14,7 +14,14 @@ EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 # A line `NAME=value`, or one that is commented out because there is no value for everybody.
 GIVEN = re.compile(r"^(#?)([A-Z][A-Z_]*)=(.*)$", re.MULTILINE)
 # What has no default that could be written down.
-NO_DEFAULT = {"DATABASE_URL", "MIGRATION_DATABASE_URL", "API_KEYS", "DATA_DIR", "ALLOWED_HOSTS"}
+NO_DEFAULT = {
+    "DATABASE_URL",
+    "MIGRATION_DATABASE_URL",
+    "API_KEYS",
+    "DATA_DIR",
+    "ALLOWED_HOSTS",
+    "TRUSTED_PROXIES",
+}
 
 
 @pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])

@@ -23,7 +23,6 @@ class Session(TypedDict):
     docker_slot: int | None
     status: SessionStatus
     last_heartbeat: str
-    unknown_since: str | None
     current_task_id: str | None
     started_at: str
     completed_at: str | None
@@ -127,7 +126,6 @@ class Instance(TypedDict):
     current_epic: str | None
     last_epic: str | None
     last_heartbeat: str
-    unknown_since: str | None
     age_seconds: float
     uptime_seconds: float
     metrics: Json | None
@@ -158,14 +156,11 @@ class InstancePage(Page):
 
 
 class LostClaim(TypedDict):
-    """A claim that another took over; told once, with the next heartbeat.
-
-    Nobody took it (``taken_by`` is ``None``) if the item was cancelled.
-    """
+    """A claim that another took over; told once, with the next heartbeat."""
 
     item_id: str
     fence: int
-    taken_by: str | None
+    taken_by: str
     at: str
 
 
@@ -276,7 +271,7 @@ class WorkItem(TypedDict):
     priority: int
     depends_on: list[str]
     blocked_by: list[str]
-    status: Literal["open", "claimed", "completed", "cancelled"]
+    status: Literal["open", "claimed", "completed"]
     is_working_on: bool
     active_session_id: str | None
     active_instance_id: str | None
@@ -291,13 +286,9 @@ class WorkItem(TypedDict):
     heartbeat_age_seconds: float | None
     heartbeat_age_human: str | None
     stale: bool | None
-    unknown_since: str | None
     last_machine_id: str | None
     completed_at: str | None
     completed_by: str | None
-    open_dependencies: list[str]
-    cancelled_at: str | None
-    status_reason: str | None
     created_at: str
     updated_at: str
 

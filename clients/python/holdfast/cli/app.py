@@ -19,7 +19,6 @@ from holdfast.cli import (
     queue,
     recovery,
     running,
-    tidying,
 )
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -32,11 +31,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "release": queue.release,
     "complete": queue.complete,
     "add": queue.add,
-    "reopen": tidying.reopen,
-    "cancel": tidying.cancel,
-    "remove": tidying.remove,
-    "machines": tidying.machines,
-    "end": tidying.end,
     "events": history.events,
     "replay": history.replay,
     "watch": feed.watch,

@@ -39,12 +39,7 @@ def matters(found: Json) -> list[Matter]:
     A session and the instance that works in it are one.
     """
     now = _time(found["counts"]["last_updated"])
-    # What a session whose place another has left behind was carried on there.
-    failed = [
-        (session, _ended_ago(session, now))
-        for session in found["failed_sessions"]
-        if session.get("outcome") != "superseded"
-    ]
+    failed = [(session, _ended_ago(session, now)) for session in found["failed_sessions"]]
     sessions = [
         *_stalled(found["sessions"]),
         *((s, _failed(s, ago)) for s, ago in failed if ago <= RECENTLY),
@@ -74,7 +69,7 @@ def _worker(session: Json) -> str | None:
 
 def _stalled(sessions: Sequence[Json]) -> Iterator[tuple[Json, Matter]]:
     for session in sessions:
-        if session["status"] != "stalled" or session.get("computed_status") == "released":
+        if session["status"] != "stalled":
             continue
         held = session["held_items"]
         holds = f", holds {', '.join(map(safe, held))}" if held else ""

@@ -1,0 +1,98 @@
+"""Who gets a connection when there are not enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from interfaces.addresses import is_loopback, neighbourhood
+from interfaces.http.doorkeeper import Doorkeeper, Limits
+
+
+@dataclass(eq=False)
+class Someone:
+    """A connection, as far as the doorkeeper cares."""
+
+    address: str
+    has_key: bool = False
+    is_busy: bool = False
+    was_dropped: bool = False
+
+    def look(self, now: float) -> None:
+        """Its time is never up."""
+
+    def drop(self) -> None:
+        """It is over."""
+        self.was_dropped = True
+
+
+def come(doorkeeper: Doorkeeper, address: str, number: int, **fields: bool) -> list[Someone]:
+    """So many from one address, all of whom get in."""
+    arrived = [Someone(address, **fields) for _ in range(number)]
+    assert all(doorkeeper.admit(someone) for someone in arrived)
+    return arrived
+
+
+def test_the_longest_standing_stranger_goes() -> None:
+    """Given a full house, then strangers go in the order in which they came."""
+    doorkeeper = Doorkeeper(Limits(connections=4))
+    friends = come(doorkeeper, "10.0.0.1", 2, has_key=True)
+    strangers = come(doorkeeper, "10.0.0.2", 2)
+    more = come(doorkeeper, "10.0.0.3", 3)
+    assert [s.was_dropped for s in (*strangers, *more)] == [True, True, True, False, False]
+    assert not any(friend.was_dropped for friend in friends)
+    assert len(doorkeeper) == 4
+
+
+def test_then_whoever_asks_nothing_goes_and_then_nobody() -> None:
+    """Given only those with a key, then an idle one goes; if all are busy the new one does."""
+    doorkeeper = Doorkeeper(Limits(connections=2))
+    [busy] = come(doorkeeper, "10.0.0.1", 1, has_key=True, is_busy=True)
+    [idle] = come(doorkeeper, "10.0.0.1", 1, has_key=True)
+    [last] = come(doorkeeper, "10.0.0.1", 1, has_key=True, is_busy=True)
+    assert (busy.was_dropped, idle.was_dropped) == (False, True)
+    assert not doorkeeper.admit(Someone("10.0.0.1"))
+    assert not last.was_dropped
+
+
+def test_an_address_drops_its_own() -> None:
+    """Given more of one address than it may have, then its own go, and nobody else's."""
+    doorkeeper = Doorkeeper(Limits(connections=100, connections_per_address=3))
+    others = come(doorkeeper, "10.0.0.1", 3)
+    mine = come(doorkeeper, "2001:db8::1", 2) + come(doorkeeper, "2001:db8::ffff:2", 3)
+    assert [s.was_dropped for s in mine] == [True, True, False, False, False]
+    assert not any(other.was_dropped for other in others)
+
+
+def test_this_machine_and_trusted_proxies_may_have_all() -> None:
+    """Given a fleet on this machine or behind a proxy, then the limit of an address is not its."""
+    limits = Limits(
+        connections=100, connections_per_address=3, trusted_proxies=("10.1.0.0/16", "2001:db8::7")
+    )
+    for address in ("127.0.0.1", "::1", "::ffff:127.0.0.1", "10.1.2.3", "2001:db8::7"):
+        doorkeeper = Doorkeeper(limits)
+        assert not any(s.was_dropped for s in come(doorkeeper, address, 50))
+
+
+def test_who_goes_makes_room() -> None:
+    """Given connections that come and go, then nothing is remembered of them."""
+    doorkeeper = Doorkeeper(Limits(connections=3, connections_per_address=2))
+    for number in range(50):
+        for someone in come(doorkeeper, f"10.0.0.{number}", 2):
+            doorkeeper.introduce(someone)
+            doorkeeper.forget(someone)
+            doorkeeper.forget(someone)
+            assert not someone.was_dropped
+    assert len(doorkeeper) == 0
+    assert doorkeeper._counts == {}
+
+
+def test_addresses_that_are_one() -> None:
+    """An IPv6 network is whoever has it; an IPv4 address in IPv6's form is an IPv4 address."""
+    assert neighbourhood("10.0.0.1") == neighbourhood("::ffff:10.0.0.1") == "10.0.0.1"
+    assert neighbourhood("2001:db8::1") == neighbourhood("2001:db8:0:0:ffff::2%eth0")
+    assert neighbourhood("2001:db8::1") != neighbourhood("2001:db8:0:1::1")
+    assert neighbourhood("unknown") == "unknown"
+    assert is_loopback("127.1.2.3")
+    assert is_loopback("::ffff:127.0.0.1")
+    assert not is_loopback("10.0.0.1")
+    assert not is_loopback("unknown")
