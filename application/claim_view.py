@@ -9,6 +9,7 @@ from domain import liveness
 from domain.aggregate import Json
 from domain.claim import Claim
 from domain.holder import Holder
+from domain.liveness import Serving
 
 
 def view(claim: Claim) -> Json:
@@ -33,10 +34,13 @@ def view(claim: Claim) -> Json:
     }
 
 
-def owner(claim: Claim, holder: Holder, now: datetime, stale_seconds: float) -> Json:
+def owner(
+    claim: Claim, holder: Holder, now: datetime, stale_seconds: float, serving: Serving
+) -> Json:
     """What whoever is refused wants to know about the holder (S3 FR-2, spec 6)."""
     gap = holder.gap_seconds(now)
-    silent = claim.silent_seconds(now, gap)
+    silent = claim.silent_seconds(now, holder.silent_seconds(now, serving))
+    stale = silent > stale_seconds
     return {
         "item_id": claim.resource,
         "title": claim.item.title if claim.item else None,
@@ -50,7 +54,8 @@ def owner(claim: Claim, holder: Holder, now: datetime, stale_seconds: float) -> 
         "claimed_at": claim.claimed_at,
         "claim_duration_minutes": liveness.age_seconds(claim.claimed_at or now, now) / 60,
         "fence": claim.fence,
-        "stale": silent > stale_seconds,
+        "stale": stale,
+        "unknown_since": None if stale else holder.unheard_since(serving),
         "seconds_until_takeover": max(0.0, stale_seconds - silent),
     }
 
@@ -59,6 +64,7 @@ def item_view(
     claim: Claim,
     now: datetime,
     stale_seconds: float,
+    serving: Serving,
     *,
     holder: Holder | None = None,
     blocked_by: Sequence[str] = (),
@@ -66,7 +72,7 @@ def item_view(
     """A work item, with whoever works on it and what it waits for."""
     item = claim.require_listed()
     kind = claim.holder_kind
-    held = owner(claim, holder, now, stale_seconds) if holder else {}
+    held = owner(claim, holder, now, stale_seconds, serving) if holder else {}
     return {
         "item_id": claim.resource,
         "title": item.title,
@@ -89,9 +95,13 @@ def item_view(
         "heartbeat_age_seconds": held.get("heartbeat_age_seconds"),
         "heartbeat_age_human": held.get("heartbeat_age_human"),
         "stale": held.get("stale", False),
+        "unknown_since": held.get("unknown_since"),
         "last_machine_id": claim.last_machine_id,
         "completed_at": item.completed_at,
         "completed_by": item.completed_by,
+        "open_dependencies": item.open_dependencies,
+        "cancelled_at": item.cancelled_at,
+        "status_reason": item.status_reason,
         "created_at": item.created_at,
         "updated_at": item.updated_at,
     }

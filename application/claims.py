@@ -76,11 +76,12 @@ def claim_item(work: Work, command: ClaimItem) -> Reply:
         return Reply(view(claim))
     claim.require_open()
     if previous is not None and not previous.has_ended:
-        gap, stale_seconds = previous.gap_seconds(work.now), work.policy.claim_stale_seconds
-        if not claim.may_pass_on(work.now, gap, stale_seconds, takeover=command.takeover):
+        silent = previous.silent_seconds(work.now, work.serving)
+        stale_seconds = work.policy.claim_stale_seconds
+        if not claim.may_pass_on(work.now, silent, stale_seconds, takeover=command.takeover):
             raise ClaimHeld(
                 f"{claim.resource} is already claimed by {claim.holder_kind} {claim.holder_id}.",
-                details=owner(claim, previous, work.now, stale_seconds),
+                details=owner(claim, previous, work.now, stale_seconds, work.serving),
             )
     if waits_for:
         raise BlockedByDependencies(
@@ -158,7 +159,8 @@ def require_held_by(work: Work, claim: Claim, claimer: Holder, fence: int | None
     if holder is not claimer:
         details = {"item_id": claim.resource, "claimed_by": None, "holder_kind": None}
         if holder is not None:
-            details = owner(claim, holder, work.now, work.policy.claim_stale_seconds)
+            stale_seconds = work.policy.claim_stale_seconds
+            details = owner(claim, holder, work.now, stale_seconds, work.serving)
         who = f"{claim.holder_kind} {claim.holder_id}" if holder else "nobody"
         raise NotHolder(f"{claim.resource} is held by {who}.", details=details)
     if fence is not None:
@@ -166,10 +168,13 @@ def require_held_by(work: Work, claim: Claim, claimer: Holder, fence: int | None
 
 
 def open_dependencies(work: Work, claim: Claim) -> list[str]:
-    """The items that have to be completed before this one can be claimed."""
-    ids = claim.item.depends_on if claim.item and not claim.item.is_completed else []
+    """The items that have to be done before this one can be claimed (spec 6).
+
+    What was cancelled or removed holds nobody up: it will never be done.
+    """
+    ids = claim.item.depends_on if claim.item and not claim.item.is_over else []
     work.prepare(*((Claim, item_id) for item_id in ids))
-    return [item_id for item_id in ids if work.load(Claim, item_id).status != "completed"]
+    return [item_id for item_id in ids if not work.load(Claim, item_id).is_settled]
 
 
 def take(

@@ -36,6 +36,7 @@ from application.eventstore.store import (
     VersionConflict,
 )
 from application.inbox import Inbox
+from application.serving import ServingRecord
 from application.submission import Job, Submission, deliver
 from application.work import Context, Handler, IdempotencyKey, Missing, Outcome, Policy, Work
 from domain.aggregate import Aggregate, Json
@@ -78,12 +79,19 @@ class Engine:
         mapper: Mapper,
         handlers: Mapping[type, Handler],
         policy: Policy,
+        serving: ServingRecord | None = None,
     ) -> None:
+        """``serving`` tells since when silence counts; without it, all of it does."""
         self._store = store
         self._mapper = mapper
         self._handlers = handlers
         self._policy = policy
         self._clock = DatabaseClock()
+        self._serving = serving
+        # Since when the round at hand has been under way, and when one was last refused because the
+        # database was away, by the host's clock.
+        self._busy_since: float | None = None
+        self._refused_at: float | None = None
         self._caches: dict[str, dict[str, Aggregate]] = {}
         self._inbox = Inbox()
         # How much was written to each stream since its last snapshot, by large commands.
@@ -111,6 +119,17 @@ class Engine:
         late = self._inbox.clear()
         _refuse(late, Unavailable("The service is stopping. Try again."))
         deliver(late)
+
+    def answers(self, within_seconds: float) -> bool:
+        """Whether whoever sends a command now can expect it to be carried out.
+
+        Not while one has been under way for longer than that, and not for so long after one was
+        refused because the database was away, unless others succeeded since.
+        """
+        now, busy_since, refused_at = self._clock.seconds(), self._busy_since, self._refused_at
+        is_stuck = busy_since is not None and now - busy_since > within_seconds
+        refuses = refused_at is not None and now - refused_at <= within_seconds
+        return not (is_stuck or refuses)
 
     async def submit(self, command: object, context: Context) -> Outcome:
         """Carry out a command; returns once its events are durable.
@@ -163,6 +182,7 @@ class Engine:
             if not self._rounds:
                 return
             current = self._rounds.popleft()
+            self._busy_since = self._clock.seconds()
             try:
                 self._carry_out(current)
             except Exception as e:
@@ -174,6 +194,7 @@ class Engine:
                 for job in current.all:
                     if job.outcome is None and job.error is None:
                         job.error = e
+            self._busy_since = None
             deliver(current.all)
 
     def _wait(self) -> None:
@@ -225,6 +246,7 @@ class Engine:
                     current.go_on()
                 attempt -= 1
             except Unavailable as e:
+                self._refused_at = self._clock.seconds()
                 self._undo(current)
                 self._cache(namespace).clear()
                 _refuse(current.left, e)
@@ -241,6 +263,9 @@ class Engine:
                     self._carry_out(Round(namespace, [job]))
                 return
             else:
+                self._refused_at = None
+                if self._serving is not None:
+                    self._serving.carried_out()
                 _acknowledge(batch, head)
                 self._keep_snapshots(namespace, batch)
                 if exclusive:
@@ -308,7 +333,7 @@ class Engine:
         current.later += later
         # Who holds the log trusts nothing that it read before.
         cache = self._cache(namespace) if store is self._store else {}
-        batch = Batch(Work(self._policy, cache, self._clock.now(store.clock)))
+        batch = Batch(self._work(store, cache))
         current.batch = batch
         waiting: Sequence[Job] = current.jobs
         rounds = 0
@@ -340,6 +365,15 @@ class Engine:
         batch.snapshots = self._due_snapshots(namespace, batch)
         current.is_decided = True
         return batch
+
+    def _work(self, store: EventStore, cache: dict[str, Aggregate]) -> Work:
+        """What handlers work with: the time, and since when silence has counted by then."""
+        now = self._clock.now(store.clock)
+        if self._serving is None:
+            return Work(self._policy, cache, now)
+        serving = self._serving.at(now)
+        # The two come from two looks at the database's clock.
+        return Work(self._policy, cache, max(now, serving.since or now), serving)
 
     def _decide_one(self, batch: Batch, job: Job) -> None:
         work = batch.work

@@ -18,6 +18,7 @@ from domain.aggregate import Aggregate, Json
 from domain.claim import Claim
 from domain.errors import InvalidInput, StreamNotFound
 from domain.instance import Instance
+from domain.liveness import Serving
 from domain.machine import Machine
 from domain.session import Session
 
@@ -76,6 +77,10 @@ class History:
         if version == 0:
             raise StreamNotFound
         return self.state_at(namespace, stream_id, version), self._store.clock()
+
+    def serving(self) -> Serving:
+        """Since when the service has been there."""
+        return self._store.serving()[1]
 
     def state_at(self, namespace: str, stream_id: str, sequence_num: int) -> Aggregate:
         """The aggregate as it was after that event, which must be there."""

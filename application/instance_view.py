@@ -7,11 +7,13 @@ from datetime import datetime
 from domain import liveness
 from domain.aggregate import Json
 from domain.instance import Instance, restarts_of
+from domain.liveness import Serving
 
 
-def view(instance: Instance, now: datetime, stale_seconds: float) -> Json:
+def view(instance: Instance, now: datetime, stale_seconds: float, serving: Serving) -> Json:
     """An instance at a moment: past the threshold it is ``stale``, recorded or not."""
-    health, reasons = instance.health_at(now, stale_seconds)
+    status = instance.status_at(now, stale_seconds, serving)
+    health, reasons = instance.health_at(now, stale_seconds, serving)
     ended = instance.closed_at or now
     value: Json = {
         "instance_id": instance.key,
@@ -26,12 +28,13 @@ def view(instance: Instance, now: datetime, stale_seconds: float) -> Json:
         "hostname": instance.hostname,
         "tty": instance.tty,
         "codebase": instance.codebase,
-        "status": instance.status_at(now, stale_seconds),
+        "status": status,
         "health": health,
         "context_percent": instance.context_percent,
         "current_epic": instance.current_epic,
         "last_epic": instance.last_epic,
         "last_heartbeat": instance.last_heartbeat,
+        "unknown_since": instance.unheard_since(serving) if status == "active" else None,
         "age_seconds": instance.gap_seconds(now),
         "uptime_seconds": liveness.age_seconds(instance.created_at or now, ended),
         "metrics": instance.metrics,

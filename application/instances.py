@@ -13,6 +13,7 @@ from application.fields import (
     BySupervisor,
     Command,
     FenceNumber,
+    Found,
     Id,
     Integer,
     Kind,
@@ -41,6 +42,7 @@ from domain.errors import (
 )
 from domain.hierarchy import Scope, require_pair
 from domain.instance import WORK_EVENTS, Activity, Instance, RestartRule
+from domain.session import Session
 
 log = logging.getLogger("holdfast.instances")
 
@@ -184,6 +186,16 @@ class CloseInstance(BySupervisor):
 
     instance_id: str
     cascade: StrictBool = False
+    reason: Text | None = None
+
+
+class ClosePassedOn(Command):
+    """End an instance that fell silent and whose place or items others have, long since."""
+
+    instance_id: str
+    silent_seconds: float
+    # The sessions that name it, as far as the read models know.
+    sessions: Found[Sequence[str]] = ()
 
 
 class NoteStale(Command):
@@ -239,6 +251,7 @@ def beat(work: Work, command: BeatInstance) -> Reply:
         raise InvalidInput.of("activity_reason", "goes with activity")
     instance = work.load(Instance, command.instance_id)
     gap, lost = instance.gap_seconds(work.now), instance.lost_claims
+    silent = instance.silent_seconds(work.now, work.serving)
     if command.supervisor_fence is not None:
         instance.require_writable()
         instance.require_supervisor(command.supervisor_fence)
@@ -249,7 +262,7 @@ def beat(work: Work, command: BeatInstance) -> Reply:
         "status": instance.status,
         "last_heartbeat": instance.last_heartbeat,
         "age_seconds": gap,
-        "stale": gap > work.policy.instance_stale_seconds,
+        "stale": silent > work.policy.instance_stale_seconds,
         "context_percent": instance.context_percent,
         "current_epic": instance.current_epic,
     }
@@ -265,6 +278,7 @@ def take_up(work: Work, command: TakeUpInstance) -> Reply:
         work.now,
         work.policy.instance_stale_seconds,
         command.supervisor,
+        work.serving,
         seen=command.seen_fence,
         takeover=command.takeover,
         hostname=command.hostname,
@@ -353,13 +367,13 @@ def close(work: Work, command: CloseInstance) -> Reply:
                 child.key
                 for child in below
                 if child.parent_id == instance.key
-                and child.status_at(work.now, stale_seconds) == "active"
+                and child.status_at(work.now, stale_seconds, work.serving) == "active"
             ]
         )
         below = []
     for descendant in reversed(below):
-        _end(work, descendant, cascade_from=instance.key)
-    _end(work, instance)
+        _end(work, descendant, cascade_from=instance.key, reason=command.reason)
+    _end(work, instance, reason=command.reason)
     if parent is not None and parent.status != "closed":
         parent.remove_child(work.now, instance.key)
     value = _reply(work, instance).value
@@ -367,18 +381,50 @@ def close(work: Work, command: CloseInstance) -> Reply:
     return Reply(value)
 
 
+def close_passed_on(work: Work, command: ClosePassedOn) -> Reply:
+    """Whether it ended."""
+    instance = work.load(Instance, command.instance_id)
+    work.prepare(*((Session, session_id) for session_id in command.sessions))
+    sessions = [work.load(Session, session_id) for session_id in command.sessions]
+    parent = work.load(Instance, instance.parent_id) if instance.parent_id else None
+    below = _open_descendants(work, instance)
+    stale_seconds = work.policy.instance_stale_seconds
+    # Right after an absence of the service it gets as long to be heard as anyone.
+    silent = instance.silent_seconds(work.now, work.serving)
+    ended = (
+        silent > work.policy.claim_stale_seconds
+        and instance.is_passed_on(
+            work.now,
+            command.silent_seconds,
+            has_lost_place=bool(sessions)
+            and all(s.has_ended for s in sessions)
+            and any(s.recovered_to or s.superseded_by for s in sessions),
+        )
+        and all(s.has_ended for s in sessions)
+        and all(
+            child.status_at(work.now, stale_seconds, work.serving) == "stale" for child in below
+        )
+    )
+    if ended:
+        _end(work, instance, reason="It was silent, and others have what it worked on.")
+        if parent is not None and parent.status != "closed":
+            parent.remove_child(work.now, instance.key)
+    return Reply({"ended": ended, "instance_id": instance.key})
+
+
 def note_stale(work: Work, command: NoteStale) -> Reply:
     """Whether it was recorded."""
     instance = work.load(Instance, command.instance_id)
     gap = instance.gap_seconds(work.now)
-    stale = instance.note_stale(work.now, work.policy.instance_stale_seconds)
+    stale = instance.note_stale(work.now, work.policy.instance_stale_seconds, work.serving)
     return Reply(
         {"stale": stale, "instance_id": instance.key, "time_since_heartbeat_ms": int(gap * 1000)}
     )
 
 
 def _reply(work: Work, instance: Instance, status: int = 200) -> Reply:
-    return Reply(view(instance, work.now, work.policy.instance_stale_seconds), status)
+    stale_seconds = work.policy.instance_stale_seconds
+    return Reply(view(instance, work.now, stale_seconds, work.serving), status)
 
 
 def unregistered(work: Work, project: str, instance_type: str) -> tuple[Instance, int]:
@@ -438,8 +484,10 @@ def _open_descendants(work: Work, instance: Instance) -> list[Instance]:
     return found
 
 
-def _end(work: Work, instance: Instance, cascade_from: str | None = None) -> None:
-    instance.close(work.now, cascade_from)
+def _end(
+    work: Work, instance: Instance, cascade_from: str | None = None, reason: str | None = None
+) -> None:
+    instance.close(work.now, cascade_from, reason)
     release_all(work, instance)
 
 
@@ -469,5 +517,6 @@ HANDLERS: Mapping[type, Handler] = {
     CreateCheckpoint: create_checkpoint,
     SetParent: set_parent,
     CloseInstance: close,
+    ClosePassedOn: close_passed_on,
     NoteStale: note_stale,
 }

@@ -12,6 +12,7 @@ from application.fields import Command, Found, Id, Metadata, Slot, Sought, UrlId
 from application.work import Handler, Reply, Work
 from domain.aggregate import Json
 from domain.machine import Machine, MachineStatus
+from domain.session import Session
 
 Slots = Annotated[list[Slot], Field(max_length=1_000)]
 
@@ -44,6 +45,13 @@ class BeatMachine(Command):
     active_sessions: Found[list[str]] = Field(default_factory=list)
 
 
+class RemoveMachine(Command):
+    """Put a machine's tombstone, if no session lives there."""
+
+    machine_id: Sought
+    active_sessions: Found[list[str]] = Field(default_factory=list)
+
+
 def register(work: Work, command: RegisterMachine) -> Reply:
     """201 for a new machine, 200 for a known one."""
     if command.machine_id is None:
@@ -72,6 +80,16 @@ def beat(work: Work, command: BeatMachine) -> Reply:
     return Reply(view(machine, command.active_sessions))
 
 
+def remove(work: Work, command: RemoveMachine) -> Reply:
+    """204. The sessions that were found there are asked themselves whether they live."""
+    machine = work.load(Machine, command.machine_id)
+    work.prepare(*((Session, session_id) for session_id in command.active_sessions))
+    sessions = [work.load(Session, session_id) for session_id in command.active_sessions]
+    live = [s.key for s in sessions if s.machine_id == machine.key and not s.has_ended]
+    machine.remove(work.now, live)
+    return Reply({}, 204)
+
+
 def view(machine: Machine, active_sessions: list[str]) -> Json:
     """A machine as clients see it. The sessions on it are not its own to know: they are told."""
     return {
@@ -95,4 +113,5 @@ HANDLERS: Mapping[type, Handler] = {
     RegisterMachine: register,
     UpdateMachine: update,
     BeatMachine: beat,
+    RemoveMachine: remove,
 }

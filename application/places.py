@@ -103,13 +103,14 @@ class Place:
         A stalled holder does not stand in the way; ``leaving`` is about to go anyway. Raises
         ``UnknownSlot``, :class:`SessionExists` or :class:`SlotTaken`.
         """
+        work, default_ms = self.work, self.work.policy.stall_threshold_ms
         self.machine.require_slot(self.docker_slot)
         holder = self._occupant(self.place, leaving)
         if holder is not None and not replace:
             raise SessionExists(
                 f"Session {holder.key} is {holder.status} in this place.",
                 details={
-                    "session": view(holder, self.work.now, self.work.policy.stall_threshold_ms),
+                    "session": view(holder, work.now, default_ms, work.serving),
                     "session_id": holder.key,
                     "heartbeat_age_seconds": holder.gap_seconds(self.work.now),
                 },
@@ -130,14 +131,14 @@ class Place:
 
     def occupy(self, session: Session, *, leaving: Session | None = None) -> None:
         """Put the session here; whoever was here goes. The machine becomes known if it was not."""
-        now = self.work.now
+        now, default_ms = self.work.now, self.work.policy.stall_threshold_ms
         if not self.machine.is_known:
             self.machine.register(now, self.machine.key, None, {})
         for holder in self.holders.values():
             if holder is leaving:
                 continue
             if self._is_stalled(holder):
-                holder.note_overdue(now, self.work.policy.stall_threshold_ms)
+                holder.note_overdue(now, default_ms, self.work.serving)
             else:
                 holder.fail(now, f"Replaced by session {session.key}.")
         for resource in self._claims():
@@ -158,8 +159,8 @@ class Place:
         return holder is leaving or self._is_stalled(holder)
 
     def _is_stalled(self, holder: Session) -> bool:
-        status = holder.status_at(self.work.now, self.work.policy.stall_threshold_ms)
-        return status == "stalled"
+        default_ms = self.work.policy.stall_threshold_ms
+        return holder.status_at(self.work.now, default_ms, self.work.serving) == "stalled"
 
     def _claims(self) -> Sequence[Claim]:
         return [self.place, *([self.slot] if self.slot else [])]

@@ -38,7 +38,7 @@ def resume(work: Work, command: ResumeInstance) -> Reply:
     instance.require_known()
     if instance.successor is not None:
         return _reply(work, command, instance, work.load(Instance, instance.successor), 200)
-    instance.require_resumable(work.now, work.policy.instance_stale_seconds)
+    instance.require_resumable(work.now, work.policy.instance_stale_seconds, work.serving)
     parent = _parent(work, instance, command.parent_id)
     prepare_holdings(work, instance)
     work.prepare(*((Instance, child) for child in instance.children))
@@ -114,11 +114,12 @@ def _reply(
     stale_seconds = work.policy.instance_stale_seconds
     ended = instance.closed_at or work.now
     was_silent = instance.gap_seconds(ended) > stale_seconds
+    chain = [*command.resume_chain, successor.key]
     return Reply(
         {
-            **brief(instance, work.now, stale_seconds, [*command.resume_chain, successor.key]),
+            **brief(instance, work.now, stale_seconds, work.serving, chain),
             "instance_id": successor.key,
-            "instance": view(successor, work.now, stale_seconds),
+            "instance": view(successor, work.now, stale_seconds, work.serving),
             "predecessor": instance.key,
             "successor": successor.key,
             "stale_warning": stale_warning(instance, ended) if was_silent else None,

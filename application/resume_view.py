@@ -11,6 +11,7 @@ from domain.aggregate import Json
 from domain.claim import is_work_item
 from domain.errors import InstanceNotFound, StreamNotFound
 from domain.instance import Instance
+from domain.liveness import Serving
 from domain.resume import Suggestion
 
 # An instance's predecessors are told back to here.
@@ -24,8 +25,10 @@ def read(history: History, namespace: str, instance_id: str, stale_seconds: floa
     except StreamNotFound:
         raise InstanceNotFound from None
     assert isinstance(instance, Instance)
-    told = brief(instance, now, stale_seconds, chain(history, namespace, instance_id))
-    if instance.status_at(now, stale_seconds) == "stale":
+    serving = history.serving()
+    known = chain(history, namespace, instance_id)
+    told = brief(instance, now, stale_seconds, serving, known)
+    if instance.status_at(now, stale_seconds, serving) == "stale":
         told["stale_warning"] = stale_warning(instance, now)
     return told
 
@@ -44,14 +47,17 @@ def chain(history: History, namespace: str, instance_id: str) -> list[str]:
     return found
 
 
-def brief(instance: Instance, now: datetime, stale_seconds: float, chain: list[str]) -> Json:
+def brief(
+    instance: Instance, now: datetime, stale_seconds: float, serving: Serving, chain: list[str]
+) -> Json:
     """How things stand with an instance, and what to do next. It does not warn yet."""
     found = resume.suggestions(instance)
     epic = resume.epic_of(instance)
     tests = resume.results_of(epic)
+    seen = view(instance, now, stale_seconds, serving)
     return {
         "instance_id": instance.key,
-        "instance": view(instance, now, stale_seconds),
+        "instance": seen,
         "predecessor": instance.predecessor,
         "successor": instance.successor,
         "resume_chain": chain,
@@ -64,7 +70,7 @@ def brief(instance: Instance, now: datetime, stale_seconds: float, chain: list[s
         "git": instance.git,
         "held_claims": held_claims(instance),
         "suggestions": [suggestion._asdict() for suggestion in found],
-        "brief": in_words(instance, now, stale_seconds, found),
+        "brief": in_words(instance, seen["status"], found),
         # The stream that the evidence is in, and its last event.
         "evidence_stream": instance.id,
         "last_sequence_num": instance.version,
@@ -104,15 +110,10 @@ def held_claims(instance: Instance) -> list[Json]:
     ]
 
 
-def in_words(
-    instance: Instance, now: datetime, stale_seconds: float, found: list[Suggestion]
-) -> str:
+def in_words(instance: Instance, status: str, found: list[Suggestion]) -> str:
     """A paragraph for a resuming agent. Numbers in brackets: the stream's events."""
     who = f"Instance {instance.key} of project {instance.project}"
-    parts = [
-        f"{who} is {instance.status_at(now, stale_seconds)};"
-        f" its last heartbeat was at {_time(instance.last_heartbeat)}."
-    ]
+    parts = [f"{who} is {status}; its last heartbeat was at {_time(instance.last_heartbeat)}."]
     if instance.successor is not None:
         parts.append(f"Instance {instance.successor} carries the work on.")
     parts += [f"{text} {evidence}" for text, _, evidence in found]

@@ -5,19 +5,22 @@ from __future__ import annotations
 from datetime import datetime
 
 from domain.aggregate import Json
+from domain.liveness import Serving
 from domain.session import Session
 from domain.task import Task
 
 
-def view(session: Session, now: datetime, default_ms: int) -> Json:
+def view(session: Session, now: datetime, default_ms: int, serving: Serving) -> Json:
     """A session at a moment: past its threshold it is ``stalled``, recorded or not."""
+    status = session.status_at(now, default_ms, serving)
     return {
         "session_id": session.key,
         "project_id": session.project_id,
         "machine_id": session.machine_id,
         "docker_slot": session.docker_slot,
-        "status": session.status_at(now, default_ms),
+        "status": status,
         "last_heartbeat": session.last_heartbeat,
+        "unknown_since": session.unheard_since(serving) if status == "active" else None,
         "current_task_id": session.current_task_id,
         "started_at": session.started_at,
         "completed_at": session.completed_at,

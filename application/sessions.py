@@ -99,6 +99,20 @@ class MarkFailed(BySupervisor):
     metadata: Metadata | None = None
 
 
+class EndSession(Command):
+    """End a session that nobody works in any more, whoever has its place."""
+
+    session_id: str
+    reason: Text | None = None
+
+
+class EndPassedOn(Command):
+    """End a session of which another has the place, if it has been silent for so long."""
+
+    session_id: str
+    silent_seconds: float
+
+
 class MarkStalled(BySupervisor):
     """Say that a session is stalled."""
 
@@ -154,6 +168,7 @@ def create(work: Work, command: CreateSession) -> Reply:
         place = Place.any_free(work, command.project_id, command.machine_id)
     else:
         place = Place.load(work, command.project_id, command.machine_id, command.docker_slot)
+    place.machine.require_available()
     place.require_free(replace=command.replace)
     session = work.create(Session, str(uuid4()))
     session.open(
@@ -181,7 +196,7 @@ def update(work: Work, command: UpdateSession) -> Reply:
     _require_supervisor(session, command)
     if command.status is not None:
         # Past its threshold the session reads stalled: that is what it changes from.
-        session.note_overdue(work.now, work.policy.stall_threshold_ms)
+        session.note_overdue(work.now, work.policy.stall_threshold_ms, work.serving)
         session.change_status(work.now, command.status)
     task = command.current_task_id
     if task is None and "current_task_id" in command.model_fields_set:
@@ -196,12 +211,13 @@ def beat(work: Work, command: BeatSession) -> Reply:
     """The session, and how long it had been silent before this beat."""
     session = work.load(Session, command.session_id)
     gap, lost = session.gap_seconds(work.now), session.lost_claims
+    silent = session.silent_seconds(work.now, work.serving)
     _require_supervisor(session, command)
     session.beat(work.now, command.current_task_id, command.metadata)
     default_ms = work.policy.stall_threshold_ms
-    value = view(session, work.now, default_ms)
+    value = view(session, work.now, default_ms, work.serving)
     value["age_seconds"] = gap
-    value["stale"] = gap > session.threshold_seconds(default_ms)
+    value["stale"] = silent > session.threshold_seconds(default_ms)
     if lost:
         value["lost_claims"] = lost
     return Reply(value)
@@ -214,6 +230,7 @@ def take_up(work: Work, command: TakeUpSession) -> Reply:
         work.now,
         work.policy.stall_threshold_ms,
         command.supervisor,
+        work.serving,
         seen=command.seen_fence,
         takeover=command.takeover,
         hostname=command.hostname,
@@ -240,6 +257,27 @@ def mark_failed(work: Work, command: MarkFailed) -> Reply:
     return _reply(work, session)
 
 
+def end(work: Work, command: EndSession) -> Reply:
+    """The session, failed; its outcome is ``superseded`` if another has its place."""
+    session = work.load(Session, command.session_id)
+    prepare_holdings(work, session)
+    session.end(work.now, command.reason or "The session was ended by hand.")
+    release_all(work, session)
+    return _reply(work, session)
+
+
+def end_passed_on(work: Work, command: EndPassedOn) -> Reply:
+    """Whether it ended."""
+    session = work.load(Session, command.session_id)
+    prepare_holdings(work, session)
+    ended = session.end_passed_on(work.now, command.silent_seconds)
+    if ended:
+        release_all(work, session)
+    return Reply(
+        {"ended": ended, "session_id": session.key, "superseded_by": session.superseded_by}
+    )
+
+
 def mark_stalled(work: Work, command: MarkStalled) -> Reply:
     """The stalled session; it keeps its place until another takes it."""
     session = work.load(Session, command.session_id)
@@ -252,7 +290,7 @@ def note_overdue(work: Work, command: NoteOverdue) -> Reply:
     """Whether a stall was recorded."""
     session = work.load(Session, command.session_id)
     gap_ms = int(session.gap_seconds(work.now) * 1000)
-    stalled = session.note_overdue(work.now, work.policy.stall_threshold_ms)
+    stalled = session.note_overdue(work.now, work.policy.stall_threshold_ms, work.serving)
     return Reply(
         {
             "stalled": stalled,
@@ -275,9 +313,9 @@ def prepare_recovery(work: Work, command: PrepareRecovery) -> Reply:
     """The session with ``metadata.recovery_prepared_at``."""
     session = work.load(Session, command.session_id)
     default_ms = work.policy.stall_threshold_ms
-    session.require_recoverable(work.now, default_ms)
-    session.note_overdue(work.now, default_ms)
-    session.prepare_recovery(work.now, command.clear_machine, default_ms)
+    session.require_recoverable(work.now, default_ms, work.serving)
+    session.note_overdue(work.now, default_ms, work.serving)
+    session.prepare_recovery(work.now, command.clear_machine, default_ms, work.serving)
     return _reply(work, session)
 
 
@@ -290,7 +328,7 @@ def recover(work: Work, command: RecoverSession) -> Reply:
         original.require_same_recovery(command.new_machine_id)
         return _recovered(work, work.load(Session, original.recovered_to), original, 200)
     default_ms = work.policy.stall_threshold_ms
-    original.require_recoverable(work.now, default_ms)
+    original.require_recoverable(work.now, default_ms, work.serving)
     machine_id = command.new_machine_id
     if command.any_slot:
         own = original.docker_slot if machine_id == original.machine_id else None
@@ -301,7 +339,7 @@ def recover(work: Work, command: RecoverSession) -> Reply:
     released = _released_items(work, original)
     place.machine.require_available()
     place.require_free(leaving=original)
-    original.note_overdue(work.now, default_ms)
+    original.note_overdue(work.now, default_ms, work.serving)
     successor = work.create(Session, str(uuid4()))
     successor.open(
         work.now,
@@ -400,7 +438,8 @@ def _require_supervisor(session: Session, command: BySupervisor) -> None:
 
 
 def _reply(work: Work, session: Session, status: int = 200) -> Reply:
-    return Reply(view(session, work.now, work.policy.stall_threshold_ms), status)
+    default_ms = work.policy.stall_threshold_ms
+    return Reply(view(session, work.now, default_ms, work.serving), status)
 
 
 HANDLERS: Mapping[type, Handler] = {
@@ -410,6 +449,8 @@ HANDLERS: Mapping[type, Handler] = {
     TakeUpSession: take_up,
     PutDownSession: put_down,
     MarkFailed: mark_failed,
+    EndSession: end,
+    EndPassedOn: end_passed_on,
     MarkStalled: mark_stalled,
     NoteOverdue: note_overdue,
     ArchiveSession: archive,

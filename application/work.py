@@ -11,6 +11,7 @@ from application.eventstore.mapper import Origin
 from domain.aggregate import Aggregate, Json
 from domain.errors import WriteConflict
 from domain.identity import DEFAULT_TYPES
+from domain.liveness import ALWAYS, Serving
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -93,13 +94,22 @@ class Outdated(WriteConflict):
 class Work:
     """What a handler works with: the time, the policy, and aggregates by name.
 
+    Silence is measured with ``serving``: the service's own absence is nobody's (spec 5).
+
     A handler loads all that it needs before it calls the first verb: until then it can be
     interrupted and started anew once the missing aggregates are there.
     """
 
-    def __init__(self, policy: Policy, cache: dict[str, Aggregate], now: datetime) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        cache: dict[str, Aggregate],
+        now: datetime,
+        serving: Serving = ALWAYS,
+    ) -> None:
         self.policy = policy
         self.now = now
+        self.serving = serving
         self.request_id = ""
         # What the caller wants kept with the command's events.
         self.tags: Json | None = None

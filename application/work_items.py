@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
-from application.claim_view import item_view
+from application.claim_view import item_view, owner
 from application.claims import (
     Claiming,
     ForHolder,
@@ -26,18 +26,23 @@ from application.fields import (
     Label,
     Name,
     Sought,
+    Text,
 )
 from application.holdings import holder_of
 from application.work import Handler, Outdated, Reply, Work
 from domain.aggregate import Json
 from domain.claim import Claim
-from domain.errors import DependencyCycle, InvalidInput
+from domain.errors import ClaimHeld, DependencyCycle, InvalidInput
+from domain.holder import Holder
 from domain.work_item import WorkItem
 
+# How many an item may name, and how many of them may still be to do.
+MAX_NAMED = 1_000
 MAX_DEPENDENCIES = 100
-# How far a check for circles reads on behind an item: that many items, that many steps away.
+# How many items that are still to do a check for circles reads on behind an item.
 MAX_BEHIND = 5_000
-MAX_STEPS = 64
+# Of a longer circle only both ends are told.
+SHOWN_OF_A_CIRCLE = 20
 _DESCRIPTION = frozenset({"title", "track", "priority", "depends_on"})
 
 
@@ -48,7 +53,9 @@ class ListItem(Command):
     title: Name | None = None
     track: Label | None = None
     priority: Annotated[Integer, Field(ge=-(2**31), le=2**31 - 1)] | None = None
-    depends_on: Annotated[list[ItemId], Field(max_length=MAX_DEPENDENCIES)] | None = None
+    depends_on: Annotated[list[ItemId], Field(max_length=MAX_NAMED)] | None = None
+    # What would have to be done first, as far as the read models know: read at once.
+    behind: Found[Sequence[str]] = ()
 
 
 class CompleteItem(ForHolder):
@@ -58,10 +65,36 @@ class CompleteItem(ForHolder):
     fence: FenceNumber | None = None
 
 
+class ReopenItem(Command):
+    """Have a completed or cancelled work item done again, for a reason."""
+
+    item_id: Sought
+    reason: Text
+    behind: Found[Sequence[str]] = ()
+
+
+class CancelItem(ForHolder):
+    """Say that a work item will not be done: nothing waits for it, and nobody holds it."""
+
+    item_id: Sought
+    reason: Text | None = None
+    fence: FenceNumber | None = None
+
+
+class RemoveItem(Command):
+    """Put a work item's tombstone; listed again, it is a new one."""
+
+    item_id: Sought
+
+
 class ClaimNext(Claiming):
-    """Claim the open item of highest priority whose dependencies are completed."""
+    """Claim the open item of highest priority whose dependencies are completed.
+
+    With ``takeover`` also one whose holder has been silent for long enough.
+    """
 
     track: Label | None = None
+    takeover: StrictBool = False
     candidates: Found[Sequence[str]] = ()
 
 
@@ -73,13 +106,16 @@ def list_item(work: Work, command: ListItem) -> Reply:
     description = _description(claim.item, command)
     known = claim.item.depends_on if claim.item else ()
     added = [item_id for item_id in description["depends_on"] if item_id not in known]
+    work.prepare(*((Claim, item_id) for item_id in (*command.behind, *description["depends_on"])))
     _require_no_circle(work, command.item_id, added)
-    work.prepare(*((Claim, item_id) for item_id in description["depends_on"]))
+    if added:
+        _require_few(work, description["depends_on"])
     claim.list_item(work.now, **description)
     value = item_view(
         claim,
         work.now,
         work.policy.claim_stale_seconds,
+        work.serving,
         holder=holder,
         blocked_by=open_dependencies(work, claim),
     )
@@ -87,16 +123,76 @@ def list_item(work: Work, command: ListItem) -> Reply:
 
 
 def complete(work: Work, command: CompleteItem) -> Reply:
-    """The completed item, which nobody holds any more."""
+    """The completed item, which nobody holds any more.
+
+    One that came to wait for others while it was held is done all the same: ``open_dependencies``
+    names what is not.
+    """
     claim = work.load(Claim, command.item_id)
     claimer = claimer_of(work, command)
+    waits_for = open_dependencies(work, claim)
     claim.require_listed()
     claimer.require_writable()
     claim.require_open()
     require_held_by(work, claim, claimer, command.fence)
-    claim.complete(work.now)
+    claim.complete(work.now, waits_for)
     claimer.give_up(work.now, claim.resource)
-    return Reply(item_view(claim, work.now, work.policy.claim_stale_seconds))
+    return Reply(item_view(claim, work.now, work.policy.claim_stale_seconds, work.serving))
+
+
+def reopen(work: Work, command: ReopenItem) -> Reply:
+    """The item, open again. Raises :class:`DependencyCycle` if it would wait for itself."""
+    claim = work.load(Claim, command.item_id)
+    waits_for = claim.require_listed().depends_on
+    work.prepare(*((Claim, item_id) for item_id in (*command.behind, *waits_for)))
+    _require_no_circle(work, command.item_id, waits_for)
+    claim.reopen(work.now, command.reason)
+    return _item(work, claim)
+
+
+def cancel(work: Work, command: CancelItem) -> Reply:
+    """The cancelled item. Its holder, if there was one, is told with the next heartbeat.
+
+    On behalf of a holder only that holder's own item is cancelled, under the fence that it names.
+    """
+    claim = work.load(Claim, command.item_id)
+    holder = holder_of(work, claim)
+    claim.require_listed()
+    if command.session_id is not None or command.instance_id is not None:
+        claimer = claimer_of(work, command)
+        claimer.require_writable()
+        claim.require_open()
+        require_held_by(work, claim, claimer, command.fence)
+        claim.cancel(work.now, command.reason)
+        claimer.give_up(work.now, claim.resource)
+        return _item(work, claim)
+    if command.fence is not None:
+        claim.require_fence(command.fence)
+    claim.cancel(work.now, command.reason)
+    if holder is not None:
+        holder.lose_cancelled(work.now, claim.resource)
+    return _item(work, claim)
+
+
+def remove(work: Work, command: RemoveItem) -> Reply:
+    """204. Raises :class:`ClaimHeld` while anybody holds it."""
+    claim = work.load(Claim, command.item_id)
+    holder = holder_of(work, claim)
+    claim.require_listed()
+    if holder is not None:
+        raise ClaimHeld(
+            f"{claim.resource} is claimed by {claim.holder_kind} {claim.holder_id}; it can be"
+            " removed once it is released, completed or cancelled.",
+            details=owner(claim, holder, work.now, work.policy.claim_stale_seconds, work.serving),
+        )
+    claim.remove(work.now)
+    return Reply({}, 204)
+
+
+def _item(work: Work, claim: Claim) -> Reply:
+    waits_for = open_dependencies(work, claim)
+    stale_seconds = work.policy.claim_stale_seconds
+    return Reply(item_view(claim, work.now, stale_seconds, work.serving, blocked_by=waits_for))
 
 
 def claim_next(work: Work, command: ClaimNext) -> Reply:
@@ -108,14 +204,33 @@ def claim_next(work: Work, command: ClaimNext) -> Reply:
     claimer = claimer_of(work, command)
     claimer.require_writable()
     work.prepare(*((Claim, item_id) for item_id in command.candidates))
+    has_changed = False
     for item_id in command.candidates:
         claim = work.load(Claim, item_id)
-        if claim.status != "open" or open_dependencies(work, claim):
+        previous = holder_of(work, claim) if claim.status == "claimed" else None
+        if previous is not None and not _may_take_over(work, claim, previous, command.takeover):
+            # The silence of a holder that nobody could hear is no reason to ask again.
+            has_changed |= not command.takeover or not _is_silent(work, claim, previous)
             continue
-        return Reply(take(work, claim, claimer, None, command), 201)
-    if command.candidates:
+        if claim.is_settled or previous is claimer or open_dependencies(work, claim):
+            has_changed |= previous is not claimer
+            continue
+        return Reply(take(work, claim, claimer, previous, command), 201)
+    if has_changed:
         raise Outdated("Others kept claiming first; try again.")
     return Reply({}, 204)
+
+
+def _may_take_over(work: Work, claim: Claim, previous: Holder, takeover: bool) -> bool:
+    silent = previous.silent_seconds(work.now, work.serving)
+    return previous.has_ended or claim.may_pass_on(
+        work.now, silent, work.policy.claim_stale_seconds, takeover=takeover
+    )
+
+
+def _is_silent(work: Work, claim: Claim, holder: Holder) -> bool:
+    silent = claim.silent_seconds(work.now, holder.gap_seconds(work.now))
+    return silent > work.policy.claim_stale_seconds
 
 
 def _description(known: WorkItem | None, command: ListItem) -> Json:
@@ -130,30 +245,48 @@ def _description(known: WorkItem | None, command: ListItem) -> Json:
     }
 
 
+def _require_few(work: Work, depends_on: Sequence[str]) -> None:
+    """Raise :class:`InvalidInput` if an item would wait for too many; what is done counts not."""
+    still_to_do = sum(not work.load(Claim, item_id).is_settled for item_id in depends_on)
+    if still_to_do > MAX_DEPENDENCIES:
+        raise InvalidInput.of(
+            "depends_on",
+            f"names {still_to_do} items that are still to do; at most {MAX_DEPENDENCIES} may be",
+        )
+
+
 def _require_no_circle(work: Work, item_id: str, depends_on: Sequence[str]) -> None:
-    """Raise :class:`DependencyCycle` if anything behind these items waits for ``item_id``."""
+    """Raise :class:`DependencyCycle` if anything behind these items waits for ``item_id``.
+
+    What is done waits for nothing: it is not looked behind, nor counted.
+    """
     came_from = dict.fromkeys(depends_on, item_id)
     level = list(depends_on)
-    steps = 0
+    still_to_do = 0
     while level:
-        steps += 1
-        if len(came_from) > MAX_BEHIND or steps > MAX_STEPS:
-            raise InvalidInput.of(
-                "depends_on",
-                f"more than {MAX_BEHIND} items, or {MAX_STEPS} in a row, would have to come first",
-            )
         work.prepare(*((Claim, other) for other in level))
         ahead: list[str] = []
         for other in level:
             if other == item_id:
                 circle = _path(came_from, item_id)
+                if len(circle) > SHOWN_OF_A_CIRCLE:
+                    half = SHOWN_OF_A_CIRCLE // 2
+                    circle = [*circle[:half], "…", *circle[-half:]]
                 raise DependencyCycle.of(
                     "depends_on",
                     f"would make a circle: {' → '.join(circle)}",
                     details={"cycle": circle},
                 )
-            item = work.load(Claim, other).item
-            for behind in item.depends_on if item else ():
+            claim = work.load(Claim, other)
+            if claim.is_settled:
+                continue
+            still_to_do += 1
+            if still_to_do > MAX_BEHIND:
+                raise InvalidInput.of(
+                    "depends_on",
+                    f"more than {MAX_BEHIND} items that are still to do would have to come first",
+                )
+            for behind in claim.item.depends_on if claim.item else ():
                 if behind not in came_from:
                     came_from[behind] = other
                     ahead.append(behind)
@@ -173,5 +306,8 @@ def _path(came_from: Mapping[str, str], item_id: str) -> list[str]:
 HANDLERS: Mapping[type, Handler] = {
     ListItem: list_item,
     CompleteItem: complete,
+    ReopenItem: reopen,
+    CancelItem: cancel,
+    RemoveItem: remove,
     ClaimNext: claim_next,
 }

@@ -17,11 +17,22 @@ from domain.aggregate import Aggregate, Event
 from domain.errors import (
     ClaimNotFound,
     DependencyCycle,
+    InvalidTransition,
+    ItemCancelled,
     ItemCompleted,
     StaleFence,
     WorkItemNotFound,
 )
-from domain.work_item import WorkItem, WorkItemCompleted, WorkItemListed, WorkItemStatus
+from domain.work_item import (
+    SETTLED,
+    WorkItem,
+    WorkItemCancelled,
+    WorkItemCompleted,
+    WorkItemListed,
+    WorkItemRemoved,
+    WorkItemReopened,
+    WorkItemStatus,
+)
 
 HolderKind = Literal["session", "instance"]
 
@@ -112,6 +123,8 @@ class Claim(Aggregate):
     # Where the item was last worked on; it stays when the claim is released.
     last_machine_id: str | None = None
     item: WorkItem | None = None
+    # Whether there was an item of this name, which was removed.
+    is_removed: bool = False
 
     # What is so
 
@@ -121,24 +134,31 @@ class Claim(Aggregate):
         return self.key
 
     @property
-    def status(self) -> WorkItemStatus:
-        """The status of the work item."""
-        if self.item is not None and self.item.is_completed:
-            return "completed"
+    def status(self) -> WorkItemStatus | Literal["removed"]:
+        """The status of the work item; ``removed`` until it is listed again."""
+        if self.is_removed:
+            return "removed"
+        if self.item is not None and self.item.is_over:
+            return "completed" if self.item.is_completed else "cancelled"
         return "open" if self.holder_id is None else "claimed"
 
-    def silent_seconds(self, at: datetime, holder_gap: float) -> float:
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing has to wait for the work item any more."""
+        return self.status in SETTLED
+
+    def silent_seconds(self, at: datetime, holder_silent: float) -> float:
         """For how long nothing was heard of the holder since it has the claim.
 
         A new claim never inherits the silence from before it (spec 6).
         """
-        return min(holder_gap, liveness.age_seconds(self.claimed_at or at, at))
+        return min(holder_silent, liveness.age_seconds(self.claimed_at or at, at))
 
     def may_pass_on(
-        self, at: datetime, holder_gap: float, stale_seconds: float, *, takeover: bool
+        self, at: datetime, holder_silent: float, stale_seconds: float, *, takeover: bool
     ) -> bool:
         """Whether a holder that lives may lose the claim: it is asked for, and has been silent."""
-        return takeover and self.silent_seconds(at, holder_gap) > stale_seconds
+        return takeover and self.silent_seconds(at, holder_silent) > stale_seconds
 
     # What must be so
 
@@ -170,7 +190,15 @@ class Claim(Aggregate):
         return self.item
 
     def require_open(self) -> None:
-        """Raise :class:`ItemCompleted` once the work is done."""
+        """Raise :class:`ItemCompleted` once it is done, :class:`ItemCancelled` if it won't be."""
+        if self.status == "cancelled" and self.item is not None:
+            raise ItemCancelled(
+                details={
+                    "item_id": self.resource,
+                    "cancelled_at": self.item.cancelled_at,
+                    "reason": self.item.status_reason,
+                }
+            )
         if self.item is not None and self.item.is_completed:
             raise ItemCompleted(
                 details={
@@ -249,10 +277,40 @@ class Claim(Aggregate):
             depends_on=list(depends_on) or None,
         )
 
-    def complete(self, at: datetime) -> None:
+    def complete(self, at: datetime, open_dependencies: Sequence[str] = ()) -> None:
         """The holder is done with the item, which is then free of it."""
         assert self.holder_id is not None
         self.record(
-            WorkItemCompleted, at, holder_kind=self.holder_kind, completed_by=self.holder_id
+            WorkItemCompleted,
+            at,
+            holder_kind=self.holder_kind,
+            completed_by=self.holder_id,
+            open_dependencies=list(open_dependencies) or None,
         )
         self.release(at, self.holder_id)
+
+    def reopen(self, at: datetime, reason: str) -> None:
+        """Have a completed or cancelled item done again. Raises :class:`InvalidTransition`."""
+        item = self.require_listed()
+        if not item.is_over:
+            raise InvalidTransition(
+                f"{self.resource} is {self.status}; only what is completed or cancelled can be"
+                " reopened.",
+                details={"item_id": self.resource, "from": self.status, "to": "open"},
+            )
+        self.record(WorkItemReopened, at, reason=reason)
+
+    def cancel(self, at: datetime, reason: str | None = None) -> None:
+        """Have it not done, and free of its holder; again changes nothing."""
+        if self.require_listed().cancelled_at is not None:
+            return
+        self.require_open()
+        self.record(WorkItemCancelled, at, reason=reason)
+        if self.holder_id is not None:
+            self.release(at, self.holder_id)
+
+    def remove(self, at: datetime) -> None:
+        """Put the item's tombstone. Nobody may hold it."""
+        self.require_listed()
+        assert self.holder_id is None
+        self.record(WorkItemRemoved, at)

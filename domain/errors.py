@@ -14,7 +14,8 @@ The tree::
     │   ├── MachineUnavailable · AlreadyRecovered · NotArchivable · WriteConflict
     │   ├── Supervised · SupervisorReplaced
     │   ├── InstanceEnded · InstanceAlive · HasLiveChildren · GlobalExists
-    │   ├── ClaimHeld · NotHolder · StaleFence · ItemCompleted · BlockedByDependencies
+    │   ├── ClaimHeld · NotHolder · StaleFence · ItemCompleted · ItemCancelled
+    │   ├── BlockedByDependencies · MachineInUse
     ├── IdempotencyMismatch     one idempotency key, two different requests
     └── Unavailable             nothing is wrong with the request; try again
         └── TimedOut
@@ -221,6 +222,12 @@ class MachineUnavailable(Conflict):
     code = "machine_unavailable"
 
 
+class MachineInUse(Conflict):
+    """Sessions live on the machine; end them first, or recover them elsewhere."""
+
+    code = "machine_in_use"
+
+
 class AlreadyRecovered(Conflict):
     """The session was already recovered onto another machine."""
 
@@ -273,6 +280,12 @@ class ItemCompleted(Conflict):
     """The work item is completed already."""
 
     code = "item_completed"
+
+
+class ItemCancelled(Conflict):
+    """The work item was cancelled."""
+
+    code = "item_cancelled"
 
 
 class BlockedByDependencies(Conflict):

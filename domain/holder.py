@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from domain import liveness
 from domain.aggregate import Event, Json, iso
 from domain.claim import is_work_item
+from domain.liveness import ALWAYS, Serving
 from domain.supervision import Supervision
 
 
@@ -40,6 +42,17 @@ class ClaimLost(HolderEvent):
             holder.lost_claims = [*holder.lost_claims, {**lost, "at": iso(self.timestamp)}]
 
 
+class ClaimCancelled(HolderEvent):
+    """The work item that the holder had was cancelled; its next heartbeat tells it."""
+
+    event_type = "claim_cancelled"
+
+    def change(self, holder: Holder) -> None:
+        fence = holder.held.pop(self.resource, None)
+        lost = {"item_id": self.resource, "fence": fence, "taken_by": None, "reason": "cancelled"}
+        holder.lost_claims = [*holder.lost_claims, {**lost, "at": iso(self.timestamp)}]
+
+
 class ClaimGivenUp(HolderEvent):
     """The holder let go of a resource."""
 
@@ -50,7 +63,12 @@ class ClaimGivenUp(HolderEvent):
         holder.gave_up(self.resource)
 
 
-EVENTS: tuple[type[HolderEvent], ...] = (ClaimAcquired, ClaimLost, ClaimGivenUp)
+EVENTS: tuple[type[HolderEvent], ...] = (
+    ClaimAcquired,
+    ClaimLost,
+    ClaimCancelled,
+    ClaimGivenUp,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +79,8 @@ class Holder(Supervision):
     held: dict[str, int] = field(default_factory=dict)
     # What was taken over since the last heartbeat, which tells the holder (spec 17).
     lost_claims: list[Json] = field(default_factory=list)
+
+    last_heartbeat: datetime | None = None
 
     # Where it works, for whoever wants to know who has a claim.
     hostname: str | None = None
@@ -79,7 +99,17 @@ class Holder(Supervision):
 
     def gap_seconds(self, at: datetime) -> float:
         """Seconds since the last sign of life."""
-        raise NotImplementedError
+        return liveness.age_seconds(self.last_heartbeat or at, at)
+
+    def silent_seconds(self, at: datetime, serving: Serving = ALWAYS) -> float:
+        """Of these seconds the latest, in which a sign of life would have been heard (spec 5)."""
+        return liveness.silent_seconds(self.last_heartbeat or at, at, serving)
+
+    def unheard_since(self, serving: Serving) -> datetime | None:
+        """Since when nothing could be heard of it; None if the service was there all the time."""
+        if self.last_heartbeat is None:
+            return None
+        return liveness.unknown_since(self.last_heartbeat, serving)
 
     def require_writable(self) -> None:
         """Raise unless it may still act: it is known and has not ended."""
@@ -92,6 +122,10 @@ class Holder(Supervision):
     def lose(self, at: datetime, resource: str, taken_by: str) -> None:
         """Note that another holder has the resource now."""
         self.record(ClaimLost, at, resource=resource, taken_by=taken_by)
+
+    def lose_cancelled(self, at: datetime, resource: str) -> None:
+        """Note that the work item was cancelled, which the next heartbeat tells."""
+        self.record(ClaimCancelled, at, resource=resource)
 
     def give_up(self, at: datetime, resource: str) -> None:
         """Note a release."""

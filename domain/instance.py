@@ -20,6 +20,7 @@ from domain.errors import (
 )
 from domain.hierarchy import Scope
 from domain.holder import Holder
+from domain.liveness import ALWAYS, Serving
 from domain.packed import Packed, PackedJson
 from domain.standing import FOLLOWED, Checkpoint, Standing, quoted
 
@@ -185,6 +186,7 @@ class InstanceClosed(InstanceEvent):
 
     event_type = "instance_closed"
     cascade_from: str | None = None
+    reason: str | None = None
 
     def change(self, instance: Instance) -> None:
         instance.status, instance.closed_at = "closed", self.timestamp
@@ -334,7 +336,6 @@ class Instance(Holder):
     activity_reason: str | None = None
     git: Json | None = None
     native_session_id: str | None = None
-    last_heartbeat: datetime | None = None
     alive_since: datetime | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -372,19 +373,19 @@ class Instance(Holder):
         """Closed: what it holds is anyone's."""
         return self.status == "closed"
 
-    def gap_seconds(self, at: datetime) -> float:
-        """Seconds since the last sign of life."""
-        return liveness.age_seconds(self.last_heartbeat or at, at)
-
-    def status_at(self, at: datetime, stale_seconds: float) -> InstanceStatus:
+    def status_at(
+        self, at: datetime, stale_seconds: float, serving: Serving = ALWAYS
+    ) -> InstanceStatus:
         """The status that every reader sees: past the threshold it is ``stale``."""
-        overdue = self.status == "active" and self.gap_seconds(at) > stale_seconds
+        overdue = self.status == "active" and self.silent_seconds(at, serving) > stale_seconds
         return "stale" if overdue else self.status
 
-    def health_at(self, at: datetime, stale_seconds: float) -> tuple[Health, list[str]]:
+    def health_at(
+        self, at: datetime, stale_seconds: float, serving: Serving = ALWAYS
+    ) -> tuple[Health, list[str]]:
         """The health that every reader sees, and the reasons unless it is healthy (spec 17)."""
         return health(
-            self.status_at(at, stale_seconds),
+            self.status_at(at, stale_seconds, serving),
             self.gap_seconds(at),
             self.metrics,
             self.context_percent,
@@ -407,10 +408,12 @@ class Instance(Holder):
                 details["successor"] = self.successor
             raise InstanceEnded(details=details)
 
-    def require_resumable(self, at: datetime, stale_seconds: float) -> None:
+    def require_resumable(
+        self, at: datetime, stale_seconds: float, serving: Serving = ALWAYS
+    ) -> None:
         """Raise :class:`InstanceAlive` for one that beats: nobody may take its work from it."""
         self.require_known()
-        if self.status_at(at, stale_seconds) == "active":
+        if self.status_at(at, stale_seconds, serving) == "active":
             age = self.gap_seconds(at)
             raise InstanceAlive(
                 f"Instance {self.key} is active; its last heartbeat was"
@@ -419,7 +422,7 @@ class Instance(Holder):
                     "instance_id": self.key,
                     "last_heartbeat": self.last_heartbeat,
                     "age_seconds": age,
-                    "seconds_until_stale": stale_seconds - age,
+                    "seconds_until_stale": stale_seconds - self.silent_seconds(at, serving),
                 },
             )
 
@@ -439,6 +442,7 @@ class Instance(Holder):
         at: datetime,
         stale_seconds: float,
         supervisor: str,
+        serving: Serving = ALWAYS,
         *,
         seen: int | None = None,
         takeover: bool = False,
@@ -450,7 +454,7 @@ class Instance(Holder):
         to be taken over: whoever says so has seen that it is gone.
         """
         self.require_writable()
-        is_gone = takeover or self.status_at(at, stale_seconds) == "stale"
+        is_gone = takeover or self.status_at(at, stale_seconds, serving) == "stale"
         if not self.may_be_taken_up(
             supervisor, at, self.gap_seconds(at), seen=seen, is_gone=is_gone
         ):
@@ -469,11 +473,11 @@ class Instance(Holder):
             self.require_supervisor(fence)
             self.record(InstancePutDown, at)
 
-    def note_stale(self, at: datetime, stale_seconds: float) -> bool:
+    def note_stale(self, at: datetime, stale_seconds: float, serving: Serving = ALWAYS) -> bool:
         """Record that it fell silent, if it did; ask for a restart if its policy says so."""
         if not self.is_known or self.status != "active":
             return False
-        if self.status_at(at, stale_seconds) != "stale":
+        if self.status_at(at, stale_seconds, serving) != "stale":
             return False
         policy = self.restart_policy or {"policy": "never"}
         wants_restart = policy["policy"] != "never"
@@ -490,10 +494,21 @@ class Instance(Holder):
             )
         return True
 
-    def close(self, at: datetime, cascade_from: str | None = None) -> None:
+    def close(
+        self, at: datetime, cascade_from: str | None = None, reason: str | None = None
+    ) -> None:
         """End."""
         self.require_writable()
-        self.record(InstanceClosed, at, cascade_from=cascade_from)
+        self.record(InstanceClosed, at, cascade_from=cascade_from, reason=reason)
+
+    def is_passed_on(self, at: datetime, silent_seconds: float, *, has_lost_place: bool) -> bool:
+        """Whether it fell silent so long ago, and others have all that it worked on (spec 7).
+
+        ``has_lost_place``: a session of its own was recovered or superseded, and none is left.
+        """
+        if not self.is_known or self.status == "closed" or self.held:
+            return False
+        return self.gap_seconds(at) > silent_seconds and (has_lost_place or bool(self.lost_claims))
 
     def inheritance(self) -> Json:
         """What a successor registers with, beyond what is its own: hostname, tty, parent."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal, get_args
 
 from domain.aggregate import Aggregate, Event, Json, merged
-from domain.errors import MachineNotFound, MachineUnavailable, UnknownSlot
+from domain.errors import MachineInUse, MachineNotFound, MachineUnavailable, UnknownSlot
 
 MachineStatus = Literal["online", "offline", "maintenance"]
 MACHINE_STATUSES: tuple[MachineStatus, ...] = get_args(MachineStatus)
@@ -31,6 +32,7 @@ class MachineRegistered(MachineEvent):
         machine.docker_slots = self.docker_slots
         machine.metadata = merged({}, self.metadata)
         machine.created_at = machine.updated_at = machine.last_heartbeat = self.timestamp
+        machine.is_removed = False
 
 
 class MachineHeartbeat(MachineEvent):
@@ -65,7 +67,22 @@ class MachineUpdated(MachineEvent):
         machine.updated_at = self.timestamp
 
 
-EVENTS: tuple[type[MachineEvent], ...] = (MachineRegistered, MachineHeartbeat, MachineUpdated)
+class MachineRemoved(MachineEvent):
+    """A tombstone: nobody sees the machine any more, until it is registered again."""
+
+    event_type = "machine_removed"
+
+    def change(self, machine: Machine) -> None:
+        machine.is_removed = True
+        machine.status, machine.docker_slots, machine.metadata = "online", None, {}
+
+
+EVENTS: tuple[type[MachineEvent], ...] = (
+    MachineRegistered,
+    MachineHeartbeat,
+    MachineUpdated,
+    MachineRemoved,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,11 +98,12 @@ class Machine(Aggregate):
     metadata: Json = field(default_factory=dict)
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    is_removed: bool = False
 
     @property
     def is_known(self) -> bool:
-        """Whether anyone has registered it."""
-        return self.version > 0
+        """Whether anyone has registered it, and nobody has removed it since."""
+        return self.version > 0 and not self.is_removed
 
     def register(
         self, at: datetime, hostname: str, docker_slots: list[int] | None, metadata: Json
@@ -132,6 +150,15 @@ class Machine(Aggregate):
             docker_slots=docker_slots,
             metadata=metadata or None,
         )
+
+    def remove(self, at: datetime, live_sessions: Sequence[str]) -> None:
+        """Put the tombstone. Raises :class:`MachineInUse` while sessions live here."""
+        self.require_known()
+        if live_sessions:
+            raise MachineInUse(
+                details={"machine_id": self.key, "active_sessions": list(live_sessions)}
+            )
+        self.record(MachineRemoved, at)
 
     def require_known(self) -> None:
         """Raise :class:`MachineNotFound` unless it was registered."""

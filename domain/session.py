@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal, get_args
 
-from domain import liveness
 from domain.aggregate import Event, Json
 from domain.claim import is_work_item
 from domain.errors import (
@@ -21,6 +20,7 @@ from domain.errors import (
     TaskNotFound,
 )
 from domain.holder import Holder
+from domain.liveness import ALWAYS, Serving
 from domain.session_events import (
     SessionActivated,
     SessionArchived,
@@ -67,7 +67,6 @@ class Session(Holder):
     machine_id: str | None = None
     docker_slot: int | None = None
     status: SessionStatus = "active"
-    last_heartbeat: datetime | None = None
     current_task_id: str | None = None
     started_at: datetime | None = None
     completed_at: datetime | None = None
@@ -112,27 +111,25 @@ class Session(Holder):
         """Over, or without its place: what it holds is anyone's."""
         return not self.is_live or self.is_deleted or self.superseded_by is not None
 
-    def gap_seconds(self, at: datetime) -> float:
-        """Seconds since the last sign of life."""
-        return liveness.age_seconds(self.last_heartbeat or at, at)
-
     def threshold_seconds(self, default_ms: int) -> float:
         """This session's own stall threshold, or the service's (S4 2.4)."""
         return (self.stall_threshold_ms or default_ms) / 1000
 
-    def is_overdue(self, at: datetime, default_ms: int) -> bool:
+    def is_overdue(self, at: datetime, default_ms: int, serving: Serving = ALWAYS) -> bool:
         """Active, and silent for longer than the threshold: stalled, recorded or not."""
-        return self.status == "active" and self.gap_seconds(at) > self.threshold_seconds(default_ms)
+        if self.status != "active":
+            return False
+        return self.silent_seconds(at, serving) > self.threshold_seconds(default_ms)
 
-    def status_at(self, at: datetime, default_ms: int) -> SessionStatus:
+    def status_at(self, at: datetime, default_ms: int, serving: Serving = ALWAYS) -> SessionStatus:
         """The status that every reader sees: past the threshold it is ``stalled`` (spec 17)."""
-        return "stalled" if self.is_overdue(at, default_ms) else self.status
+        return "stalled" if self.is_overdue(at, default_ms, serving) else self.status
 
-    def is_silent(self, at: datetime, default_ms: int) -> bool:
+    def is_silent(self, at: datetime, default_ms: int, serving: Serving = ALWAYS) -> bool:
         """Whether nothing is heard of it for longer than the threshold, paused or not."""
         if self.status == "paused":
-            return self.gap_seconds(at) > self.threshold_seconds(default_ms)
-        return self.status_at(at, default_ms) == "stalled"
+            return self.silent_seconds(at, serving) > self.threshold_seconds(default_ms)
+        return self.status_at(at, default_ms, serving) == "stalled"
 
     # What must be so
 
@@ -149,6 +146,8 @@ class Session(Holder):
                 "The session was recovered; its successor carries the work on.",
                 details={"status": self.status, "recovered_to": self.recovered_to},
             )
+        if self.outcome == "superseded":
+            raise Superseded(details={"superseded_by": self.superseded_by})
         if not self.is_live:
             raise SessionEnded(
                 f"The session has {self.status}.",
@@ -192,6 +191,7 @@ class Session(Holder):
         at: datetime,
         default_ms: int,
         supervisor: str,
+        serving: Serving = ALWAYS,
         *,
         seen: int | None = None,
         takeover: bool = False,
@@ -205,7 +205,7 @@ class Session(Holder):
         to be taken over: whoever says so has seen that it is gone.
         """
         self.require_writable()
-        is_gone = takeover or self.is_silent(at, default_ms)
+        is_gone = takeover or self.is_silent(at, default_ms, serving)
         if not self.may_be_taken_up(
             supervisor, at, self.gap_seconds(at), seen=seen, is_gone=is_gone
         ):
@@ -273,6 +273,32 @@ class Session(Holder):
                 details={"from": self.status, "to": "failed"},
             )
         self.require_writable()
+        self._fail(at, error_message, metadata)
+
+    def end(self, at: datetime, reason: str) -> None:
+        """End a session that nobody works in any more: its place may be another's by now.
+
+        It has failed, with the outcome ``superseded`` if its place had passed on. Raises
+        :class:`SessionEnded` for one that is over.
+        """
+        if not self.is_live:
+            self.require_writable()
+        self.require_known()
+        self._fail(at, reason)
+
+    def end_passed_on(self, at: datetime, silent_seconds: float) -> bool:
+        """End it if another has its place and nothing was heard of it for so long.
+
+        By the clock: whether it could have been heard changes nothing, its place is another's.
+        """
+        if not self.is_known or not self.is_live or self.superseded_by is None:
+            return False
+        if self.gap_seconds(at) <= silent_seconds:
+            return False
+        self._fail(at, f"Session {self.superseded_by} took its place while it was silent.")
+        return True
+
+    def _fail(self, at: datetime, error_message: str, metadata: Json | None = None) -> None:
         for task in self.tasks_in("in_progress"):
             self.record(
                 TaskFailed,
@@ -280,7 +306,13 @@ class Session(Holder):
                 task_id=task.task_id,
                 error_message=f"The session failed: {error_message}",
             )
-        self.record(SessionFailed, at, error_message=error_message, metadata=metadata or None)
+        self.record(
+            SessionFailed,
+            at,
+            error_message=error_message,
+            metadata=metadata or None,
+            superseded=self.superseded_by is not None or None,
+        )
 
     def mark_stalled(self, at: datetime) -> None:
         """Say that the session is stalled (S4 3.2.d); saying it again changes nothing."""
@@ -294,9 +326,9 @@ class Session(Holder):
         if self.status != "stalled":
             self.record(SessionStalled, at, reason="marked", age_ms=self._gap_ms(at))
 
-    def note_overdue(self, at: datetime, default_ms: int) -> bool:
+    def note_overdue(self, at: datetime, default_ms: int, serving: Serving = ALWAYS) -> bool:
         """Record a stall if there is one at this moment. A heartbeat in between wins."""
-        if not self.is_known or not self.is_overdue(at, default_ms):
+        if not self.is_known or not self.is_overdue(at, default_ms, serving):
             return False
         self.record(SessionStalled, at, reason="no_heartbeat", age_ms=self._gap_ms(at))
         return True
@@ -316,15 +348,17 @@ class Session(Holder):
 
     # Recovery
 
-    def prepare_recovery(self, at: datetime, clear_machine: bool, default_ms: int) -> None:
+    def prepare_recovery(
+        self, at: datetime, clear_machine: bool, default_ms: int, serving: Serving = ALWAYS
+    ) -> None:
         """Note that someone is about to recover the session (S4 3.3.b, f)."""
-        self.require_recoverable(at, default_ms)
+        self.require_recoverable(at, default_ms, serving)
         self.record(SessionRecoveryPrepared, at, machine_cleared=clear_machine)
 
-    def require_recoverable(self, at: datetime, default_ms: int) -> None:
+    def require_recoverable(self, at: datetime, default_ms: int, serving: Serving = ALWAYS) -> None:
         """Raise :class:`NotRecoverable` unless failed or stalled."""
         self.require_known()
-        status = self.status_at(at, default_ms)
+        status = self.status_at(at, default_ms, serving)
         if status not in ("failed", "stalled"):
             raise NotRecoverable(
                 f"Only a failed or stalled session can be recovered; this one is {status}.",

@@ -152,9 +152,12 @@ class SessionFailed(SessionEvent):
     event_type = "session_failed"
     error_message: str
     metadata: Json | None = None
+    # Its place had passed to another, and it was never heard of again.
+    superseded: bool | None = None
 
     def change(self, session: Session) -> None:
-        session.status, session.outcome = "failed", "failed"
+        session.status = "failed"
+        session.outcome = "superseded" if self.superseded else "failed"
         session.completed_at = self.timestamp
         session.metadata = merged(
             session.metadata, {**(self.metadata or {}), "error_message": self.error_message}

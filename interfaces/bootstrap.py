@@ -12,12 +12,14 @@ from application.eventstore.mapper import Mapper
 from application.eventstore.store import EventStore
 from application.past import Past
 from application.registry import EVENTS, HANDLERS
+from application.serving import ServingRecord
 from application.work import Context, Outcome, Policy
 from interfaces import telemetry
 from interfaces.auth import ApiKeys
 from interfaces.http.app import App
 from interfaces.http.doorkeeper import Limits
 from interfaces.jobs import Jobs
+from interfaces.presence import Presence
 from interfaces.settings import Settings
 from projections import READ_MODELS
 from projections.progress import Progress
@@ -49,7 +51,9 @@ class Service:
             claim_stale_seconds=settings.claim_stale_seconds,
             instance_types=settings.instance_types,
         )
-        self._engine = Engine(self._store, mapper, HANDLERS, policy)
+        serving = ServingRecord(EventStore.at(url, size=1), settings.serving_tolerance_seconds)
+        self._engine = Engine(self._store, mapper, HANDLERS, policy, serving)
+        self._presence = Presence(serving, self._engine)
         self.history = Past(url, mapper)
         self.progress = Progress()
         self._projector = Projector(url, READ_MODELS, self.progress)
@@ -66,6 +70,7 @@ class Service:
             self.reads,
             self._jobs_store,
             sweep_seconds=settings.sweep_seconds,
+            passed_on_seconds=settings.passed_on_seconds,
             retention=timedelta(days=settings.retention_days),
         )
 
@@ -89,11 +94,13 @@ class Service:
         self._projector.start()
         await self.reads.open()
         self.sweeps.start()
+        await self._presence.start()
 
     async def stop(self) -> None:
         """Finish the commands that were accepted, then end everything else."""
         await self.sweeps.stop()
         await asyncio.to_thread(self._engine.stop)
+        await self._presence.stop()
         await asyncio.to_thread(self._projector.stop)
         await self.reads.close()
         self.history.close()

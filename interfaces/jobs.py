@@ -18,8 +18,8 @@ import orjson
 
 from application.engine import Engine
 from application.eventstore.store import EventStore
-from application.instances import NoteStale
-from application.sessions import CleanUpSession, NoteOverdue
+from application.instances import ClosePassedOn, NoteStale
+from application.sessions import CleanUpSession, EndPassedOn, NoteOverdue
 from application.work import Context
 from domain.aggregate import Json
 from domain.errors import HoldfastError, Unavailable
@@ -44,12 +44,14 @@ class Jobs:
         store: EventStore,
         *,
         sweep_seconds: float,
+        passed_on_seconds: float,
         retention: timedelta,
     ) -> None:
         self._engine = engine
         self._reads = reads
         self._store = store
         self._sweep_seconds = sweep_seconds
+        self._passed_on_seconds = passed_on_seconds
         self._retention = retention
         self._task: asyncio.Task[None] | None = None
 
@@ -81,13 +83,35 @@ class Jobs:
         stale = [instance for instance in found if instance["stale"]]
         for instance in stale:
             log.warning("instance_stale", extra={k: v for k, v in instance.items() if k != "stale"})
-        position = max(position, stale_position)
+        ended, ended_position = await self._end_passed_on(context)
+        position = max(position, stale_position, ended_position)
         value: Json = {
             "stalled": len(stalled),
             "instances_stale": len(stale),
+            "ended": ended,
             "duration_ms": round((time.perf_counter() - started) * 1000, 3),
         }
         return await self._result(context, value, position)
+
+    async def _end_passed_on(self, context: Context) -> tuple[int, int]:
+        """End whose place and items others have, long since; how many, and the last position."""
+        namespace, seconds = context.namespace, self._passed_on_seconds
+        superseded = await sessions.passed_on(self._reads, namespace, seconds)
+        commands: list[object] = [
+            EndPassedOn(session_id=s, silent_seconds=seconds) for s in superseded
+        ]
+        done, position = await self._each(commands, context)
+        commands = []
+        for instance_id in await instances.passed_on(self._reads, namespace, seconds):
+            named_by = await sessions.of_instance(self._reads, namespace, instance_id)
+            commands.append(
+                ClosePassedOn(instance_id=instance_id, silent_seconds=seconds, sessions=named_by)
+            )
+        more, last = await self._each(commands, context)
+        ended = [one for one in (*done, *more) if one["ended"]]
+        for one in ended:
+            log.info("ended", extra={k: v for k, v in one.items() if k != "ended"})
+        return len(ended), max(position, last)
 
     async def clean_up(self, context: Context, older_than: timedelta | None) -> ActionResult:
         """Delete the sessions that ended longer ago than that (S4 3.4.a, e)."""

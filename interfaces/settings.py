@@ -15,6 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from application.serving import tolerance_seconds
 from domain.identity import DEFAULT_TYPES
 from interfaces.auth import ApiKeys
 
@@ -68,6 +69,7 @@ class Settings(BaseModel):
     instance_stale_seconds: Seconds = 120
     claim_stale_seconds: Seconds = 300
     sweep_seconds: Seconds = 30
+    passed_on_seconds: Seconds = 86_400
     instance_types: tuple[str, ...] = DEFAULT_TYPES
     retention_days: Annotated[int, Field(ge=1, le=36_500)] = 30
 
@@ -170,6 +172,13 @@ class Settings(BaseModel):
                     if name not in environ:
                         found[variable] = name
         return found
+
+    @property
+    def serving_tolerance_seconds(self) -> float:
+        """A gap longer than that in which the service cannot be reached is an absence (spec 5)."""
+        return tolerance_seconds(
+            self.stall_threshold_ms / 1000, self.instance_stale_seconds, self.claim_stale_seconds
+        )
 
     @property
     def hosts(self) -> tuple[str, ...]:

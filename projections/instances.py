@@ -50,6 +50,7 @@ COLUMNS = (
     "supervisor_hostname",
     "supervised_since",
     "alive_since",
+    "lost_at",
     "created_at",
     "updated_at",
     "closed_at",
@@ -172,6 +173,10 @@ def _restart_requested(row: Row | None, event: Recorded) -> Row:
     return there(row) | {"restarts": event.event_data["attempt"]}
 
 
+def _lost(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"lost_at": event.timestamp}
+
+
 def _epic_started(row: Row | None, event: Recorded) -> Row:
     epic = event.event_data.get("epic_id")
     return there(row) | {"last_epic": epic, "current_epic": epic}
@@ -204,6 +209,7 @@ CHANGES: dict[str, Fold] = {
     "instance_resumed": _resumed,
     "parent_changed": _parent_changed,
     "restart_requested": _restart_requested,
+    "claim_lost": _lost,
     "epic_started": _epic_started,
     "epic_completed": _epic_over,
     "epic_failed": _epic_over,
@@ -211,7 +217,9 @@ CHANGES: dict[str, Fold] = {
 }
 
 SQL = Instances.sql()
-INTERNAL = frozenset({"namespace", "hash", "told_restarts", "alive_since", "heartbeat_minute"})
+INTERNAL = frozenset(
+    {"namespace", "hash", "told_restarts", "alive_since", "lost_at", "heartbeat_minute"}
+)
 PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)
 
 
@@ -229,6 +237,7 @@ def present(row: Row) -> Json:
         "restarts": restarts_of(row["restarts"], row["told_restarts"]),
         "type": row["instance_type"],
         "status": row["status_now"],
+        "unknown_since": row["unknown_since"],
         "health": how,
         "age_seconds": row["heartbeat_age_seconds"],
         "uptime_seconds": row["uptime_seconds"],
@@ -343,6 +352,7 @@ async def healths(reads: Reads, namespace: str) -> Json:
         "health",
         "health_reasons",
         "last_heartbeat",
+        "unknown_since",
         "age_seconds",
         "uptime_seconds",
         "activity",
@@ -362,6 +372,12 @@ async def healths(reads: Reads, namespace: str) -> Json:
 async def silent(reads: Reads, namespace: str) -> list[str]:
     """Candidates for recording that they are stale."""
     return [row["instance_id"] for row in await reads.all(SQL["silent"], namespace)]
+
+
+async def passed_on(reads: Reads, namespace: str, silent_seconds: float) -> list[str]:
+    """Candidates for ending: stale, and silent for so long."""
+    rows = await reads.all(SQL["passed_on"], namespace, silent_seconds=silent_seconds)
+    return [row["instance_id"] for row in rows]
 
 
 def _slug(project: str | None) -> str | None:

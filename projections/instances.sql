@@ -37,6 +37,8 @@ CREATE TABLE instances (
     supervisor_hostname text,
     supervised_since  timestamptz,
     alive_since       timestamptz NOT NULL,
+    -- When another last took over something that it held.
+    lost_at           timestamptz,
     created_at        timestamptz NOT NULL,
     updated_at        timestamptz NOT NULL,
     closed_at         timestamptz,
@@ -61,26 +63,32 @@ CREATE INDEX instances_by_heartbeat ON instances (namespace, heartbeat_minute)
 CREATE FUNCTION instance_stale_seconds() RETURNS float8 LANGUAGE sql STABLE
     RETURN threshold('instance_stale_seconds', 120);
 
--- A moment's view of every instance: past the threshold an active one is stale.
+-- A moment's view of every instance: past the threshold an active one is stale. Silence counts only
+-- as far as the service was there to hear it (spec 5); what it could not hear is unknown.
 CREATE VIEW instances_now AS
-SELECT i.*,
-       -- A query of its own is asked once, where an expression is computed for every row.
-       CASE WHEN i.status = 'active'
-                 AND i.last_heartbeat < (SELECT statement_timestamp()
-                                         - instance_stale_seconds() * interval '1 second')
-            THEN 'stale' ELSE i.status END AS status_now,
+SELECT i.*, c.status_now,
+       CASE WHEN c.status_now = 'active' AND i.last_heartbeat < (SELECT serving_since())
+            THEN greatest(i.last_heartbeat, (SELECT absent_since())) END AS unknown_since,
        greatest(extract(epoch FROM t.now - i.last_heartbeat)::float8, 0) AS heartbeat_age_seconds,
        greatest(extract(epoch FROM coalesce(i.closed_at, t.now) - i.created_at)::float8, 0)
            AS uptime_seconds,
        floor((extract(epoch FROM t.now) - (SELECT instance_stale_seconds())) / 60)::bigint
            AS latest_minute
 FROM instances i
-CROSS JOIN LATERAL (SELECT statement_timestamp() AS now) AS t;
+CROSS JOIN LATERAL (SELECT statement_timestamp() AS now) AS t
+CROSS JOIN LATERAL (
+    -- A query of its own is asked once, where an expression is computed for every row.
+    SELECT CASE WHEN i.status = 'active'
+                     AND i.last_heartbeat < (SELECT statement_timestamp()
+                                             - instance_stale_seconds() * interval '1 second')
+                     AND (SELECT coalesce(serving_since(), '-infinity') < statement_timestamp()
+                                 - instance_stale_seconds() * interval '1 second')
+                THEN 'stale' ELSE i.status END AS status_now) AS c;
 
 -- The table that S0 names, for analysts.
 CREATE VIEW supervisor_sessions AS
 SELECT namespace, instance_id, project, instance_type, status_now AS status, context_percent,
-       current_epic, last_heartbeat, created_at, closed_at
+       current_epic, last_heartbeat, unknown_since, created_at, closed_at
 FROM instances_now;
 
 -- name: get
@@ -158,3 +166,20 @@ SELECT instance_id FROM instances_now
 WHERE namespace = %(namespace)s AND status = 'active' AND status_now = 'stale'
   AND heartbeat_minute <= latest_minute
 ORDER BY last_heartbeat
+
+-- name: passed_on
+-- Candidates for ending: silent for so long, others have its session or items, it has none.
+SELECT i.instance_id FROM instances i
+WHERE i.namespace = %(namespace)s AND i.status = 'stale'
+  AND i.last_heartbeat < statement_timestamp() - %(silent_seconds)s * interval '1 second'
+  AND (i.lost_at >= i.last_heartbeat OR EXISTS (
+        SELECT FROM sessions s
+        WHERE s.namespace = %(namespace)s AND s.instance_id = i.instance_id
+          AND (s.recovered_to IS NOT NULL OR s.superseded_by IS NOT NULL)))
+  AND NOT EXISTS (
+        SELECT FROM sessions s
+        WHERE s.namespace = %(namespace)s AND s.instance_id = i.instance_id
+          AND s.status IN ('active', 'paused', 'stalled') AND s.superseded_by IS NULL)
+  AND NOT EXISTS (SELECT FROM work_items w
+                  WHERE w.namespace = %(namespace)s AND w.holder_id = i.instance_id)
+ORDER BY i.last_heartbeat

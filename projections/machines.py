@@ -66,10 +66,15 @@ def _updated(row: Row | None, event: Recorded) -> Row:
     return row | given | {"metadata": metadata, "updated_at": event.timestamp}
 
 
+def _removed(row: Row | None, event: Recorded) -> None:
+    return None
+
+
 FOLDS: dict[str, Fold] = {
     "machine_registered": _registered,
     "machine_heartbeat": _heartbeat,
     "machine_updated": _updated,
+    "machine_removed": _removed,
 }
 
 SQL = Machines.sql()

@@ -46,6 +46,7 @@ async def state(reads: Reads, namespace: str, session_id: str) -> Json:
         # What it let go of as it broke off; its successor claims again what is still free.
         "released_items": row["released_items"],
         "last_heartbeat": row["last_heartbeat"],
+        "unknown_since": row["unknown_since"],
         "checkpoint": row["metadata"].get("checkpoint"),
         "metadata": row["metadata"],
         "recovered_to": row["recovered_to"],

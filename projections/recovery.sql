@@ -6,7 +6,7 @@ SELECT s.namespace, s.session_id, s.project_id, s.status_now AS status,
         WHERE t.namespace = s.namespace AND t.session_id = s.session_id AND t.status = 'completed'
         ORDER BY t.completed_at DESC, t.sequence_num DESC LIMIT 1) AS last_successful_task,
        g.failed_tasks, g.in_progress_tasks, g.pending_tasks, g.blocked_tasks, g.completed_count,
-       s.held, s.released_items, s.last_heartbeat, s.metadata, s.recovered_to, s.machine_id, s.status_num,
+       s.held, s.released_items, s.last_heartbeat, s.unknown_since, s.metadata, s.recovered_to, s.machine_id, s.status_num,
        s.heartbeat_num, s.current_task_id
 FROM sessions_now s
 CROSS JOIN LATERAL (

@@ -176,7 +176,7 @@ def _failed(row: Row | None, event: Recorded) -> Row:
     context: Json = {**data.get("metadata", {}), "error_message": data["error_message"]}
     return row | {
         "status": "failed",
-        "outcome": "failed",
+        "outcome": "superseded" if data.get("superseded") else "failed",
         "completed_at": event.timestamp,
         "metadata": merged(row["metadata"], context),
     }
@@ -246,6 +246,10 @@ def _claim_lost(row: Row | None, event: Recorded) -> Row:
     return row
 
 
+def _claim_cancelled(row: Row | None, event: Recorded) -> Row:
+    return _without(there(row), event.event_data["resource"])
+
+
 def _task_started(row: Row | None, event: Recorded) -> Row:
     return there(row) | {"current_task_id": event.event_data["task_id"]}
 
@@ -279,6 +283,7 @@ CHANGES: dict[str, Fold] = {
     "claim_acquired": _claim_acquired,
     "claim_given_up": _claim_given_up,
     "claim_lost": _claim_lost,
+    "claim_cancelled": _claim_cancelled,
     "task_created": _task_changed,
     "task_started": _task_started,
     "task_completed": _task_over,
@@ -311,6 +316,7 @@ def present(row: Row) -> Json:
     """A session as clients see it: with the status of the moment."""
     view: Json = {name: row[name] for name in PUBLIC}
     view["status"] = row["status_now"]
+    view["unknown_since"] = row["unknown_since"]
     view["archived"] = row["archived_at"] is not None
     return view
 
@@ -368,6 +374,7 @@ async def health_of(reads: Reads, namespace: str, session_id: str) -> Json:
     """One session's health (S4 2.4.d)."""
     row = await row_of(reads, namespace, session_id)
     status = row["status_now"]
+    unknown = {} if row["unknown_since"] is None else {"unknown_since": row["unknown_since"]}
     return {
         "session_id": session_id,
         "is_healthy": status == "active",
@@ -376,6 +383,7 @@ async def health_of(reads: Reads, namespace: str, session_id: str) -> Json:
         "time_since_heartbeat_ms": int(row["heartbeat_age_seconds"] * 1000),
         "is_stalled": status == "stalled",
         "stall_threshold_ms": row["effective_threshold_ms"],
+        **unknown,
     }
 
 
@@ -392,4 +400,16 @@ async def overdue(reads: Reads, namespace: str) -> list[str]:
 async def expired(reads: Reads, namespace: str, ended_before: datetime) -> list[str]:
     """Candidates for clean-up."""
     rows = await reads.all(SQL["expired"], namespace, ended_before=ended_before)
+    return [row["session_id"] for row in rows]
+
+
+async def passed_on(reads: Reads, namespace: str, silent_seconds: float) -> list[str]:
+    """Candidates for ending: of those another has the place, and they are silent."""
+    rows = await reads.all(SQL["passed_on"], namespace, silent_seconds=silent_seconds)
+    return [row["session_id"] for row in rows]
+
+
+async def of_instance(reads: Reads, namespace: str, instance_id: str) -> list[str]:
+    """The sessions that name an instance."""
+    rows = await reads.all(SQL["of_instance"], namespace, instance_id=instance_id)
     return [row["session_id"] for row in rows]

@@ -53,16 +53,23 @@ CREATE INDEX sessions_by_status ON sessions (namespace, status, created_at DESC)
 -- Serves: the stalled list and the sweep.
 CREATE INDEX sessions_by_heartbeat ON sessions (namespace, heartbeat_minute)
     WHERE status IN ('active', 'stalled');
+-- Serves: the sweep that ends what has passed on.
+CREATE INDEX sessions_by_instance ON sessions (namespace, instance_id)
+    WHERE instance_id IS NOT NULL;
+CREATE INDEX sessions_superseded ON sessions (namespace, heartbeat_minute)
+    WHERE superseded_by IS NOT NULL AND status IN ('active', 'paused', 'stalled');
 -- Serves: clean-up and the archived list.
 CREATE INDEX sessions_by_end ON sessions (namespace, completed_at) WHERE completed_at IS NOT NULL;
 
--- A moment's view of every session: past its threshold an active one is stalled.
+-- A moment's view of every session: past its threshold an active one is stalled. Silence counts only
+-- as far as the service was there to hear it (spec 5); what it could not hear is unknown.
 CREATE VIEW sessions_now AS
-SELECT s.*,
-       CASE WHEN s.status = 'active'
-                 AND s.last_heartbeat < t.now - t.threshold_ms * interval '1 millisecond'
-            THEN 'stalled' ELSE s.status END AS status_now,
+SELECT s.*, c.status_now,
+       CASE WHEN c.status_now = 'active' AND s.last_heartbeat < t.serving_since
+            THEN greatest(s.last_heartbeat, t.absent_since) END AS unknown_since,
        greatest(extract(epoch FROM t.now - s.last_heartbeat)::float8, 0) AS heartbeat_age_seconds,
+       greatest(extract(epoch FROM t.now - greatest(s.last_heartbeat, t.serving_since))::float8, 0)
+           AS silent_seconds,
        t.threshold_ms AS effective_threshold_ms,
        t.now AS read_at,
        -- The last minute in which a heartbeat can be past a threshold, by the shortest there is.
@@ -70,21 +77,29 @@ SELECT s.*,
            AS latest_minute
 FROM sessions s
 CROSS JOIN LATERAL (
-    SELECT n.now, n.default_ms, coalesce(s.stall_threshold_ms, n.default_ms) AS threshold_ms
+    SELECT n.*, coalesce(s.stall_threshold_ms, n.default_ms) AS threshold_ms
     -- A query of its own is asked once, where an expression is computed for every row.
     FROM (SELECT statement_timestamp() AS now,
-                 (SELECT threshold('stall_threshold_ms', 180000)::int) AS default_ms) AS n) AS t;
+                 (SELECT serving_since()) AS serving_since,
+                 (SELECT absent_since()) AS absent_since,
+                 (SELECT threshold('stall_threshold_ms', 180000)::int) AS default_ms) AS n) AS t
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN s.status = 'active'
+                     AND s.last_heartbeat < t.now - t.threshold_ms * interval '1 millisecond'
+                     AND (t.serving_since IS NULL
+                          OR t.serving_since < t.now - t.threshold_ms * interval '1 millisecond')
+                THEN 'stalled' ELSE s.status END AS status_now) AS c;
 
 -- S3's enhanced view: one row for each live session (S3 FR-5).
 CREATE VIEW v_active_sessions AS
 SELECT namespace, session_id, project_id, machine_id, docker_slot, status_now AS status,
-       last_heartbeat, current_task_id, started_at, metadata, instance_id, hostname, tty, codebase,
-       held_items, heartbeat_age_seconds,
+       last_heartbeat, unknown_since, current_task_id, started_at, metadata, instance_id, hostname,
+       tty, codebase, held_items, heartbeat_age_seconds,
        heartbeat_age_seconds / 60 AS heartbeat_age_minutes,
        human_age(heartbeat_age_seconds) AS heartbeat_age_human,
-       greatest(stale_after - heartbeat_age_seconds, 0) AS seconds_until_stale,
+       greatest(stale_after - silent_seconds, 0) AS seconds_until_stale,
        CASE WHEN superseded_by IS NOT NULL THEN 'released'
-            WHEN heartbeat_age_seconds > stale_after THEN 'stale'
+            WHEN silent_seconds > stale_after THEN 'stale'
             WHEN jsonb_array_length(held_items) = 0 THEN 'idle'
             ELSE 'active' END AS computed_status,
        claims, claimed_at,
@@ -186,3 +201,16 @@ SELECT session_id FROM sessions
 WHERE namespace = %(namespace)s AND status IN ('completed', 'failed')
   AND archived_at IS NULL AND completed_at < %(ended_before)s
 ORDER BY completed_at
+
+-- name: passed_on
+-- Candidates for ending: another has their place, and nothing has been heard of them for so long.
+SELECT session_id FROM sessions
+WHERE namespace = %(namespace)s AND superseded_by IS NOT NULL
+  AND status IN ('active', 'paused', 'stalled')
+  AND last_heartbeat < statement_timestamp() - %(silent_seconds)s * interval '1 second'
+ORDER BY last_heartbeat
+
+-- name: of_instance
+SELECT session_id FROM sessions
+WHERE namespace = %(namespace)s AND instance_id = %(instance_id)s
+ORDER BY created_at DESC LIMIT 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from application.eventstore.mapper import Recorded
 from domain.aggregate import Json
@@ -29,6 +29,9 @@ COLUMNS = (
     "last_machine_id",
     "completed_at",
     "completed_by",
+    "open_dependencies",
+    "cancelled_at",
+    "status_reason",
     "created_at",
     "updated_at",
     "listed_at",
@@ -38,7 +41,10 @@ OWNER = ("holder_kind", "holder_id", "hostname", "tty", "codebase")
 
 
 class WorkItems(Table):
-    """One row a work item, from the events of its claim; places and slots have none."""
+    """One row a work item, from the events of its claim; places and slots have none.
+
+    A removed item keeps one, which no reader sees: nothing waits for what was removed.
+    """
 
     name = "work_items"
     category = "claim"
@@ -57,9 +63,10 @@ class WorkItems(Table):
 
 def _listed(row: Row | None, event: Recorded) -> Row:
     data = event.event_data
-    if row is None:
+    if row is None or row["status"] == "removed":
         row = dict.fromkeys(COLUMNS)
         row |= {"status": "open", "created_at": event.timestamp, "listed_at": event.position}
+        row["open_dependencies"] = []
     row |= {name: data.get(name) for name in DESCRIPTION}
     return row | {
         "priority": data.get("priority", 0),
@@ -85,7 +92,7 @@ def _released(row: Row | None, event: Recorded) -> Row:
     row = there(row)
     row |= dict.fromkeys(OWNER)
     return row | {
-        "status": "open" if row["completed_at"] is None else "completed",
+        "status": _freed(row),
         "claimed_at": None,
         "updated_at": event.timestamp,
     }
@@ -96,8 +103,40 @@ def _completed(row: Row | None, event: Recorded) -> Row:
         "status": "completed",
         "completed_at": event.timestamp,
         "completed_by": event.event_data["completed_by"],
+        "open_dependencies": event.event_data.get("open_dependencies", []),
         "updated_at": event.timestamp,
     }
+
+
+def _freed(row: Row) -> str:
+    if row["completed_at"] is not None:
+        return "completed"
+    return "open" if row["cancelled_at"] is None else "cancelled"
+
+
+def _reopened(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {
+        "status": "open",
+        "completed_at": None,
+        "completed_by": None,
+        "open_dependencies": [],
+        "cancelled_at": None,
+        "status_reason": event.event_data["reason"],
+        "updated_at": event.timestamp,
+    }
+
+
+def _cancelled(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {
+        "status": "cancelled",
+        "cancelled_at": event.timestamp,
+        "status_reason": event.event_data.get("reason"),
+        "updated_at": event.timestamp,
+    }
+
+
+def _removed(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"status": "removed", "updated_at": event.timestamp}
 
 
 FOLDS: dict[str, Fold] = {
@@ -106,6 +145,9 @@ FOLDS: dict[str, Fold] = {
     "claim_taken_over": _granted,
     "claim_released": _released,
     "work_item_completed": _completed,
+    "work_item_reopened": _reopened,
+    "work_item_cancelled": _cancelled,
+    "work_item_removed": _removed,
 }
 
 SQL = WorkItems.sql()
@@ -127,6 +169,7 @@ OF_A_CLAIM = (
     "heartbeat_age_seconds",
     "heartbeat_age_human",
     "stale",
+    "unknown_since",
     "seconds_until_takeover",
 )
 
@@ -191,18 +234,30 @@ async def claimable(
     instance_id: str | None,
     hostname: str | None,
     track: str | None,
+    takeover: bool = False,
 ) -> list[str]:
     """The items that a session or instance would best claim next, the best first.
 
-    ``hostname`` is where it says to be, if nothing else is known of its machine.
+    ``hostname`` is where it says to be, if nothing else is known of its machine; with ``takeover``
+    those are among them whose holder has been silent for long enough.
     """
     rows = await reads.all(
-        SQL["next"],
+        SQL["next_or_silent" if takeover else "next"],
         namespace,
         session_id=session_id,
         instance_id=instance_id,
         hostname=hostname,
         track=track,
         limit=limit,
+    )
+    return [row["item_id"] for row in rows]
+
+
+async def behind(
+    reads: Reads, namespace: str, limit: int, item_ids: Sequence[str], item_id: str | None = None
+) -> list[str]:
+    """What would have to be done before these items, or before this one, as far as is known."""
+    rows = await reads.all(
+        SQL["behind"], namespace, item_ids=list(item_ids), item_id=item_id, limit=limit
     )
     return [row["item_id"] for row in rows]

@@ -19,6 +19,9 @@ CREATE TABLE work_items (
     last_machine_id text,
     completed_at    timestamptz,
     completed_by    text,
+    open_dependencies jsonb     NOT NULL,
+    cancelled_at    timestamptz,
+    status_reason   text,
     created_at      timestamptz NOT NULL,
     updated_at      timestamptz NOT NULL,
     -- The position of its first event: what was listed first comes first.
@@ -36,13 +39,16 @@ CREATE INDEX work_items_by_holder ON work_items (namespace, holder_id, claimed_a
 CREATE INDEX work_items_by_machine ON work_items (namespace, last_machine_id, priority, listed_at)
     WHERE status = 'open' AND last_machine_id IS NOT NULL;
 
--- Whether everything that an item waits for is completed.
+-- Whether nothing has to wait for an item of this status; an item that nobody listed has none.
+CREATE FUNCTION is_settled(status text) RETURNS boolean LANGUAGE sql IMMUTABLE
+    RETURN coalesce(status IN ('completed', 'cancelled', 'removed'), false);
+
+-- Whether everything that an item waits for is done, or never will be.
 CREATE FUNCTION is_ready(item work_items) RETURNS boolean LANGUAGE sql STABLE
     RETURN NOT EXISTS (
         SELECT FROM jsonb_array_elements_text(item.depends_on) AS d
-        WHERE (SELECT x.status FROM work_items x
-               WHERE x.namespace = item.namespace AND x.item_id = d)
-              IS DISTINCT FROM 'completed');
+        WHERE NOT is_settled((SELECT x.status FROM work_items x
+                              WHERE x.namespace = item.namespace AND x.item_id = d)));
 
 -- Every item with its holder's heartbeat and what it waits for (S3 FR-2, FR-3, FR-6).
 CREATE VIEW work_queue AS
@@ -55,12 +61,18 @@ SELECT w.namespace, w.item_id, w.title, w.track, w.priority, w.depends_on, b.blo
        h.age AS heartbeat_age_seconds,
        human_age(h.age) AS heartbeat_age_human,
        coalesce(h.silent > t.stale_seconds, false) AS stale,
+       CASE WHEN h.silent <= t.stale_seconds AND h.last < t.serving_since
+            THEN greatest(h.last, t.absent_since) END AS unknown_since,
        CASE WHEN h.silent IS NOT NULL THEN greatest(t.stale_seconds - h.silent, 0)
        END AS seconds_until_takeover,
-       w.last_machine_id, w.completed_at, w.completed_by, w.created_at, w.updated_at, w.listed_at
+       w.last_machine_id, w.completed_at, w.completed_by, w.open_dependencies,
+       w.cancelled_at, w.status_reason,
+       w.created_at, w.updated_at, w.listed_at
 FROM work_items w
 CROSS JOIN LATERAL (
     SELECT statement_timestamp() AS now,
+           (SELECT serving_since()) AS serving_since,
+           (SELECT absent_since()) AS absent_since,
            (SELECT claim_stale_seconds()) AS stale_seconds) AS t
 LEFT JOIN sessions s ON w.holder_kind = 'session'
      AND s.namespace = w.namespace AND s.session_id = w.holder_id
@@ -70,17 +82,19 @@ LEFT JOIN LATERAL (
     SELECT greatest(extract(epoch FROM t.now - w.claimed_at)::float8, 0) AS held,
            greatest(extract(epoch FROM t.now - beat.last)::float8, 0) AS age,
            -- Since it has the claim: a new one never inherits the silence from before (spec 6).
-           greatest(extract(epoch FROM t.now - greatest(beat.last, w.claimed_at))::float8, 0)
-               AS silent
+           greatest(extract(epoch FROM t.now - greatest(beat.last, w.claimed_at, t.serving_since)
+                            )::float8, 0) AS silent,
+           beat.last
     FROM (SELECT CASE w.holder_kind WHEN 'session' THEN s.last_heartbeat
                                     ELSE i.last_heartbeat END AS last) AS beat
     ) AS h ON w.holder_id IS NOT NULL
 CROSS JOIN LATERAL (
     SELECT coalesce(jsonb_agg(d ORDER BY d COLLATE "C"), '[]') AS blocked_by
     FROM jsonb_array_elements_text(w.depends_on) AS d
-    WHERE w.status <> 'completed'
-      AND (SELECT x.status FROM work_items x WHERE x.namespace = w.namespace AND x.item_id = d)
-          IS DISTINCT FROM 'completed') AS b;
+    WHERE NOT is_settled(w.status)
+      AND NOT is_settled((SELECT x.status FROM work_items x
+                          WHERE x.namespace = w.namespace AND x.item_id = d))) AS b
+WHERE w.status <> 'removed';
 
 -- name: get
 SELECT * FROM work_queue WHERE namespace = %(namespace)s AND item_id = %(item_id)s
@@ -95,7 +109,7 @@ LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: count
 SELECT count(*) AS total_count FROM work_items
-WHERE namespace = %(namespace)s
+WHERE namespace = %(namespace)s AND status <> 'removed'
   AND (%(status)s::text IS NULL OR status = %(status)s)
   AND (%(track)s::text IS NULL OR track = %(track)s)
 
@@ -146,3 +160,59 @@ SELECT item_id FROM (
 ) AS found
 ORDER BY rank, priority DESC, listed_at
 LIMIT %(limit)s
+
+-- name: next_or_silent
+-- As `next`, and those claimed whose holder has been silent for long enough: of the highest priority those that the claimer's machine worked on last,
+-- then those listed first; and so on, should others take them meanwhile. An item may come twice.
+WITH claimer AS MATERIALIZED (
+    SELECT coalesce(
+        (SELECT machine_id FROM sessions
+         WHERE namespace = %(namespace)s AND session_id = %(session_id)s),
+        (SELECT hostname FROM instances
+         WHERE namespace = %(namespace)s AND instance_id = %(instance_id)s),
+        %(hostname)s::text) AS machine_id
+), best AS MATERIALIZED (
+    SELECT r.priority FROM work_items r
+    WHERE r.namespace = %(namespace)s AND r.status = 'open'
+      AND (%(track)s::text IS NULL OR r.track = %(track)s)
+      AND (r.depends_on = '[]' OR is_ready(r))
+    ORDER BY r.priority DESC, r.listed_at LIMIT 1
+)
+SELECT item_id FROM (
+    (SELECT 1 AS rank, r.priority, r.listed_at, r.item_id FROM work_items r
+     WHERE r.namespace = %(namespace)s AND r.status = 'open'
+       AND r.last_machine_id = (SELECT machine_id FROM claimer)
+       AND r.priority = (SELECT priority FROM best)
+       AND (%(track)s::text IS NULL OR r.track = %(track)s)
+       AND (r.depends_on = '[]' OR is_ready(r))
+     ORDER BY r.listed_at LIMIT %(limit)s)
+    UNION ALL
+    (SELECT 2, r.priority, r.listed_at, r.item_id FROM work_items r
+     WHERE r.namespace = %(namespace)s AND r.status = 'open'
+       AND (%(track)s::text IS NULL OR r.track = %(track)s)
+       AND (r.depends_on = '[]' OR is_ready(r))
+     ORDER BY r.priority DESC, r.listed_at LIMIT %(limit)s)
+    UNION ALL
+    (SELECT 3, q.priority, q.listed_at, q.item_id FROM work_queue q
+     WHERE q.namespace = %(namespace)s AND q.status = 'claimed' AND q.stale
+       AND q.holder IS DISTINCT FROM coalesce(%(session_id)s::text, %(instance_id)s::text)
+       AND (%(track)s::text IS NULL OR q.track = %(track)s)
+       AND q.blocked_by = '[]'
+     ORDER BY q.priority DESC, q.listed_at LIMIT %(limit)s)
+) AS found
+ORDER BY priority DESC, rank, listed_at
+LIMIT %(limit)s
+
+-- name: behind
+-- What is still to do and would have to come before these items, or before this one.
+WITH RECURSIVE behind AS (
+    SELECT unnest(%(item_ids)s::text[]
+                  || ARRAY(SELECT jsonb_array_elements_text(w.depends_on) FROM work_items w
+                           WHERE w.namespace = %(namespace)s AND w.item_id = %(item_id)s))
+           AS item_id
+    UNION
+    SELECT d FROM behind b
+    JOIN work_items w ON w.namespace = %(namespace)s AND w.item_id = b.item_id
+                     AND NOT is_settled(w.status)
+    CROSS JOIN LATERAL jsonb_array_elements_text(w.depends_on) AS d)
+SELECT item_id FROM behind LIMIT %(limit)s

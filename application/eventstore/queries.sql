@@ -87,6 +87,13 @@ SELECT position FROM log_head WHERE namespace = %(namespace)s
 -- name: clock
 SELECT clock_timestamp() AS now
 
+-- name: touch_serving
+-- Say that this process can be reached now; since when anyone could.
+SELECT touched_at, serving_since, absent_since FROM touch_serving(%(tolerance_seconds)s)
+
+-- name: serving
+SELECT statement_timestamp() AS now, serving_since(), absent_since()
+
 -- name: begin_job
 -- Take a job's turn, if it did not begin within the period: true for one process of many. A run
 -- that has not ended after ten minutes has failed, and is due again.

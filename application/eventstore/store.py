@@ -15,6 +15,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 from application.eventstore import connect, sql
 from application.eventstore.mapper import NewRow, Recorded
 from domain.aggregate import Json
+from domain.liveness import Serving
 
 Rows = Generator[tuple[Any, ...], None, None]
 
@@ -386,6 +387,21 @@ class EventStore:
         with connect.told_apart(), self._connection() as connection:
             row = connection.execute(_SQL["head"], {"namespace": namespace}).fetchone()
         return 0 if row is None else int(row[0])
+
+    def touch_serving(self, tolerance_seconds: float) -> tuple[datetime, Serving]:
+        """Note that this process can be reached at this moment; when that is, and since when."""
+        parameters = {"tolerance_seconds": tolerance_seconds}
+        with connect.told_apart(), self._connection() as connection:
+            row = connection.execute(_SQL["touch_serving"], parameters, prepare=True).fetchone()
+        assert row is not None
+        return row[0], Serving(row[1], row[2])
+
+    def serving(self) -> tuple[datetime, Serving]:
+        """What time it is, and since when the service has been there, as the database knows it."""
+        with connect.told_apart(), self._connection() as connection:
+            row = connection.execute(_SQL["serving"]).fetchone()
+        assert row is not None
+        return row[0], Serving(row[1], row[2])
 
     def clock(self) -> datetime:
         """The database's time: the only clock that decides anything."""

@@ -8,7 +8,7 @@ the busiest first, a fixed path before a variable one.
 
 from __future__ import annotations
 
-from interfaces.operations import claims, events, instances, sessions
+from interfaces.operations import claims, events, instances, serving, sessions
 from interfaces.operations.base import ActionParams, ActionResult, Operation, Services
 
 __all__ = ["OPERATIONS", "ActionParams", "ActionResult", "Operation", "Services"]
@@ -18,4 +18,5 @@ OPERATIONS: tuple[Operation, ...] = (
     *instances.ROWS,
     *claims.ROWS,
     *events.ROWS,
+    *serving.ROWS,
 )

@@ -81,10 +81,27 @@ async def _candidates(
             instance_id=found_for.instance_id,
             hostname=found_for.hostname,
             track=found_for.track,
+            takeover=found_for.takeover,
         ),
         "whether there is work",
     )
     return {"candidates": found}
+
+
+async def _behind_named(
+    s: Services, namespace: str, found_for: item_commands.ListItem
+) -> Mapping[str, object]:
+    if not found_for.depends_on:
+        return {}
+    limit = item_commands.MAX_BEHIND + len(found_for.depends_on)
+    return {"behind": await work_items.behind(s.reads, namespace, limit, found_for.depends_on)}
+
+
+async def _behind_item(
+    s: Services, namespace: str, found_for: item_commands.ReopenItem
+) -> Mapping[str, object]:
+    item_id, limit = found_for.item_id, item_commands.MAX_BEHIND
+    return {"behind": await work_items.behind(s.reads, namespace, limit, (), item_id)}
 
 
 _CLAIM = "/api/claims/{item_id:path}"
@@ -117,7 +134,14 @@ ROWS: tuple[Operation, ...] = (
     ),
     command("claim_verify", "POST", f"{_CLAIM}/verify", claim_commands.VerifyFence, scope="read"),
     query("claim_get", _CLAIM, OneItem, _claim),
-    command("work_item_list", "POST", "/api/work-items", item_commands.ListItem, 201),
+    command(
+        "work_item_list",
+        "POST",
+        "/api/work-items",
+        item_commands.ListItem,
+        201,
+        prepare=_behind_named,
+    ),
     query("work_item_queue", "/api/work-items", ItemList, _items),
     command(
         "work_item_claim_next",
@@ -128,7 +152,8 @@ ROWS: tuple[Operation, ...] = (
         prepare=_candidates,
         tool=Tool(
             "mcp_meta_next_work_item",
-            "You never get what another has. An empty answer means that there is nothing to do.",
+            "You never get what another works on. An empty answer means that there is nothing to"
+            " do; with takeover true you are also offered what a silent holder left lying.",
         ),
     ),
     command(
@@ -138,8 +163,18 @@ ROWS: tuple[Operation, ...] = (
         item_commands.CompleteItem,
         tool=Tool(
             "mcp_meta_complete_work_item",
-            "Say so as the session or instance that holds it; what waited for it can start.",
+            "Say so as the session or instance that holds it; what waited for it can start."
+            " open_dependencies in the answer names what it should have waited for itself.",
         ),
     ),
+    command(
+        "work_item_reopen",
+        "POST",
+        f"{_ITEM}/reopen",
+        item_commands.ReopenItem,
+        prepare=_behind_item,
+    ),
+    command("work_item_cancel", "POST", f"{_ITEM}/cancel", item_commands.CancelItem),
+    command("work_item_remove", "DELETE", _ITEM, item_commands.RemoveItem, 204),
     query("work_item_get", _ITEM, OneItem, _item),
 )

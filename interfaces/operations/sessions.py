@@ -230,6 +230,7 @@ ROWS: tuple[Operation, ...] = (
     command("session_take_up", "POST", f"{_SESSION}/take-up", session_commands.TakeUpSession),
     command("session_put_down", "POST", f"{_SESSION}/put-down", session_commands.PutDownSession),
     command("session_mark_failed", "POST", f"{_SESSION}/mark-failed", session_commands.MarkFailed),
+    command("session_end", "POST", f"{_SESSION}/end", session_commands.EndSession),
     command(
         "session_mark_stalled", "POST", f"{_SESSION}/mark-stalled", session_commands.MarkStalled
     ),
@@ -271,6 +272,14 @@ ROWS: tuple[Operation, ...] = (
         "PATCH",
         _MACHINE,
         machine_commands.UpdateMachine,
+        prepare=_sessions_on_machine,
+    ),
+    command(
+        "machine_remove",
+        "DELETE",
+        _MACHINE,
+        machine_commands.RemoveMachine,
+        204,
         prepare=_sessions_on_machine,
     ),
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
+
+import psycopg
 
 from application.eventstore.mapper import Mapper, Origin
 from application.eventstore.store import EventStore
@@ -14,7 +16,7 @@ from domain.claim import Claim, HolderKind
 from domain.instance import Instance
 from domain.machine import Machine
 from domain.session import Session
-from tests.acceptance.serving import Json, name
+from tests.acceptance.serving import Json, eventually, name
 
 _MAPPER = Mapper(EVENTS)
 
@@ -40,12 +42,38 @@ def claimed(holder: Session | Instance, items: Iterable[str], at: datetime) -> l
     return claims
 
 
+def served_all_along(database_url: str) -> None:
+    """Make it so that the service has been there since long ago, and all its processes know it.
+
+    Silence counts only as far as it was there (spec 5), which it may not have been for a moment.
+    """
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        count = connection.execute(
+            "UPDATE serving_intervals SET started_at = started_at - interval '10 years'"
+            " WHERE started_at > clock_timestamp() - interval '1 year' AND interval_num > 1"
+        ).rowcount
+        if count == 0:
+            return
+
+        def touched(after: datetime) -> Callable[[], datetime | None]:
+            def look() -> datetime | None:
+                row = connection.execute("SELECT max(last_at) FROM serving_intervals").fetchone()
+                return row[0] if row and row[0] > after else None
+
+            return look
+
+        # With the first touch from now on a process learns of it; the second comes after that.
+        first = eventually("a touch", touched(datetime.now(UTC)), 20)
+        eventually("the next touch", touched(first), 20)
+
+
 class Past:
     """What happened in one namespace before a test began."""
 
     def __init__(self, database_url: str, namespace: str) -> None:
         self._url = database_url
         self._namespace = namespace
+        served_all_along(database_url)
 
     def session(
         self,

@@ -598,9 +598,9 @@ def test_errors_say_what_http_says(mcp: Mcp, api: Api, instance: str) -> None:
             {"instance_id": instance, "limit": 1001},
         ),
         (
-            api.post("/api/instances", json={"project": "–", "instance_type": "PS"}),
+            api.post("/api/instances", json={"project": "\u200b", "instance_type": "PS"}),
             "mcp_meta_register_instance",
-            {"project": "–", "instance_type": "PS"},
+            {"project": "\u200b", "instance_type": "PS"},
         ),
     ]
     for response, tool, arguments in cases:

@@ -367,6 +367,8 @@ class Stage:
         self.queue.claim("held", self.session)
         self.good = {"item_id": "held", "fence": self.queue.get_claim("held")["fence"]}
         self.queue.add("open")
+        self.queue.claim("done", self.session)
+        ok(self.queue.complete("done", self.session))
 
     def path(self, operation: Operation) -> str:
         session = self.session
@@ -382,7 +384,9 @@ class Stage:
             "task_id": self.task["task_id"],
             "machine_id": self.machine["machine_id"],
             "instance_id": agent["instance_id"],
-            "item_id": "held",
+            "item_id": {"work_item_reopen": "done", "work_item_remove": "open"}.get(
+                operation.name, "held"
+            ),
         }
         return operation.path.replace(":path", "").format(**names)
 
@@ -407,6 +411,7 @@ class Stage:
             "work_item_list": {"item_id": "new"},
             "work_item_claim_next": session,
             "work_item_complete": session,
+            "work_item_reopen": {"reason": "x"},
         }
         return bodies.get(operation.name, {})
 

@@ -21,6 +21,8 @@ TASKS = 2
 
 # One row a namespace, or a job, by design.
 SMALL = {"log_head", "projector_position", "definition", "job_runs"}
+# Nothing of a namespace's: one row for each absence of the service itself.
+SMALL |= {"serving_intervals", "serving_intervals_pkey"}
 
 FILL: tuple[str, ...] = (
     f"""INSERT INTO event_store
@@ -78,11 +80,12 @@ FILL: tuple[str, ...] = (
                    generate_series(1, {SESSIONS}) AS n) AS i""",
     f"""INSERT INTO read_models.work_items
                (namespace, item_id, priority, depends_on, status, holder_kind, holder_id, fence,
-                claimed_at, created_at, updated_at, listed_at)
+                claimed_at, created_at, updated_at, listed_at, open_dependencies)
         SELECT 'n' || namespace, 'item-' || n, n % 7,
                CASE WHEN n > 1 THEN to_jsonb(ARRAY['item-' || n - 1]) ELSE '[]' END, status,
                CASE WHEN status = 'claimed' THEN 'session' END,
-               CASE WHEN status = 'claimed' THEN 'session-' || n END, 2, now(), now(), now(), n
+               CASE WHEN status = 'claimed' THEN 'session-' || n END, 2, now(), now(), now(), n,
+               '[]'
         FROM (SELECT namespace, n, (ARRAY['open', 'claimed', 'completed'])[1 + n % 3] AS status
               FROM generate_series(1, {NAMESPACES}) AS namespace,
                    generate_series(1, {SESSIONS}) AS n) AS w""",
@@ -137,7 +140,10 @@ PARAMETERS: Mapping[str, Any] = {
     "values": [300.0],
     "snapshots": "[]",
     "job": "sweep",
+    "item_ids": ["item-3"],
+    "silent_seconds": 86_400.0,
     "period": "30 seconds",
+    "tolerance_seconds": 3.0,
 }
 # What else a query may be asked with.
 VARIANTS: Mapping[str, list[Mapping[str, Any]]] = {
@@ -241,4 +247,9 @@ def test_every_index_begins_with_the_namespace(filled: Connection) -> None:
     without = {index for index, column in rows if column != "namespace"}
 
     # None of them has anything to do with a namespace's data.
-    assert without == {"job_runs_pkey", "schema_migrations_pkey", "service_thresholds_pkey"}
+    assert without == {
+        "job_runs_pkey",
+        "schema_migrations_pkey",
+        "service_thresholds_pkey",
+        "serving_intervals_pkey",
+    }

@@ -35,6 +35,7 @@ from domain.claim import GLOBAL, Claim
 from domain.errors import HoldfastError, InvalidInput
 from domain.hierarchy import MAY_BE_ROOT, PARENT_SCOPE, SCOPES, Scope
 from domain.instance import Instance
+from domain.liveness import ALWAYS
 from projections import instances, schema
 from projections.reads import Page
 from tests.support.given import at
@@ -212,7 +213,9 @@ class Story:
         """A command's reply says what the events say."""
         aggregate = self.fold(reply["instance_id"])
         reply = {name: value for name, value in reply.items() if name != "cascaded"}
-        assert _still(reply) == _still(_as_json(view(aggregate, _now(aggregate, reply), STALE)))
+        assert _still(reply) == _still(
+            _as_json(view(aggregate, _now(aggregate, reply), STALE, ALWAYS))
+        )
 
     def fold(self, instance_id: str) -> Instance:
         """An instance as its events alone make it."""
@@ -233,7 +236,7 @@ class Story:
         assert shown.keys() == folded.keys()
         for instance_id, aggregate in folded.items():
             row = shown[instance_id]
-            assert _still(row) == _still(view(aggregate, _now(aggregate, row), STALE))
+            assert _still(row) == _still(view(aggregate, _now(aggregate, row), STALE, ALWAYS))
             self.shown.setdefault((instance_id, aggregate.version), row)
         statuses = [aggregate.status for aggregate in folded.values()]
         assert answer["active_count"] == statuses.count("active")
@@ -335,7 +338,7 @@ class Story:
                 if (seen := self.shown.get((instance_id, version))) is not None:
                     again = history.state_at(self.namespace, stream_id, version)
                     assert isinstance(again, Instance)
-                    assert _still(view(again, _now(again, seen), STALE)) == _still(seen)
+                    assert _still(view(again, _now(again, seen), STALE, ALWAYS)) == _still(seen)
 
 
 def _still(shown: Json) -> Json:

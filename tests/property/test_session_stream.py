@@ -24,6 +24,7 @@ from application.registry import EVENTS
 from application.session_view import task_view, view
 from domain.aggregate import Event, Json
 from domain.errors import HoldfastError
+from domain.liveness import ALWAYS
 from domain.session import SESSION_STATUSES, Session
 from domain.task import TASK_STATUSES
 from projections.readmodel import Row
@@ -222,8 +223,10 @@ class SessionStream(RuleBasedStateMachine):
             return
         row = self.sessions.rows[KEY]
         for now in (self.now, self.now + timedelta(seconds=200)):
-            shown = present_session({**row, "status_now": _status_now(row, now)})
-            assert shown == view(self.session, now, THRESHOLD_MS)
+            shown = present_session(
+                {**row, "status_now": _status_now(row, now), "unknown_since": None}
+            )
+            assert shown == view(self.session, now, THRESHOLD_MS, ALWAYS)
         assert row["held"] == self.session.held
         assert row["released_items"] == self.session.released_items
         shown_tasks = {key: present_task(row) for key, row in self.task_rows.rows.items()}

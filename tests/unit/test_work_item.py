@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from domain.claim import Claim
-from domain.errors import DependencyCycle, ItemCompleted, WorkItemNotFound
+from domain.errors import (
+    DependencyCycle,
+    InvalidTransition,
+    ItemCancelled,
+    ItemCompleted,
+    WorkItemNotFound,
+)
 from tests.support.given import at, events_of, payload_of, types_of
 
 
@@ -115,12 +121,17 @@ def test_everything_that_happens_to_an_item_refreshes_when_it_changed() -> None:
 def test_completing_ends_the_item_and_frees_its_holder() -> None:
     it = held()
 
-    it.complete(at(7))
+    it.complete(at(7), ["item-6"])
 
     done, released = events_of(it)
     assert (done.event_type, released.event_type) == ("work_item_completed", "claim_released")
-    assert payload_of(done) == {"holder_kind": "session", "completed_by": "s1"}
+    assert payload_of(done) == {
+        "holder_kind": "session",
+        "completed_by": "s1",
+        "open_dependencies": ["item-6"],
+    }
     item = it.require_listed()
+    assert item.open_dependencies == ["item-6"]
     assert (item.completed_at, item.completed_by) == (at(7), "s1")
     assert (it.status, it.holder_id) == ("completed", None)
 
@@ -147,3 +158,56 @@ def test_a_state_with_an_item_can_be_taken_and_put_back() -> None:
     it = completed()
 
     assert Claim.from_state(it.state()) == it
+
+
+def test_a_cancelled_item_is_free_and_open_to_nobody() -> None:
+    it = held()
+
+    it.cancel(at(7), "Nobody wants it.")
+    it.cancel(at(8), "Again.")
+
+    cancelled, released = events_of(it)
+    assert (cancelled.event_type, released.event_type) == ("work_item_cancelled", "claim_released")
+    assert payload_of(cancelled) == {"reason": "Nobody wants it."}
+    assert (it.status, it.is_settled, it.holder_id) == ("cancelled", True, None)
+    with pytest.raises(ItemCancelled):
+        it.require_open()
+
+
+@pytest.mark.parametrize("how", ["completed", "cancelled"])
+def test_what_is_over_is_open_once_it_is_reopened(how: str) -> None:
+    it = completed() if how == "completed" else held()
+    if how == "cancelled":
+        it.cancel(at(3))
+    events_of(it)
+
+    it.reopen(at(7), "It was not done well.")
+
+    [event] = events_of(it)
+    assert payload_of(event) == {"reason": "It was not done well."}
+    item = it.require_listed()
+    assert (it.status, it.is_settled) == ("open", False)
+    assert (item.completed_at, item.cancelled_at, item.completed_by) == (None, None, None)
+    it.require_open()
+    with pytest.raises(InvalidTransition):
+        it.reopen(at(8), "Again.")
+
+
+def test_a_completed_item_is_not_cancelled() -> None:
+    it = completed()
+    with pytest.raises(ItemCompleted):
+        it.cancel(at(7))
+
+
+def test_a_removed_item_is_unknown_until_it_is_listed_again() -> None:
+    it = completed()
+    fence = it.fence
+
+    it.remove(at(7))
+
+    assert (it.status, it.is_settled, it.item) == ("removed", True, None)
+    with pytest.raises(WorkItemNotFound):
+        it.require_listed()
+    it.list_item(at(8))
+    assert (it.status, it.is_settled) == ("open", False)
+    assert it.grant(at(9), "session", "s2") > fence

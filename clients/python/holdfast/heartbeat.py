@@ -295,7 +295,8 @@ class HeartbeatManager:
         with self._condition:
             self._lost += lost
         for claim in lost:
-            log.warning("%s has lost %s to %s.", an_id, claim["item_id"], claim["taken_by"])
+            to = claim["taken_by"] or "nobody: it was cancelled"
+            log.warning("%s has lost %s to %s.", an_id, claim["item_id"], to)
         if self._on_lost_claims is not None:
             _call(self._on_lost_claims, an_id, lost)
 

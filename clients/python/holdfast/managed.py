@@ -106,9 +106,14 @@ class Managed:
             item_id, **self._holder(), **whereabouts(), takeover=takeover
         )
 
-    def claim_next(self, *, track: str | None = None) -> Claim | None:
-        """Claim the first item that is free; ``None`` if there is none."""
-        return self._client.work_items.claim_next(**self._holder(), **whereabouts(), track=track)
+    def claim_next(self, *, track: str | None = None, takeover: bool = False) -> Claim | None:
+        """Claim the first item that is free; ``None`` if there is none.
+
+        With ``takeover`` also one whose holder has been silent for long enough.
+        """
+        return self._client.work_items.claim_next(
+            **self._holder(), **whereabouts(), track=track, takeover=takeover
+        )
 
     def release(self, item_id: str, *, fence: int | None = None) -> Claim:
         """Give an item back."""

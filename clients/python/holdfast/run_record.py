@@ -441,9 +441,9 @@ class RunRecord:
             if item == self._run.item:
                 self.loss = f"{item} is not claimed any more"
 
-    def _lose_claim(self, item: str, holder: str) -> None:
+    def _lose_claim(self, item: str, holder: str | None) -> None:
         self._held.pop(item, None)
-        self._lose(f"{item} was taken over by {holder}")
+        self._lose(f"{item} was taken over by {holder}" if holder else f"{item} was cancelled")
 
     def _note_end(self, an_id: str, error: HoldfastError) -> None:
         heir = error.details.get("recovered_to") or error.details.get("superseded_by")

@@ -23,6 +23,7 @@ class Session(TypedDict):
     docker_slot: int | None
     status: SessionStatus
     last_heartbeat: str
+    unknown_since: str | None
     current_task_id: str | None
     started_at: str
     completed_at: str | None
@@ -126,6 +127,7 @@ class Instance(TypedDict):
     current_epic: str | None
     last_epic: str | None
     last_heartbeat: str
+    unknown_since: str | None
     age_seconds: float
     uptime_seconds: float
     metrics: Json | None
@@ -156,11 +158,14 @@ class InstancePage(Page):
 
 
 class LostClaim(TypedDict):
-    """A claim that another took over; told once, with the next heartbeat."""
+    """A claim that another took over; told once, with the next heartbeat.
+
+    Nobody took it (``taken_by`` is ``None``) if the item was cancelled.
+    """
 
     item_id: str
     fence: int
-    taken_by: str
+    taken_by: str | None
     at: str
 
 
@@ -271,7 +276,7 @@ class WorkItem(TypedDict):
     priority: int
     depends_on: list[str]
     blocked_by: list[str]
-    status: Literal["open", "claimed", "completed"]
+    status: Literal["open", "claimed", "completed", "cancelled"]
     is_working_on: bool
     active_session_id: str | None
     active_instance_id: str | None
@@ -286,9 +291,13 @@ class WorkItem(TypedDict):
     heartbeat_age_seconds: float | None
     heartbeat_age_human: str | None
     stale: bool | None
+    unknown_since: str | None
     last_machine_id: str | None
     completed_at: str | None
     completed_by: str | None
+    open_dependencies: list[str]
+    cancelled_at: str | None
+    status_reason: str | None
     created_at: str
     updated_at: str
 

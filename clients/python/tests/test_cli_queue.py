@@ -281,7 +281,6 @@ def test_who_is_named_goes_before_the_environment(client: Client, cli: Cli) -> N
         (["claim"], "Name an ITEM"),
         (["claim", "A", "--next"], "Name an ITEM"),
         (["claim", "A", "--track", "core"], "--track goes with --next"),
-        (["claim", "--next", "--takeover"], "--takeover needs an ITEM"),
         (["claim", "A", "--session", "x", "--instance", "y"], "not both"),
     ],
 )

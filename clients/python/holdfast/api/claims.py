@@ -130,14 +130,19 @@ class WorkItems(Area):
         hostname: str | None = None,
         tty: str | None = None,
         codebase: str | None = None,
+        takeover: bool = False,
     ) -> Claim | None:
-        """Claim the first item that is open and unblocked; ``None`` if there is none."""
+        """Claim the first item that is open and unblocked; ``None`` if there is none.
+
+        With ``takeover`` also one whose holder has been silent for long enough.
+        """
         body = said(
             **holder(session_id, instance_id),
             track=track,
             hostname=hostname,
             tty=tty,
             codebase=codebase,
+            takeover=takeover or None,
         )
         reply = self._write("POST", "/api/work-items/claim-next", body, deferrable=False)
         return cast("Claim | None", reply)
@@ -153,6 +158,31 @@ class WorkItems(Area):
         """It is done, and free. ``Conflict`` ``not_holder`` or ``stale_fence``."""
         body = said(**holder(session_id, instance_id), fence=fence)
         return cast(WorkItem, self._write("POST", f"{_item(item_id)}/complete", body))
+
+    def reopen(self, item_id: str, reason: str) -> WorkItem:
+        """Have it done again. ``Conflict`` unless it is completed or cancelled."""
+        body = {"reason": reason}
+        return cast(WorkItem, self._write("POST", f"{_item(item_id)}/reopen", body))
+
+    def cancel(
+        self,
+        item_id: str,
+        reason: str | None = None,
+        *,
+        session_id: str | None = None,
+        instance_id: str | None = None,
+        fence: int | None = None,
+    ) -> WorkItem:
+        """It will not be done: nothing waits for it, nobody holds it, its holder is told.
+
+        On behalf of a session or instance only what that one holds.
+        """
+        body = said(**holder(session_id, instance_id), reason=reason, fence=fence)
+        return cast(WorkItem, self._write("POST", f"{_item(item_id)}/cancel", body))
+
+    def remove(self, item_id: str) -> None:
+        """Put its tombstone. ``Conflict`` ``claim_held`` while anybody holds it."""
+        self._write("DELETE", _item(item_id))
 
 
 def _claim(item_id: str) -> str:

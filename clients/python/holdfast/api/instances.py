@@ -184,13 +184,18 @@ class Instances(Area):
         return cast(Instance, self._write("PUT", path, {"parent_id": parent_id}))
 
     def close(
-        self, instance_id: str, *, cascade: bool = False, idempotency_key: str | None = None
+        self,
+        instance_id: str,
+        *,
+        cascade: bool = False,
+        reason: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Instance:
         """End it; with ``cascade`` everything below it too."""
         reply = self._write(
             "POST",
             f"{_instance(instance_id)}/close",
-            said(cascade=cascade or None),
+            said(cascade=cascade or None, reason=reason),
             idempotency_key=idempotency_key,
         )
         return cast(Instance, reply)

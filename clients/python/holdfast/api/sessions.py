@@ -195,6 +195,11 @@ class Sessions(Area):
         )
         return cast(Session, reply)
 
+    def end(self, session_id: str, *, reason: str | None = None) -> Session:
+        """End one that nobody works in any more, even if another has its place: it failed."""
+        path = f"{_session(session_id)}/end"
+        return cast(Session, self._write("POST", path, said(reason=reason)))
+
     def mark_stalled(self, session_id: str) -> Session:
         """Say that it is stalled."""
         return cast(Session, self._write("POST", f"{_session(session_id)}/mark-stalled"))
@@ -380,6 +385,10 @@ class Machines(Area):
         slots = None if docker_slots is None else [*docker_slots]
         body = said(status=status, docker_slots=slots, metadata=metadata)
         return cast(Machine, self._write("PATCH", _machine(machine_id), body))
+
+    def remove(self, machine_id: str) -> None:
+        """Put its tombstone. ``Conflict`` ``machine_in_use`` while sessions live there."""
+        self._write("DELETE", _machine(machine_id))
 
     def beat(self, machine_id: str, *, metadata: Mapping[str, Any] | None = None) -> Machine:
         """Note that it is up."""

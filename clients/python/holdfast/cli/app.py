@@ -19,6 +19,7 @@ from holdfast.cli import (
     queue,
     recovery,
     running,
+    tidying,
 )
 
 COMMANDS: dict[str, Callable[..., Any]] = {
@@ -31,6 +32,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "release": queue.release,
     "complete": queue.complete,
     "add": queue.add,
+    "reopen": tidying.reopen,
+    "cancel": tidying.cancel,
+    "remove": tidying.remove,
+    "machines": tidying.machines,
+    "end": tidying.end,
     "events": history.events,
     "replay": history.replay,
     "watch": feed.watch,

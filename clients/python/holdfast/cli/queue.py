@@ -55,9 +55,7 @@ def claim(
     instance: Instance = None,
     takeover: Annotated[
         bool,
-        typer.Option(
-            "--takeover", help="Take it from a holder who has been silent for long enough."
-        ),
+        typer.Option("--takeover", help="Also from a holder who has been silent for long enough."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -68,11 +66,11 @@ def claim(
     from holdfast.cli.show import queue
 
     with connected(as_json) as client:
-        _require_one(item, best, track, takeover)
+        _require_one(item, best, track)
         holder = naming.holder_of(client, session, instance)
         try:
             granted = (
-                client.work_items.claim_next(**holder._asdict(), track=track)
+                client.work_items.claim_next(**holder._asdict(), track=track, takeover=takeover)
                 if item is None
                 else client.claims.take(item, **holder._asdict(), takeover=takeover)
             )
@@ -116,6 +114,10 @@ def complete(
         with _telling_holder("completed", as_json):
             done = client.work_items.complete(item, **holder._asdict(), fence=fence)
     _tell(done, f"{done['item_id']} is completed", as_json)
+    if not as_json and done.get("open_dependencies"):
+        from holdfast.cli.failing import note
+
+        note(f"it was to wait for {', '.join(done['open_dependencies'])}, not done yet")
 
 
 def add(
@@ -178,13 +180,11 @@ def _queue(client: Client, track: str | None, every: bool, limit: int) -> dict[s
     }
 
 
-def _require_one(item: str | None, best: bool, track: str | None, takeover: bool) -> None:
+def _require_one(item: str | None, best: bool, track: str | None) -> None:
     if (item is None) is not best:
         raise InvalidInput("Name an ITEM, or ask for --next.")
     if item is not None and track is not None:
         raise InvalidInput("--track goes with --next.")
-    if item is None and takeover:
-        raise InvalidInput("--takeover needs an ITEM.")
 
 
 def _tell(reply: Any, sentence: str, as_json: bool) -> None:

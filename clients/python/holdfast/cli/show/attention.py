@@ -39,7 +39,12 @@ def matters(found: Json) -> list[Matter]:
     A session and the instance that works in it are one.
     """
     now = _time(found["counts"]["last_updated"])
-    failed = [(session, _ended_ago(session, now)) for session in found["failed_sessions"]]
+    # What a session whose place another has left behind was carried on there.
+    failed = [
+        (session, _ended_ago(session, now))
+        for session in found["failed_sessions"]
+        if session.get("outcome") != "superseded"
+    ]
     sessions = [
         *_stalled(found["sessions"]),
         *((s, _failed(s, ago)) for s, ago in failed if ago <= RECENTLY),
@@ -69,7 +74,7 @@ def _worker(session: Json) -> str | None:
 
 def _stalled(sessions: Sequence[Json]) -> Iterator[tuple[Json, Matter]]:
     for session in sessions:
-        if session["status"] != "stalled":
+        if session["status"] != "stalled" or session.get("computed_status") == "released":
             continue
         held = session["held_items"]
         holds = f", holds {', '.join(map(safe, held))}" if held else ""

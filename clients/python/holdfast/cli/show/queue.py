@@ -16,7 +16,14 @@ from holdfast.types import Claim, WorkItem
 # `CLAIMED ` and what stands in its place, and the second line under it.
 INDENT = 8
 NO_TRACK = "No track"
-STYLES = {"CLAIMED": "yellow", "READY": "bold green", "BLOCKED": "dim", "DONE": "dim"}
+STYLES = {
+    "CLAIMED": "yellow",
+    "READY": "bold green",
+    "BLOCKED": "dim",
+    "DONE": "dim",
+    # Cancelled, in a word that fits.
+    "DROPPED": "dim",
+}
 
 
 def queue(console: Console, items: Sequence[WorkItem], total: int) -> None:
@@ -92,6 +99,8 @@ def _tracks(items: Sequence[WorkItem]) -> dict[str, list[WorkItem]]:
 def _state(item: WorkItem) -> str:
     if item["status"] == "completed":
         return "DONE"
+    if item["status"] == "cancelled":
+        return "DROPPED"
     if item["status"] == "claimed":
         return "CLAIMED"
     return "BLOCKED" if item["blocked_by"] else "READY"

@@ -1,0 +1,114 @@
+"""``holdfast reopen``, ``cancel``, ``remove``, ``machines`` and ``end``: putting things right."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.cli import naming
+from holdfast.cli.options import AsJson
+from holdfast.cli.queue import Item
+from holdfast.cli.screen import out, print_json
+from holdfast.cli.service import connected, gathered
+from holdfast.errors import InvalidInput
+
+AT_ONCE = 200
+
+
+def reopen(
+    item: Item,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why it is to be done again.")],
+    as_json: AsJson = False,
+) -> None:
+    """Have a completed or cancelled work item done again."""
+    with connected(as_json) as client:
+        opened = client.work_items.reopen(item, reason)
+    _tell(opened, f"{opened['item_id']} is open again", as_json)
+
+
+def cancel(
+    item: Item,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Why it will not be done.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel a work item: nothing waits for it any more, and nobody holds it.
+
+    Whoever held it is told with the next heartbeat.
+    """
+    with connected(as_json) as client:
+        dropped = client.work_items.cancel(item, reason)
+    _tell(dropped, f"{dropped['item_id']} is cancelled", as_json)
+
+
+def remove(item: Item, as_json: AsJson = False) -> None:
+    """Remove a work item that nobody holds; listed again, it is a new one."""
+    with connected(as_json) as client:
+        client.work_items.remove(item)
+    _tell({"item_id": item, "removed": True}, f"{item} is removed", as_json)
+
+
+def machines(
+    action: Annotated[
+        str | None, typer.Argument(metavar="[remove]", help="Remove one; else they are listed.")
+    ] = None,
+    machine: Annotated[
+        str | None, typer.Argument(metavar="[MACHINE]", help="The id of the machine to remove.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the machines, or remove one on which no session lives: `machines remove MACHINE`."""
+    if action not in (None, "remove") or (action is None) is not (machine is None):
+        raise typer.BadParameter("`holdfast machines`, or `holdfast machines remove MACHINE`.")
+    with connected(as_json) as client:
+        if machine is not None:
+            client.machines.remove(machine)
+            told = {"machine_id": machine, "removed": True}
+            return _tell(told, f"{machine} is removed", as_json)
+        found = gathered(client.machines.list, "machines", page=AT_ONCE)
+    if as_json:
+        return print_json(found)
+    from holdfast.cli.show import machines as show
+
+    return show.listed(out(), found)
+
+
+def end(
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="SESSION|INSTANCE", help="Its id, or a part that fits only one of them."
+        ),
+    ],
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; it is recorded.")] = None,
+    cascade: Annotated[
+        bool, typer.Option("--cascade", help="With an instance all that is below it.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """End a session or an instance that nobody works in any more.
+
+    What it holds is free. A session fails so, and can still be recovered; one that ended well says
+    so itself. Those of which others have the place and the items end by themselves after a day.
+    """
+    with connected(as_json) as client:
+        category, _, an_id = naming.stream_of(client, reference).partition("-")
+        if category == "session" and not cascade:
+            ended: Any = client.sessions.end(an_id, reason=reason)
+        elif category == "instance":
+            ended = client.instances.close(an_id, cascade=cascade, reason=reason)
+        elif category == "session":
+            raise InvalidInput("--cascade goes with an instance.")
+        else:
+            raise InvalidInput(f"{reference} is neither a session nor an instance.")
+    _tell(ended, f"{category} {an_id} is over", as_json)
+
+
+def _tell(reply: Any, sentence: str, as_json: bool) -> None:
+    if as_json:
+        return print_json(reply)
+    from holdfast.cli.text import safe
+
+    return out().print(f"✅ {safe(sentence)}", soft_wrap=True)

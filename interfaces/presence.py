@@ -1,0 +1,58 @@
+"""Saying, about once a second, that this process can be reached (spec 5).
+
+It is said from the event loop that answers requests, so a process whose loop stands still, or that
+is frozen, does not say it; and only while commands are carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from application.engine import Engine
+from application.serving import ServingRecord
+from domain.errors import HoldfastError
+from domain.liveness import Serving
+
+log = logging.getLogger("holdfast.serving")
+
+
+class Presence:
+    """Keeps the record of serving up to date while the process serves."""
+
+    def __init__(self, record: ServingRecord, engine: Engine) -> None:
+        self._record = record
+        self._engine = engine
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="holdfast-serving")
+        self._task: asyncio.Task[None] | None = None
+        self._known: Serving | None = None
+
+    async def start(self) -> None:
+        """Begin, as the last before the process accepts connections: nobody is heard unrecorded."""
+        await self._touch()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """End. From now on the process is about to go."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._executor.shutdown()
+        self._record.close()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._record.pause_seconds)
+            if self._engine.answers(self._record.tolerance_seconds):
+                await self._touch()
+
+    async def _touch(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            serving = await loop.run_in_executor(self._executor, self._record.touch)
+        except HoldfastError:
+            return  # the database is away, and with it the service
+        if serving != self._known and serving.since is not None:
+            log.info("serving_again", extra=serving._asdict())
+        self._known = serving
