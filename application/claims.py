@@ -17,12 +17,16 @@ from domain.errors import (
     ClaimHeld,
     InvalidInput,
     NotHolder,
+    TooManyClaims,
     UnknownInstance,
     UnknownSession,
 )
 from domain.holder import Holder
 from domain.instance import Instance
 from domain.session import Session
+
+# What a holder's row, its end and its recovery have to carry in one go.
+MAX_HELD = 10_000
 
 
 class ForHolder(Command):
@@ -184,7 +188,9 @@ def take(
     previous: Holder | None,
     said: Claiming,
 ) -> dict[str, Any]:
-    """Give the item to the claimer; the claim as it is then."""
+    """Give the item to the claimer; the claim as it is then. Raises ``TooManyClaims``."""
+    if len(claimer.held) >= MAX_HELD:
+        raise TooManyClaims(details={"held": len(claimer.held)})
     if claim.item is None:
         claim.list_item(work.now)
     taken_from = claim.holder_id

@@ -16,8 +16,10 @@ from pydantic import (
     JsonValue,
     WithJsonSchema,
 )
+from pydantic_core import to_json
 
 from domain import identity
+from domain.aggregate import MAX_METADATA_BYTES
 from domain.claim import is_work_item
 
 MAX_ID_LENGTH = 200
@@ -84,7 +86,17 @@ Integer = Annotated[int, BeforeValidator(_not_boolean_nor_text)]
 Number = Annotated[int | float, BeforeValidator(_not_boolean_nor_text)]
 Slot = Annotated[Integer, Field(ge=0, le=2**31 - 1)]
 StallThreshold = Annotated[Integer, Field(ge=MIN_STALL_THRESHOLD_MS, le=MAX_STALL_THRESHOLD_MS)]
-Metadata = dict[str, JsonValue]
+Data = dict[str, JsonValue]
+
+
+def _of_metadata_size(value: Data) -> Data:
+    size = len(to_json(value))
+    if size > MAX_METADATA_BYTES:
+        raise ValueError(f"is {size} bytes of JSON, of at most {MAX_METADATA_BYTES}")
+    return value
+
+
+Metadata = Annotated[Data, AfterValidator(_of_metadata_size)]
 
 
 def _of_work(value: str) -> str:

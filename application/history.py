@@ -32,6 +32,7 @@ class Found(NamedTuple):
 
     events: list[Recorded]
     total_count: int
+    has_more: bool
 
 
 class History:
@@ -42,22 +43,31 @@ class History:
         self._mapper = mapper
 
     def find(
-        self, namespace: str, stream_id: str, criteria: Criteria, limit: int, offset: int
+        self,
+        namespace: str,
+        stream_id: str,
+        criteria: Criteria,
+        limit: int,
+        offset: int = 0,
+        past: int | None = None,
     ) -> Found:
-        """A stream's events that meet the criteria."""
+        """A stream's events that meet the criteria, behind the one with the number ``past``."""
         if self._store.version(namespace, stream_id) == 0:
             raise StreamNotFound
         if criteria.start and criteria.end and criteria.start > criteria.end:
             raise InvalidInput.of("start_date", "lies after end_date")
-        events = self._store.find_in_stream(namespace, stream_id, criteria, limit, offset)
-        return Found(events, self._store.count_in_stream(namespace, stream_id, criteria))
+        events, has_more = self._store.find_in_stream(
+            namespace, stream_id, criteria, limit, offset, past
+        )
+        total = self._store.count_in_stream(namespace, stream_id, criteria)
+        return Found(events, total, has_more)
 
     def after(
-        self, namespace: str, position: int, limit: int, types: Sequence[str] = ()
-    ) -> list[Recorded]:
-        """The namespace's events after a position, in commit order."""
-        return self._store.read_log(
-            namespace, after=position, limit=limit, types=types, most=PAGE_BYTES
+        self, namespace: str, position: int, upto: int, limit: int, types: Sequence[str] = ()
+    ) -> tuple[list[Recorded], bool]:
+        """The namespace's events after a position, in commit order, and whether there are more."""
+        return self._store.page_of_log(
+            namespace, after=position, upto=upto, limit=limit, types=types
         )
 
     def head(self, namespace: str) -> int:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 from application.fields import (
     BySupervisor,
     Command,
+    Data,
     FenceNumber,
     Found,
     Id,
@@ -162,7 +163,7 @@ class EmitEvent(Command):
 
     instance_id: str
     event_type: Kind
-    event_data: Metadata
+    event_data: Data
     metadata: Metadata | None = None
 
 
@@ -171,7 +172,7 @@ class CreateCheckpoint(Command):
 
     instance_id: str
     label: Label
-    state: Metadata
+    state: Data
 
 
 class SetParent(Command):

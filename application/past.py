@@ -88,7 +88,7 @@ def _call(
 
 class _Lane:
     def __init__(self, info: str, mapper: Mapper, size: int, each: int) -> None:
-        self._pool = connect.pool(info, size)
+        self._pool = connect.pool(info, size, checked=True)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="holdfast-past")
         self._cancelling = ThreadPoolExecutor(1, thread_name_prefix="holdfast-cancel")
         self._mapper = mapper

@@ -27,6 +27,7 @@ from application.holdings import grant, move, prepare_holdings, release_all
 from application.places import Place
 from application.session_view import view
 from application.work import Handler, Reply, Work
+from domain.aggregate import require_room
 from domain.claim import Claim, is_work_item
 from domain.errors import InvalidInput
 from domain.session import Session, SessionStatus
@@ -194,6 +195,7 @@ def update(work: Work, command: UpdateSession) -> Reply:
     prepare_holdings(work, session)
     session.require_known()
     _require_supervisor(session, command)
+    require_room(session.metadata, command.metadata)
     if command.status is not None:
         # Past its threshold the session reads stalled: that is what it changes from.
         session.note_overdue(work.now, work.policy.stall_threshold_ms, work.serving)

@@ -15,8 +15,13 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from eventsourcing.domain import CanMutateAggregate, MetaDomainEvent
 from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from domain.errors import InvalidInput
 
 Json = dict[str, Any]
+
+MAX_METADATA_BYTES = 64 * 1024  # spec 9
 
 BASE_FIELDS = ("originator_id", "originator_version", "timestamp")
 
@@ -128,6 +133,20 @@ def merged(metadata: Json, patch: Json | None) -> Json:
         return metadata
     both = {**metadata, **patch}
     return {key: value for key, value in both.items() if value is not None}
+
+
+def require_room(metadata: Json, patch: Json | None) -> None:
+    """Raise :class:`InvalidInput` if the patch makes the metadata larger than 64 KiB of JSON.
+
+    What stands there already may be larger: the service adds notes of its own.
+    """
+    if not patch:
+        return
+    size = len(to_json(merged(metadata, patch)))
+    if size > MAX_METADATA_BYTES and size > len(to_json(metadata)):
+        raise InvalidInput.of(
+            "metadata", f"would be {size} bytes of JSON in all, of at most {MAX_METADATA_BYTES}"
+        )
 
 
 def iso(at: datetime) -> str:

@@ -15,7 +15,7 @@ The tree::
     │   ├── Supervised · SupervisorReplaced
     │   ├── InstanceEnded · InstanceAlive · HasLiveChildren · GlobalExists
     │   ├── ClaimHeld · NotHolder · StaleFence · ItemCompleted · ItemCancelled
-    │   ├── BlockedByDependencies · MachineInUse
+    │   ├── BlockedByDependencies · MachineInUse · TooManyClaims
     ├── IdempotencyMismatch     one idempotency key, two different requests
     └── Unavailable             nothing is wrong with the request; try again
         └── TimedOut
@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self, TypedDict
+
+MAX_FIELD_ERRORS = 100
 
 
 class FieldError(TypedDict):
@@ -69,9 +71,19 @@ class InvalidInput(HoldfastError):
     def of_fields(
         cls, fields: Sequence[FieldError], *, details: Mapping[str, object] | None = None
     ) -> Self:
-        """The error for these fields, its message naming each."""
-        message = "; ".join(f"{f['field']}: {f['message']}" for f in fields)
-        return cls(message, details=details, errors=fields)
+        """The error for these fields, its message naming each: the first hundred (spec 9)."""
+        named: list[FieldError] = [
+            {"field": _short(f["field"], 200), "message": _short(f["message"], 500)}
+            for f in fields[:MAX_FIELD_ERRORS]
+        ]
+        message = "; ".join(f"{f['field']}: {f['message']}" for f in named)
+        if more := len(fields) - len(named):
+            message += f"; and {more} more"
+        return cls(message, details=details, errors=named)
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 class UnknownSession(InvalidInput):
@@ -286,6 +298,12 @@ class ItemCancelled(Conflict):
     """The work item was cancelled."""
 
     code = "item_cancelled"
+
+
+class TooManyClaims(Conflict):
+    """The holder has as many claims as one may have; it must let go of some first."""
+
+    code = "too_many_claims"
 
 
 class BlockedByDependencies(Conflict):

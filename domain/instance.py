@@ -530,7 +530,7 @@ class Instance(Holder):
     def require_childless(self, live_children: list[str]) -> None:
         """Raise :class:`HasLiveChildren` if any child is active."""
         if live_children:
-            raise HasLiveChildren(details={"children": live_children})
+            raise HasLiveChildren(details={"children": live_children[:100]})
 
     # Hierarchy
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal, get_args
 
-from domain.aggregate import Aggregate, Event, Json, merged
+from domain.aggregate import Aggregate, Event, Json, merged, require_room
 from domain.errors import MachineInUse, MachineNotFound, MachineUnavailable, UnknownSlot
 
 MachineStatus = Literal["online", "offline", "maintenance"]
@@ -109,6 +109,7 @@ class Machine(Aggregate):
         self, at: datetime, hostname: str, docker_slots: list[int] | None, metadata: Json
     ) -> None:
         """Make the machine known; a known one takes the new values and, if offline, is online."""
+        require_room(self.metadata, metadata)
         if not self.is_known:
             self.record(
                 MachineRegistered,
@@ -130,6 +131,7 @@ class Machine(Aggregate):
     def beat(self, at: datetime, metadata: Json | None = None) -> None:
         """Note that the machine is up (S4 2.3.e)."""
         self.require_known()
+        require_room(self.metadata, metadata)
         self.record(MachineHeartbeat, at, metadata=metadata or None)
 
     def update(
@@ -143,6 +145,7 @@ class Machine(Aggregate):
         self.require_known()
         if status is None and docker_slots is None and not metadata:
             return
+        require_room(self.metadata, metadata)
         self.record(
             MachineUpdated,
             at,

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal, get_args
 
-from domain.aggregate import Event, Json
+from pydantic_core import to_json
+
+from domain.aggregate import Event, Json, require_room
 from domain.claim import is_work_item
 from domain.errors import (
     AlreadyRecovered,
+    InvalidInput,
     InvalidTransition,
     NotArchivable,
     NotRecoverable,
@@ -49,6 +52,12 @@ from domain.task import Task, TaskStatus
 SessionStatus = Literal["active", "paused", "completed", "failed", "stalled"]
 SESSION_STATUSES: tuple[SessionStatus, ...] = get_args(SessionStatus)
 LIVE: frozenset[SessionStatus] = frozenset({"active", "paused", "stalled"})
+
+# How many tasks a session has at most, and how many bytes their metadata and errors may have
+# together; what is small is not added up.
+MAX_TASKS = 5_000
+MAX_TASKS_BYTES = 4 * 1024 * 1024
+SMALL_BYTES = 1_024
 
 # Metadata that the service itself sets (S4 3.2-3.4): a successor does not inherit it.
 SERVICE_METADATA = frozenset(
@@ -180,6 +189,7 @@ class Session(Holder):
     ) -> None:
         """Note a sign of life; it revives a stalled session and leaves a paused one paused."""
         self.require_writable()
+        require_room(self.metadata, metadata)
         if self.status == "stalled":
             self.record(SessionActivated, at)
         self.record(
@@ -236,6 +246,7 @@ class Session(Holder):
         self.require_not_recovered()
         if self.is_live:
             self.require_writable()
+        require_room(self.metadata, metadata)
         if current_task_id is not None or metadata:
             self.record(
                 SessionUpdated, at, current_task_id=current_task_id, metadata=metadata or None
@@ -273,6 +284,7 @@ class Session(Holder):
                 details={"from": self.status, "to": "failed"},
             )
         self.require_writable()
+        require_room(self.metadata, metadata)
         self._fail(at, error_message, metadata)
 
     def end(self, at: datetime, reason: str) -> None:
@@ -401,6 +413,7 @@ class Session(Holder):
     ) -> None:
         """Add a pending task (S4 3.1.a)."""
         self.require_writable()
+        self._require_room_for_task(metadata)
         self.record(
             TaskCreated,
             at,
@@ -436,6 +449,8 @@ class Session(Holder):
         """Move a task on, or annotate it (S4 3.1). A live status given again only annotates."""
         task = self.require_task(task_id)
         self.require_writable()
+        require_room(task.metadata, metadata)
+        self._require_room_for_all(metadata, error_message)
         payload: Json = {"task_id": task_id, "metadata": metadata or None}
         if status is None or (status == task.status and task.completed_at is None):
             if metadata:
@@ -498,6 +513,26 @@ class Session(Holder):
         """Forget the current task if it is this one."""
         if self.current_task_id == task_id:
             self.current_task_id = None
+
+    def _require_room_for_task(self, metadata: Json | None) -> None:
+        if len(self.tasks) >= MAX_TASKS:
+            raise InvalidInput.of("session_id", f"the session has {MAX_TASKS} tasks already")
+        self._require_room_for_all(metadata, None)
+
+    def _require_room_for_all(self, metadata: Json | None, error_message: str | None) -> None:
+        """Raise :class:`InvalidInput` when the session's tasks say too much together.
+
+        They are recovered, and told to whoever recovers them, in one go.
+        """
+        added = len(to_json((metadata, error_message)))
+        if added <= SMALL_BYTES:
+            return
+        said = [(task.metadata, task.error_message) for task in self.tasks.values()]
+        if added + len(to_json(said)) > MAX_TASKS_BYTES:
+            field = "metadata" if metadata else "error_message"
+            raise InvalidInput.of(
+                field, f"the session's tasks would have more than {MAX_TASKS_BYTES} bytes in all"
+            )
 
     def _gap_ms(self, at: datetime) -> int:
         return int(self.gap_seconds(at) * 1000)

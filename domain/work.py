@@ -28,6 +28,8 @@ def _a_number(value: object) -> object:
 
 
 Text = Annotated[str, AfterValidator(_filled)]
+# What something is known by: it stands in states and lists, which its length must not fill.
+Key = Annotated[str, AfterValidator(_filled), Field(max_length=1_000)]
 Integer = Annotated[int, BeforeValidator(_a_number)]
 Count = Annotated[int, BeforeValidator(_a_number), Field(ge=0)]
 Amount = Annotated[int | float, BeforeValidator(_a_number), Field(ge=0)]
@@ -83,7 +85,7 @@ class EpicEvent(WorkEvent):
     """An event of an epic."""
 
     category = "epic"
-    epic_id: Text
+    epic_id: Key
     feature_name: str | None = None
 
 
@@ -123,8 +125,8 @@ class TestEvent(WorkEvent):
     __test__: ClassVar[bool] = False  # not a test of ours, whatever its name
     category = "testing"
     spellings = {"test_count": "passed_count", "coverage": "coverage_percent"}
-    epic_id: Text
-    test_type: str | None = None
+    epic_id: Key
+    test_type: Annotated[str, Field(max_length=1_000)] | None = None
 
 
 class TestStarted(TestEvent):
@@ -159,7 +161,7 @@ class ValidationEvent(WorkEvent):
     """An event of a validation."""
 
     category = "testing"
-    epic_id: str | None = None
+    epic_id: Annotated[str, Field(max_length=1_000)] | None = None
     confidence: Amount | None = None
     validator: str | None = None
 
@@ -199,14 +201,14 @@ class CommitCreated(GitEvent):
 class PrCreated(GitEvent):
     """A pull request was opened."""
 
-    pr_url: Text
+    pr_url: Key
     title: str | None = None
 
 
 class PrMerged(GitEvent):
     """A pull request was merged."""
 
-    pr_url: Text
+    pr_url: Key
     commit: str | None = None
 
 
@@ -217,7 +219,7 @@ class DeploymentEvent(WorkEvent):
     """An event of a deployment."""
 
     category = "deployment"
-    service: Text
+    service: Key
     environment: str | None = None
     git_commit: str | None = None
     docker_image: str | None = None
@@ -262,14 +264,14 @@ class CheckpointCreated(WorkStateEvent):
 
     label: Text
     state: dict[str, Any]
-    checkpoint_id: str | None = None
+    checkpoint_id: Annotated[str, Field(max_length=1_000)] | None = None
 
 
 class CheckpointLoaded(WorkStateEvent):
     """An agent came back to a kept state."""
 
-    checkpoint_id: Text
-    from_instance_id: str | None = None
+    checkpoint_id: Key
+    from_instance_id: Annotated[str, Field(max_length=1_000)] | None = None
     label: str | None = None
     state: dict[str, Any] | None = None
 
@@ -294,7 +296,7 @@ class PlanningEvent(WorkEvent):
 class EpicPlanned(PlanningEvent):
     """An epic was planned."""
 
-    epic_id: Text
+    epic_id: Key
     feature_name: str | None = None
     estimated_hours: Amount | None = None
 
@@ -319,7 +321,7 @@ class TaskSpawned(PlanningEvent):
 class PrdUpdated(PlanningEvent):
     """A requirements document changed."""
 
-    epic_id: Text
+    epic_id: Key
     version: str | Amount | None = None
     changes: Told | None = None
 

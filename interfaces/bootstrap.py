@@ -19,6 +19,7 @@ from interfaces.auth import ApiKeys
 from interfaces.http.app import App
 from interfaces.http.doorkeeper import Limits
 from interfaces.jobs import Jobs
+from interfaces.operations.following import Followers
 from interfaces.presence import Presence
 from interfaces.settings import Settings
 from projections import READ_MODELS
@@ -43,7 +44,7 @@ class Service:
         self.instance_stale_seconds = settings.instance_stale_seconds
         # The writer's alone: whatever else is asked has connections of its own.
         self._store = EventStore.at(url)
-        self._jobs_store = EventStore.at(url, size=2)
+        self._jobs_store = EventStore.at(url, size=2, checked=True)
         mapper = Mapper(EVENTS)
         policy = Policy(
             stall_threshold_ms=settings.stall_threshold_ms,
@@ -65,6 +66,7 @@ class Service:
             claim_stale_seconds=settings.claim_stale_seconds,
             size=READ_CONNECTIONS,
         )
+        self.followers = Followers(self.reads, self.progress)
         self.sweeps = Jobs(
             self._engine,
             self.reads,

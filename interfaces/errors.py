@@ -21,6 +21,7 @@ from domain.errors import (
     Unavailable,
 )
 from interfaces.auth import Unauthorized
+from interfaces.operations.following import TooManyWaiting
 
 
 class PayloadTooLarge(HoldfastError):
@@ -95,6 +96,7 @@ STATUS: Mapping[type[HoldfastError], int] = {
     PayloadTooLarge: 413,
     UrlTooLong: 414,
     IdempotencyMismatch: 422,
+    TooManyWaiting: 429,
     HeadersTooLarge: 431,
     TimedOut: 504,
     Unavailable: 503,

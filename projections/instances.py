@@ -11,8 +11,9 @@ from domain.aggregate import Json
 from domain.errors import InstanceNotFound
 from domain.hierarchy import PARENT_SCOPE, Scope
 from domain.instance import CRASH_LOOP_RESET_SECONDS, EVENTS, health, restarts_of
+from projections.paging import text
 from projections.readmodel import Fold, Row, Table, there
-from projections.reads import Page, Reads
+from projections.reads import WHOLE_MAX, Order, Page, Reads
 from projections.supervision import UNSUPERVISED, supervised
 
 COLUMNS = (
@@ -217,6 +218,14 @@ CHANGES: dict[str, Fold] = {
 }
 
 SQL = Instances.sql()
+BY_PROJECT = Order("list", {"instance_id": text}, seen="instance_id", of="instances")
+DISCOVERED = Order(
+    "discover",
+    {"instance_id": text},
+    counting="discover_count",
+    seen="instance_id",
+    of="instances",
+)
 INTERNAL = frozenset(
     {"namespace", "hash", "told_restarts", "alive_since", "lost_at", "heartbeat_minute"}
 )
@@ -277,17 +286,16 @@ async def listed(
 ) -> Json:
     """Instances by project, then by heartbeat, the latest first (S0 AC5)."""
     filters: dict[str, Any] = {"project": _slug(project), "active_only": active_only}
-    rows, counts = await reads.page_and_counts(
-        SQL["list"], SQL["count"], namespace, page, **filters
-    )
+    found, counts = await reads.page_and_counts(SQL, BY_PROJECT, namespace, page, **filters)
     if counts is None and page.offset:
         # The end of a list whose beginning is on another page.
         counts = await reads.one(SQL["count"], namespace, **filters)
     if counts is None:
-        statuses = [row["status_now"] for row in rows]
+        statuses = [row["status_now"] for row in found.rows]
         counts = {f"{name}_count": statuses.count(name) for name in ("active", "stale")}
-        counts["total_count"] = len(rows)
-    answer = page.answer("instances", [present(row) for row in rows], counts["total_count"])
+        counts["total_count"] = len(found.rows)
+    found = found._replace(total=counts["total_count"])
+    answer = page.answer("instances", [present(row) for row in found.rows], found)
     return answer | {name: counts[name] for name in ("active_count", "stale_count")}
 
 
@@ -305,16 +313,16 @@ async def discovered(
     if available_parents_for is not None:
         # Nothing can be the parent of a global instance.
         parent_scope = PARENT_SCOPE[available_parents_for] or "none"
-    rows, total = await reads.page(
-        SQL["discover"],
-        SQL["discover_count"],
+    found = await reads.page(
+        SQL,
+        DISCOVERED,
         namespace,
         page,
         project=_slug(project),
         parent_scope=parent_scope,
         **criteria,
     )
-    return page.answer("instances", [present(row) for row in rows], total)
+    return page.answer("instances", [present(row) for row in found.rows], found)
 
 
 async def topology(reads: Reads, namespace: str) -> Json:
@@ -322,7 +330,7 @@ async def topology(reads: Reads, namespace: str) -> Json:
 
     An instance whose parent has been closed stands at the root and among the orphans.
     """
-    rows = await reads.all(SQL["forest"], namespace)
+    rows, total = await _forest(reads, namespace)
     nodes: dict[str, Json] = {}
     for row in rows:
         nodes[row["instance_id"]] = {**present(row), "orphan": row["is_orphan"], "children": []}
@@ -333,13 +341,14 @@ async def topology(reads: Reads, namespace: str) -> Json:
     return {
         "roots": roots,
         "orphans": [name for name, node in nodes.items() if node["orphan"]],
-        "total_count": len(nodes),
+        "total_count": total,
+        **({"has_more": True} if total > len(nodes) else {}),
     }
 
 
 async def healths(reads: Reads, namespace: str) -> Json:
     """How all instances that have not been closed are, and why (S1 task 3)."""
-    rows = await reads.all(SQL["forest"], namespace)
+    rows, total = await _forest(reads, namespace)
     instances = [present(row) for row in rows]
     counts = dict.fromkeys(("healthy", "degraded", "stale"), 0)
     for instance in instances:
@@ -365,8 +374,19 @@ async def healths(reads: Reads, namespace: str) -> Json:
             {name: i[name] for name in shown if name in i} | {"metrics": _five_metrics(i)}
             for i in instances
         ],
-        "total_count": len(instances),
+        "total_count": total,
+        **({"has_more": True} if total > len(instances) else {}),
     }
+
+
+async def _forest(reads: Reads, namespace: str) -> tuple[list[Row], int]:
+    """The instances that have not been closed, the oldest first, and how many there are."""
+    rows = await reads.all(SQL["forest"], namespace, limit=WHOLE_MAX + 1)
+    if len(rows) <= WHOLE_MAX:
+        return rows, len(rows)
+    counts = await reads.one(SQL["count"], namespace, project=None, active_only=True)
+    assert counts is not None
+    return rows[:WHOLE_MAX], int(counts["total_count"])
 
 
 async def silent(reads: Reads, namespace: str) -> list[str]:

@@ -110,6 +110,18 @@ WHERE namespace = %(namespace)s
 ORDER BY project, heartbeat_minute DESC, last_heartbeat DESC, instance_id
 LIMIT %(limit)s OFFSET %(offset)s
 
+-- name: list_rest
+-- Those that the first page did not show, in an order that heartbeats do not change: ids begin with
+-- the project.
+SELECT * FROM instances_now
+WHERE namespace = %(namespace)s
+  AND (%(project)s::text IS NULL OR project = %(project)s)
+  AND (NOT %(active_only)s OR status <> 'closed')
+  AND instance_id > coalesce(%(past_instance_id)s::text, '')
+  AND left(encode(sha256(convert_to(instance_id, 'UTF8')), 'hex'), 16) <> ALL (%(seen)s::text[])
+ORDER BY instance_id
+LIMIT %(limit)s
+
 -- name: count
 -- Counted by the stored status; of the active ones, those past their threshold count as stale.
 SELECT coalesce(sum(n), 0)::bigint AS total_count,
@@ -140,6 +152,22 @@ WHERE namespace = %(namespace)s
 ORDER BY project, last_heartbeat DESC, instance_id
 LIMIT %(limit)s OFFSET %(offset)s
 
+-- name: discover_rest
+SELECT * FROM instances_now
+WHERE namespace = %(namespace)s
+  AND (%(scope)s::text IS NULL OR scope = %(scope)s)
+  AND (%(project)s::text IS NULL OR project = %(project)s)
+  AND (%(type)s::text IS NULL OR instance_type = %(type)s)
+  AND (%(status)s::text IS NULL OR status_now = %(status)s)
+  AND (%(name)s::text IS NULL OR name = %(name)s)
+  AND (%(tag)s::text IS NULL OR tags ? %(tag)s)
+  AND (%(parent_scope)s::text IS NULL OR (scope = %(parent_scope)s AND status <> 'closed'))
+  AND (%(children_of)s::text IS NULL OR parent_id = %(children_of)s)
+  AND instance_id > coalesce(%(past_instance_id)s::text, '')
+  AND left(encode(sha256(convert_to(instance_id, 'UTF8')), 'hex'), 16) <> ALL (%(seen)s::text[])
+ORDER BY instance_id
+LIMIT %(limit)s
+
 -- name: discover_count
 SELECT count(*) AS total_count FROM instances_now
 WHERE namespace = %(namespace)s
@@ -159,6 +187,7 @@ FROM instances_now i
 LEFT JOIN instances p ON p.namespace = i.namespace AND p.instance_id = i.parent_id
 WHERE i.namespace = %(namespace)s AND i.status <> 'closed'
 ORDER BY i.created_at, i.instance_id
+LIMIT %(limit)s
 
 -- name: silent
 -- Candidates of the sweep.

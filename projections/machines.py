@@ -5,8 +5,9 @@ from __future__ import annotations
 from application.eventstore.mapper import Recorded
 from domain.aggregate import Json, merged
 from domain.errors import MachineNotFound
+from projections.paging import moment, text
 from projections.readmodel import Fold, Row, Table, there
-from projections.reads import Page, Reads
+from projections.reads import Order, Page, Reads
 
 COLUMNS = (
     "namespace",
@@ -78,6 +79,7 @@ FOLDS: dict[str, Fold] = {
 }
 
 SQL = Machines.sql()
+OLDEST_FIRST = Order("list", {"created_at": moment, "machine_id": text}, of="machines")
 PUBLIC = (*COLUMNS[1:4], "active_sessions", *COLUMNS[4:])
 
 
@@ -102,5 +104,5 @@ async def active_sessions(reads: Reads, namespace: str, machine_id: str) -> list
 
 async def listed(reads: Reads, namespace: str, page: Page, *, status: str | None = None) -> Json:
     """Machines, oldest first (S4 2.3.f)."""
-    rows, total = await reads.page(SQL["list"], SQL["count"], namespace, page, status=status)
-    return page.answer("machines", [present(row) for row in rows], total)
+    found = await reads.page(SQL, OLDEST_FIRST, namespace, page, status=status)
+    return page.answer("machines", [present(row) for row in found.rows], found)

@@ -28,6 +28,9 @@ FROM machines m;
 -- name: list
 SELECT * FROM machines_now
 WHERE namespace = %(namespace)s AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND created_at >= coalesce(%(past_created_at)s::timestamptz, '-infinity')
+  AND (%(past_created_at)s::timestamptz IS NULL
+       OR (created_at, machine_id) > (%(past_created_at)s, %(past_machine_id)s::text))
 ORDER BY created_at, machine_id
 LIMIT %(limit)s OFFSET %(offset)s
 

@@ -28,6 +28,10 @@ class Progress:
         for future in ready:
             _wake(future)
 
+    def position(self, namespace: str) -> int:
+        """How far this process's read models are known to have come."""
+        return self._positions.get(namespace, 0)
+
     async def wait(self, namespace: str, position: int, seconds: float) -> None:
         """Return once ``position`` is reached, or after ``seconds``."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -40,10 +44,13 @@ class Progress:
         try:
             await asyncio.wait_for(future, seconds)
         except TimeoutError:
-            with self._lock:
-                waiting = self._waiting[namespace]
-                if entry in waiting:
-                    waiting.remove(entry)
+            pass
+        finally:
+            if not future.done() or future.cancelled():  # the time is up, or who waited has gone
+                with self._lock:
+                    waiting = self._waiting[namespace]
+                    if entry in waiting:
+                        waiting.remove(entry)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

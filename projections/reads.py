@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
@@ -15,8 +15,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from application.eventstore import connect
 from application.eventstore import sql as sql_files
-from domain.aggregate import Json
 from domain.errors import Unavailable
+from projections.paging import Found as Found
+from projections.paging import Order as Order
+from projections.paging import Page as Page
 from projections.progress import Progress
 
 Row = dict[str, Any]
@@ -24,29 +26,14 @@ T = TypeVar("T")
 
 LIVE_SCHEMA = "read_models"
 WAIT_SECONDS = 1.0  # spec 9
+# What is answered whole, without pages, has at most so many entries, and says if there are more.
+WHOLE_MAX = 5_000
 # Between two looks at a position that another process may be moving.
 LOOK_SECONDS = 0.02
 
 log = logging.getLogger("holdfast.reads")
 
 _SQL = sql_files.load("projections", "schema.sql")
-
-
-class Page(NamedTuple):
-    """Which part of a list is asked for."""
-
-    limit: int
-    offset: int
-
-    def answer(self, plural: str, items: Sequence[Json], total: int) -> Json:
-        """The reply of every list (spec 9)."""
-        return {
-            plural: items,
-            "total_count": total,
-            "limit": self.limit,
-            "offset": self.offset,
-            "has_more": self.offset + len(items) < total,
-        }
 
 
 class Freshness:
@@ -132,21 +119,47 @@ class Reads:
         return await self._fetch(query, {"namespace": namespace, **parameters})
 
     async def page(
-        self, query: str, count: str, namespace: str, page: Page, **filters: object
-    ) -> tuple[list[Row], int]:
-        """A page of a list, and the number of all: known from a page that is not full."""
-        rows, counted = await self.page_and_counts(query, count, namespace, page, **filters)
-        return rows, page.offset + len(rows) if counted is None else counted["total_count"]
+        self,
+        sql: Mapping[str, str],
+        order: Order,
+        namespace: str,
+        page: Page,
+        **filters: object,
+    ) -> Found:
+        """A page of a list, and the number of all."""
+        found, _ = await self.page_and_counts(sql, order, namespace, page, **filters)
+        return found
 
     async def page_and_counts(
-        self, query: str, count: str, namespace: str, page: Page, **filters: object
-    ) -> tuple[list[Row], Row | None]:
-        """A page of a list, and the row that counts all; None if the list ends on this page."""
-        rows = await self.all(query, namespace, limit=page.limit, offset=page.offset, **filters)
-        if len(rows) < page.limit and (rows or page.offset == 0):
-            return rows, None
-        counted = await self._fetch(count, {"namespace": namespace, **filters})
-        return rows, counted[0]
+        self,
+        sql: Mapping[str, str],
+        order: Order,
+        namespace: str,
+        page: Page,
+        **filters: object,
+    ) -> tuple[Found, Row | None]:
+        """A page of a list, and the row that counts all; None if the list is this page.
+
+        The queries are those named as the order is, and ``…_count``; ``…_rest`` for the pages
+        behind the first if the first has an order of its own. Raises ``InvalidInput`` for a cursor
+        of another list.
+        """
+        place = page.place(order, filters)
+        is_rest = page.cursor is not None and order.seen is not None
+        rows = await self.all(
+            sql[f"{order.name}_rest" if is_rest else order.name],
+            namespace,
+            limit=page.limit + 1,
+            offset=page.offset,
+            **place.parameters,
+            **filters,
+        )
+        rows, has_more = rows[: page.limit], len(rows) > page.limit
+        if page.cursor is None and not has_more and (rows or page.offset == 0):
+            return Found(rows, has_more, page.offset + len(rows), place), None
+        counting = sql[order.counting]
+        [counted] = await self._fetch(counting, {"namespace": namespace, **filters})
+        return Found(rows, has_more, counted["total_count"], place), counted
 
     async def namespaces(self) -> list[str]:
         """Every namespace that has events."""

@@ -13,6 +13,9 @@ from projections.reads import Reads
 from projections.tasks import PUBLIC as TASK_FIELDS
 
 TIMES = ("started_at", "completed_at", "created_at", "updated_at")
+# A paragraph stays one: of each kind so many are named, and so much of each text is told.
+MOST_NAMED = 20
+MOST_TOLD = 500
 GROUPS = ("failed_tasks", "in_progress_tasks", "pending_tasks", "blocked_tasks")
 
 
@@ -63,7 +66,7 @@ def brief(row: Row) -> str:
         f" [{row['status_num']}]; its last heartbeat was at {beat} [{row['heartbeat_num']}]."
     ]
     if error := row["metadata"].get("error_message"):
-        parts.append(f"It failed with: {error}.")
+        parts.append(f"It failed with: {_short(str(error))}.")
     last = row["last_successful_task"]
     if last:
         parts.append(
@@ -80,9 +83,9 @@ def brief(row: Row) -> str:
         if row[group]:
             parts.append(f"{what}: {_named(row[group])}.")
     if items := sorted(filter(is_work_item, row["held"])):
-        parts.append(f"It holds {', '.join(items)}.")
+        parts.append(f"It holds {_items(items)}.")
     if row["released_items"]:
-        parts.append(f"It had claimed {', '.join(row['released_items'])}.")
+        parts.append(f"It had claimed {_items(row['released_items'])}.")
     if row["recovered_to"]:
         parts.append(f"Session {row['recovered_to']} carries the work on.")
     return " ".join(parts)
@@ -90,10 +93,21 @@ def brief(row: Row) -> str:
 
 def _named(tasks: Sequence[Row]) -> str:
     named = []
-    for task in tasks:
-        why = f" ({task['error_message']})" if task.get("error_message") else ""
-        named.append(f"“{task['task_name']}”{why} [{task['sequence_num']}]")
+    for task in tasks[:MOST_NAMED]:
+        why = f" ({_short(task['error_message'])})" if task.get("error_message") else ""
+        named.append(f"“{_short(task['task_name'])}”{why} [{task['sequence_num']}]")
+    if more := len(tasks) - len(named):
+        named.append(f"and {more} more")
     return ", ".join(named)
+
+
+def _items(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    return ", ".join(ids[:MOST_NAMED]) + more
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_TOLD else f"{text[: MOST_TOLD - 1]}…"
 
 
 def _count(number: int, noun: str) -> str:

@@ -10,8 +10,9 @@ from domain import identity
 from domain.aggregate import Json, iso, merged
 from domain.claim import is_work_item
 from domain.errors import SessionNotFound
+from projections.paging import moment, text
 from projections.readmodel import Fold, Row, Table, there
-from projections.reads import Page, Reads
+from projections.reads import WHOLE_MAX, Order, Page, Reads
 from projections.supervision import UNSUPERVISED, supervised
 
 COLUMNS = (
@@ -295,6 +296,10 @@ CHANGES: dict[str, Fold] = {
 
 
 SQL = Sessions.sql()
+NEWEST_FIRST = Order("list", {"created_at": moment, "session_id": text}, of="sessions")
+LATEST_FIRST = Order(
+    "active", {"session_id": text}, counting="active_count", seen="session_id", of="sessions"
+)
 # What the table has beyond what clients see of a session.
 INTERNAL = frozenset(
     {
@@ -351,16 +356,17 @@ async def listed(
         "status": status,
         "archived": archived,
     }
-    rows, total = await reads.page(SQL["list"], SQL["count"], namespace, page, **filters)
-    return page.answer("sessions", [present(row) for row in rows], total)
+    found = await reads.page(SQL, NEWEST_FIRST, namespace, page, **filters)
+    return page.answer("sessions", [present(row) for row in found.rows], found)
 
 
 async def active(reads: Reads, namespace: str, page: Page) -> Json:
     """S3's enhanced view: one row for each live session, the latest heartbeat first."""
-    rows, total = await reads.page(SQL["active"], SQL["active_count"], namespace, page)
-    for row in rows:
-        del row["namespace"]
-    return page.answer("sessions", rows, total)
+    found = await reads.page(SQL, LATEST_FIRST, namespace, page)
+    rows = [
+        {name: value for name, value in row.items() if name != "namespace"} for row in found.rows
+    ]
+    return page.answer("sessions", rows, found)
 
 
 async def health(reads: Reads, namespace: str) -> Json:
@@ -387,9 +393,10 @@ async def health_of(reads: Reads, namespace: str, session_id: str) -> Json:
     }
 
 
-async def stalled(reads: Reads, namespace: str) -> list[Row]:
-    """Every stalled session, the longest silent first (S4 2.4.b)."""
-    return await reads.all(SQL["stalled"], namespace)
+async def stalled(reads: Reads, namespace: str) -> tuple[list[Row], bool]:
+    """The stalled sessions, the longest silent first, and whether there are more (S4 2.4.b)."""
+    rows = await reads.all(SQL["stalled"], namespace, limit=WHOLE_MAX + 1)
+    return rows[:WHOLE_MAX], len(rows) > WHOLE_MAX
 
 
 async def overdue(reads: Reads, namespace: str) -> list[str]:

@@ -140,6 +140,9 @@ WHERE namespace = %(namespace)s
            AND status = ANY (CASE %(status)s WHEN 'stalled' THEN '{active,stalled}'::text[]
                                             ELSE ARRAY[%(status)s::text] END)))
   AND (NOT %(archived)s OR archived_at IS NOT NULL)
+  AND created_at <= coalesce(%(past_created_at)s::timestamptz, 'infinity')
+  AND (%(past_created_at)s::timestamptz IS NULL OR created_at < %(past_created_at)s
+       OR session_id > %(past_session_id)s::text)
 ORDER BY created_at DESC, session_id
 LIMIT %(limit)s OFFSET %(offset)s
 
@@ -160,6 +163,14 @@ SELECT * FROM v_active_sessions
 WHERE namespace = %(namespace)s
 ORDER BY last_heartbeat DESC, session_id
 LIMIT %(limit)s OFFSET %(offset)s
+
+-- name: active_rest
+-- Those that the first page did not show, in an order that heartbeats do not change.
+SELECT * FROM v_active_sessions
+WHERE namespace = %(namespace)s AND session_id > coalesce(%(past_session_id)s::text, '')
+  AND left(encode(sha256(convert_to(session_id, 'UTF8')), 'hex'), 16) <> ALL (%(seen)s::text[])
+ORDER BY session_id
+LIMIT %(limit)s
 
 -- name: active_count
 SELECT count(*) AS total_count FROM sessions
@@ -187,6 +198,7 @@ SELECT session_id, project_id, machine_id, last_heartbeat, time_since_heartbeat_
 FROM stalled_sessions
 WHERE namespace = %(namespace)s
 ORDER BY last_heartbeat, session_id
+LIMIT %(limit)s
 
 -- name: overdue
 -- Candidates of the sweep: active and silent for longer than the shortest threshold allowed.

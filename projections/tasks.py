@@ -8,8 +8,9 @@ from application.eventstore.mapper import Recorded
 from domain import identity
 from domain.aggregate import Json, merged
 from domain.errors import TaskNotFound
+from projections.paging import moment, number, text
 from projections.readmodel import Fold, Row, Table, there
-from projections.reads import Page, Reads
+from projections.reads import Order, Page, Reads
 
 COLUMNS = (
     "namespace",
@@ -111,6 +112,9 @@ FOLDS: dict[str, Fold] = {
 }
 
 SQL = Tasks.sql()
+OLDEST_FIRST = Order(
+    "list", {"created_at": moment, "session_id": text, "created_num": number}, of="tasks"
+)
 INTERNAL = frozenset({"namespace", "project", "sequence_num", "created_num"})
 PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)
 
@@ -144,16 +148,16 @@ async def listed(
     status: str | None = None,
 ) -> Json:
     """Tasks, oldest first (S4 3.1.f)."""
-    rows, total = await reads.page(
-        SQL["list"],
-        SQL["count"],
+    found = await reads.page(
+        SQL,
+        OLDEST_FIRST,
         namespace,
         page,
         session_id=session_id,
         project_id=None if project_id is None else identity.slug(project_id),
         status=status,
     )
-    return page.answer("tasks", [present(row) for row in rows], total)
+    return page.answer("tasks", [present(row) for row in found.rows], found)
 
 
 async def of_session(reads: Reads, namespace: str, session_id: str) -> list[Row]:

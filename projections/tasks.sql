@@ -32,6 +32,10 @@ WHERE namespace = %(namespace)s
   AND (%(session_id)s::text IS NULL OR session_id = %(session_id)s)
   AND (%(project_id)s::text IS NULL OR project = %(project_id)s)
   AND (%(status)s::text IS NULL OR status = %(status)s)
+  AND created_at >= coalesce(%(past_created_at)s::timestamptz, '-infinity')
+  AND (%(past_created_at)s::timestamptz IS NULL
+       OR (created_at, session_id, created_num)
+          > (%(past_created_at)s, %(past_session_id)s::text, %(past_created_num)s::bigint))
 ORDER BY created_at, session_id, created_num
 LIMIT %(limit)s OFFSET %(offset)s
 

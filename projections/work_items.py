@@ -8,8 +8,9 @@ from application.eventstore.mapper import Recorded
 from domain.aggregate import Json
 from domain.claim import is_work_item
 from domain.errors import ClaimNotFound, WorkItemNotFound
+from projections.paging import moment, number, text
 from projections.readmodel import Fold, Row, Table, there
-from projections.reads import Page, Reads
+from projections.reads import Order, Page, Reads
 
 COLUMNS = (
     "namespace",
@@ -151,6 +152,10 @@ FOLDS: dict[str, Fold] = {
 }
 
 SQL = WorkItems.sql()
+BY_PRIORITY = Order("list", {"priority": number, "listed_at": number}, of="work_items")
+LATEST_CLAIM = Order(
+    "claims", {"claimed_at": moment, "item_id": text}, counting="claims_count", of="work_items"
+)
 INTERNAL = frozenset({"namespace", "listed_at", "seconds_until_takeover"})
 OF_A_CLAIM = (
     "item_id",
@@ -203,10 +208,8 @@ async def listed(
     track: str | None = None,
 ) -> Json:
     """Work items, the highest priority first, then in the order in which they were listed."""
-    rows, total = await reads.page(
-        SQL["list"], SQL["count"], namespace, page, status=status, track=track
-    )
-    return page.answer("work_items", [present(row) for row in rows], total)
+    found = await reads.page(SQL, BY_PRIORITY, namespace, page, status=status, track=track)
+    return page.answer("work_items", [present(row) for row in found.rows], found)
 
 
 async def claim(reads: Reads, namespace: str, item_id: str) -> Json:
@@ -219,10 +222,8 @@ async def claim(reads: Reads, namespace: str, item_id: str) -> Json:
 
 async def claims(reads: Reads, namespace: str, page: Page, *, holder: str | None = None) -> Json:
     """What is held now, by anyone or by one holder, the latest claim first."""
-    rows, total = await reads.page(
-        SQL["claims"], SQL["claims_count"], namespace, page, holder=holder
-    )
-    return page.answer("claims", [present_claim(row) for row in rows], total)
+    found = await reads.page(SQL, LATEST_CLAIM, namespace, page, holder=holder)
+    return page.answer("claims", [present_claim(row) for row in found.rows], found)
 
 
 async def claimable(

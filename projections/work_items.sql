@@ -104,6 +104,9 @@ SELECT * FROM work_queue
 WHERE namespace = %(namespace)s
   AND (%(status)s::text IS NULL OR status = %(status)s)
   AND (%(track)s::text IS NULL OR track = %(track)s)
+  AND priority <= coalesce(%(past_priority)s::bigint, 2147483647)
+  AND (%(past_priority)s::bigint IS NULL OR priority < %(past_priority)s
+       OR listed_at > %(past_listed_at)s::bigint)
 ORDER BY priority DESC, listed_at
 LIMIT %(limit)s OFFSET %(offset)s
 
@@ -118,6 +121,9 @@ WHERE namespace = %(namespace)s AND status <> 'removed'
 SELECT * FROM work_queue
 WHERE namespace = %(namespace)s AND holder IS NOT NULL
   AND (%(holder)s::text IS NULL OR holder = %(holder)s)
+  AND claimed_at <= coalesce(%(past_claimed_at)s::timestamptz, 'infinity')
+  AND (%(past_claimed_at)s::timestamptz IS NULL OR claimed_at < %(past_claimed_at)s
+       OR item_id > %(past_item_id)s::text)
 ORDER BY claimed_at DESC, item_id
 LIMIT %(limit)s OFFSET %(offset)s
 

@@ -62,14 +62,19 @@ def configure(connection: psycopg.Connection | psycopg.AsyncConnection) -> None:
     set_json_loads(orjson.loads, connection)
 
 
-def pool(info: str, size: int) -> ConnectionPool:
-    """A pool for threads; its connections are in autocommit mode."""
+def pool(info: str, size: int, *, checked: bool = False) -> ConnectionPool:
+    """A pool for threads; its connections are in autocommit mode.
+
+    ``checked`` asks a connection whether it still works before it is used, which takes a round
+    trip: for those who are idle for long and do not try again.
+    """
     return ConnectionPool(
         info,
         min_size=0,
         max_size=size,
         kwargs={"autocommit": True},
         configure=configure,
+        check=ConnectionPool.check_connection if checked else None,
         timeout=WAIT_SECONDS,
         reconnect_timeout=RECONNECT_SECONDS,
         max_waiting=MAX_WAITING,

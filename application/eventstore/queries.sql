@@ -81,6 +81,19 @@ WHERE namespace = %(namespace)s AND position > %(after)s AND position <= %(upto)
   AND (%(types)s::text[] IS NULL OR event_type = ANY (%(types)s))
 ORDER BY position LIMIT %(limit)s
 
+-- name: log_of_types
+-- The same of types none of which is a heartbeat, by the index of these.
+SELECT e.position, e.event_id, e.stream_id, e.sequence_num, e.event_type, e."timestamp",
+       e.event_data, e.metadata
+FROM unnest(%(types)s::text[]) AS t (event_type)
+CROSS JOIN LATERAL (
+    SELECT * FROM event_store
+    WHERE namespace = %(namespace)s AND event_type = t.event_type
+      AND position > %(after)s AND position <= %(upto)s
+      AND event_type NOT IN ('session_heartbeat', 'instance_heartbeat', 'machine_heartbeat')
+    ORDER BY position LIMIT %(limit)s) AS e
+ORDER BY e.position LIMIT %(limit)s
+
 -- name: head
 SELECT position FROM log_head WHERE namespace = %(namespace)s
 
@@ -118,6 +131,7 @@ WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
   AND (%(start)s::timestamptz IS NULL OR "timestamp" >= %(start)s)
   AND (%(end)s::timestamptz IS NULL OR "timestamp" <= %(end)s)
   AND (%(keyword)s::text IS NULL OR strpos(lower(event_data::text), lower(%(keyword)s)) > 0)
+  AND sequence_num > coalesce(%(past)s::bigint, 0)
 ORDER BY sequence_num LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: find_in_stream_backwards
@@ -129,6 +143,7 @@ WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
   AND (%(start)s::timestamptz IS NULL OR "timestamp" >= %(start)s)
   AND (%(end)s::timestamptz IS NULL OR "timestamp" <= %(end)s)
   AND (%(keyword)s::text IS NULL OR strpos(lower(event_data::text), lower(%(keyword)s)) > 0)
+  AND sequence_num < coalesce(%(past)s::bigint, 9223372036854775807)
 ORDER BY sequence_num DESC LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: count_in_stream

@@ -24,6 +24,8 @@ MAX_POSITION = 2**63 - 1
 PAGE_BYTES = 8 * 1024 * 1024
 # Rows that come from the database at once, where it is their size that ends a page.
 AT_ONCE = 32
+# The types that come by the thousand; the index of types leaves them out.
+HEARTBEATS = frozenset({"session_heartbeat", "instance_heartbeat", "machine_heartbeat"})
 # What a reply says of an event besides its data, metadata and the names of its streams, at most.
 _AROUND = 512
 
@@ -121,9 +123,12 @@ class EventStore:
         )
 
     @classmethod
-    def at(cls, url: str, *, size: int = 4) -> EventStore:
-        """The store of a database, used under the service's role."""
-        return cls(connect.pool(connect.conninfo(url), size))
+    def at(cls, url: str, *, size: int = 4, checked: bool = False) -> EventStore:
+        """The store of a database, used under the service's role.
+
+        ``checked``: a connection that broke while it was idle is not used (:func:`connect.pool`).
+        """
+        return cls(connect.pool(connect.conninfo(url), size, checked=checked))
 
     def close(self) -> None:
         """Close the connections."""
@@ -312,20 +317,30 @@ class EventStore:
         upto: int = MAX_POSITION,
         limit: int | None = None,
         types: Sequence[str] | None = None,
-        most: int | None = None,
     ) -> list[Recorded]:
-        """A namespace's events with ``after < position <= upto``, in commit order.
-
-        Of several only as many as fit into ``most`` bytes of JSON.
-        """
+        """A namespace's events with ``after < position <= upto``, in commit order."""
         return self._read(
             "log",
-            most,
+            None,
             namespace=namespace,
             after=after,
             upto=upto,
             limit=limit,
             types=list(types) if types else None,
+        )
+
+    def page_of_log(
+        self, namespace: str, *, after: int, upto: int, limit: int, types: Sequence[str]
+    ) -> tuple[list[Recorded], bool]:
+        """The first of these events, at most 8 MiB of JSON, and whether there are more."""
+        rare = types and not HEARTBEATS.intersection(types)
+        return self._page(
+            "log_of_types" if rare else "log",
+            limit,
+            namespace=namespace,
+            after=after,
+            upto=upto,
+            types=list(types) or None,
         )
 
     def version(self, namespace: str, stream_id: str) -> int:
@@ -337,16 +352,25 @@ class EventStore:
         return int(row[0])
 
     def find_in_stream(
-        self, namespace: str, stream_id: str, criteria: Criteria, limit: int, offset: int
-    ) -> list[Recorded]:
-        """A page of a stream's events that meet the criteria: at most 8 MiB of JSON."""
-        return self._read(
+        self,
+        namespace: str,
+        stream_id: str,
+        criteria: Criteria,
+        limit: int,
+        offset: int = 0,
+        past: int | None = None,
+    ) -> tuple[list[Recorded], bool]:
+        """A page of a stream's events that meet the criteria, and whether there are more.
+
+        It has at most 8 MiB of JSON, and begins behind the event with the number ``past``.
+        """
+        return self._page(
             "find_in_stream_backwards" if criteria.newest_first else "find_in_stream",
-            PAGE_BYTES,
+            limit,
             namespace=namespace,
             stream_id=stream_id,
-            limit=limit,
             offset=offset,
+            past=past,
             **criteria.parameters(),
         )
 
@@ -369,7 +393,17 @@ class EventStore:
             # What is left when the page is full, is cancelled.
             coming = cast(Rows, cursor.stream(_SQL[query], parameters, size=AT_ONCE))
             with closing(coming):
-                return _upto(most, map(Recorded._make, coming))
+                events, _ = _upto(most, map(Recorded._make, coming))
+                return events
+
+    def _page(self, query: str, limit: int, **parameters: object) -> tuple[list[Recorded], bool]:
+        with connect.told_apart(), self._connection() as connection:
+            cursor = connection.cursor(row_factory=tuple_row, binary=True)
+            given = {**parameters, "limit": limit + 1}
+            coming = cast(Rows, cursor.stream(_SQL[query], given, size=AT_ONCE))
+            with closing(coming):
+                events, is_cut = _upto(PAGE_BYTES, map(Recorded._make, coming))
+        return events[:limit], is_cut or len(events) > limit
 
     def begin_job(self, job: str, period: timedelta) -> bool:
         """Whether this process is the one to run a job that is due once a period."""
@@ -412,16 +446,16 @@ class EventStore:
         return now
 
 
-def _upto(most: int, coming: Iterable[Recorded]) -> list[Recorded]:
-    """The first events, at least one if any comes, that take no more than so many bytes."""
+def _upto(most: int, coming: Iterable[Recorded]) -> tuple[list[Recorded], bool]:
+    """The first events, one at least if any comes, that fit into so many bytes; if any did not."""
     events: list[Recorded] = []
     for event in coming:
         told = (event.event_data, event.metadata, event.stream_id, event.stream_id)
         most -= len(orjson.dumps(told)) + _AROUND
         if most < 0 and events:
-            break
+            return events, True
         events.append(event)
-    return events
+    return events, False
 
 
 def _json(value: Sequence[object]) -> str | None:

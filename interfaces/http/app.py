@@ -104,7 +104,7 @@ class App:
         match status_of(error):
             case HTTPStatus.UNAUTHORIZED:
                 return [(b"www-authenticate", b'ApiKey realm="holdfast"')]
-            case HTTPStatus.SERVICE_UNAVAILABLE:
+            case HTTPStatus.SERVICE_UNAVAILABLE | HTTPStatus.TOO_MANY_REQUESTS:
                 return [(b"retry-after", b"1")]
             case HTTPStatus.METHOD_NOT_ALLOWED:
                 # A path may be several rows of the table; the router names the first one's verb.

@@ -17,6 +17,7 @@ from interfaces.carry_out import Undertaking, accepted, checked_path, repeatable
 from interfaces.http import body
 from interfaces.http.leaving import unless_gone
 from interfaces.operations import Operation, Services
+from interfaces.operations.following import asker
 
 MAX_IDEMPOTENCY_KEY = 255
 # The head of a reply: status, body, and the headers that are its own.
@@ -65,6 +66,7 @@ class Endpoint:
     ) -> Reply:
         given = _parameters(scope, self._repeatable)
         params = self._work.checked({**given, **path}, given)
+        asker.set(principal.key_id)
         query = self._work.query(principal.namespace, params)
         content, lag = await unless_gone(query, receive)
         return 200, content, [(b"x-read-lag", str(lag).encode())] if lag else []

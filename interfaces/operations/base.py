@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    model_validator,
+)
 
 from application.eventstore.store import MAX_POSITION
 from application.fields import Command, Fence
 from application.past import Past
 from application.work import Context, Outcome
 from domain.aggregate import Json
-from domain.errors import Unavailable
+from domain.errors import InvalidInput, Unavailable
+from interfaces.operations.following import Followers
 from projections.progress import Progress
 from projections.reads import Freshness, Page, Reads, freshness
 
@@ -47,11 +55,30 @@ class Listing(Params):
 
     limit: Annotated[int, Field(ge=1, le=LIST_MAX)] = 50
     offset: Annotated[int, Field(ge=0, le=2**31)] = 0
+    # From ``next_cursor`` of the page before; it goes on behind that page whatever changes.
+    cursor: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+
+    @model_validator(mode="after")
+    def _either_cursor_or_offset(self) -> Self:
+        return either_cursor_or_offset(self)
 
     @property
     def page(self) -> Page:
         """The page that is asked for."""
-        return Page(self.limit, self.offset)
+        return Page(self.limit, self.offset, self.cursor)
+
+
+P = TypeVar("P", bound=Params)
+
+
+def either_cursor_or_offset(given: P) -> P:
+    """The parameters, which name the page in one way. Raises :class:`InvalidInput`."""
+    if getattr(given, "cursor", None) is not None and "offset" in given.model_fields_set:
+        message = "goes with cursor or with offset: give one of them"
+        raise InvalidInput.of_fields(
+            [{"field": name, "message": message} for name in ("cursor", "offset")]
+        )
+    return given
 
 
 class ActionParams(BaseModel):
@@ -88,6 +115,8 @@ class Services(Protocol):
     def history(self) -> Past: ...
     @property
     def progress(self) -> Progress: ...
+    @property
+    def followers(self) -> Followers: ...
     @property
     def sweeps(self) -> Sweeps: ...
     @property

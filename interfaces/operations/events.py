@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria
@@ -20,10 +20,22 @@ from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.errors import InstanceNotFound, StreamNotFound
 from domain.instance import INSTANCE_EVENTS
 from domain.work import ALIASES, CATALOGUE
-from interfaces.operations.base import Operation, Params, Position, Services, Tool, query
+from interfaces.operations.base import (
+    Operation,
+    Params,
+    Position,
+    Services,
+    Tool,
+    either_cursor_or_offset,
+    query,
+)
+from projections.paging import Order, Page, number
 
 EVENTS_MAX = 1_000  # spec 9
 LONGEST_WAIT_SECONDS = 25
+# Between two looks at what happened, while nothing of it is what a long poll asks for.
+SHORTEST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 1.0
 
 
 def _moment(value: object, *, ends_day: bool) -> object:
@@ -57,6 +69,12 @@ class EventQuery(Params):
     order: Literal["asc", "desc"] = "asc"
     limit: Annotated[int, Field(ge=1, le=EVENTS_MAX)] = 100
     offset: Annotated[int, Field(ge=0, le=2**31)] = 0
+    # From ``next_cursor`` of the page before; it goes on behind that page whatever changes.
+    cursor: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+
+    @model_validator(mode="after")
+    def _either_cursor_or_offset(self) -> Self:
+        return either_cursor_or_offset(self)
 
 
 class InstanceEvents(EventQuery):
@@ -100,9 +118,12 @@ class Feed(Params):
     wait: Annotated[float, Field(ge=0)] = 0
 
 
+BY_NUMBER = Order("events", {"sequence_num": number})
+
+
 def stored_types(given: Sequence[str]) -> list[str]:
     """The types as the store has them: an alias finds what was emitted by it."""
-    return [ALIASES.get(name, name) for name in given]
+    return list(dict.fromkeys(ALIASES.get(name, name) for name in given))
 
 
 def present(event: Recorded) -> Json:
@@ -130,13 +151,18 @@ async def _events(s: Services, namespace: str, stream_id: str, p: EventQuery) ->
         newest_first=p.order == "desc",
     )
     lane = s.history.ask if criteria.is_empty else s.history.search
-    found = await lane(History.find, namespace, stream_id, criteria, p.limit, p.offset)
+    page = Page(p.limit, p.offset, p.cursor)
+    place = page.place(BY_NUMBER, {"stream_id": stream_id, **criteria._asdict()})
+    past = place.parameters["past_sequence_num"]
+    found = await lane(History.find, namespace, stream_id, criteria, p.limit, p.offset, past)
+    rows = [{"sequence_num": event.sequence_num} for event in found.events]
     return {
         "events": [present(event) for event in found.events],
         "total_count": found.total_count,
         "limit": p.limit,
         "offset": p.offset,
-        "has_more": p.offset + len(found.events) < found.total_count,
+        "has_more": found.has_more,
+        "next_cursor": place.after(rows, page) if found.has_more else None,
     }
 
 
@@ -174,20 +200,41 @@ async def _stream_replay(s: Services, namespace: str, p: StreamReplay) -> Json:
 async def _feed(s: Services, namespace: str, p: Feed) -> Json:
     """Everything that happened after a position, in commit order."""
     types = stored_types(p.event_type)
-    deadline = asyncio.get_running_loop().time() + min(p.wait, LONGEST_WAIT_SECONDS)
-    while True:
-        events = await s.history.ask(History.after, namespace, p.after, p.limit, types)
-        left = deadline - asyncio.get_running_loop().time()
-        if events or left <= 0:
-            break
-        # Another process's projector may be the one that is ahead: look again after a second.
-        await s.progress.wait(namespace, p.after + 1, min(left, 1.0))
-        if types:
-            await asyncio.sleep(min(left, 0.1))
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + min(p.wait, LONGEST_WAIT_SECONDS)
+    head = await s.followers.head(namespace)
+    begin = s.followers.skipped(namespace, types, p.after)
+    events, has_more = await _after(s, namespace, begin, head, p, types)
+    if not events:
+        s.followers.found_nothing(namespace, types, p.after, head)
+    if not events and p.wait:
+        with s.followers.waiting():
+            # What was looked at once is not looked at again: none of it is asked for.
+            looked, pause = max(head, p.after), SHORTEST_PAUSE_SECONDS
+            while not events and (left := deadline - loop.time()) > 0:
+                head = await s.followers.beyond(namespace, looked, left)
+                if head <= looked:
+                    continue
+                events, has_more = await _after(s, namespace, looked, head, p, types)
+                looked = head
+                if not events:
+                    s.followers.found_nothing(namespace, types, p.after, head)
+                    # Much happens, and nothing of what is asked for: look less often.
+                    await asyncio.sleep(min(pause, max(0.0, deadline - loop.time())))
+                    pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
     return {
         "events": [present(event) for event in events],
         "next_position": events[-1].position if events else p.after,
+        **({"has_more": True} if has_more else {}),
     }
+
+
+async def _after(
+    s: Services, namespace: str, position: int, head: int, p: Feed, types: Sequence[str]
+) -> tuple[list[Recorded], bool]:
+    if head <= position:
+        return [], False
+    return await s.history.ask(History.after, namespace, position, head, p.limit, types)
 
 
 async def _event_types(s: Services, namespace: str, p: Params) -> Json:

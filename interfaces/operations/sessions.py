@@ -118,9 +118,11 @@ async def _sessions_health(s: Services, namespace: str, p: Params) -> Json:
 
 async def _stalled_sessions(s: Services, namespace: str, p: Params) -> Json:
     """Every stalled session, the longest silent first."""
+    found, has_more = await sessions.stalled(s.reads, namespace)
     return {
-        "stalled_sessions": await sessions.stalled(s.reads, namespace),
+        "stalled_sessions": found,
         "stall_threshold_ms": s.stall_threshold_ms,
+        **({"has_more": True} if has_more else {}),
     }
 
 

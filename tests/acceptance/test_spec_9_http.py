@@ -175,7 +175,8 @@ def test_a_list_comes_in_pages(api: Api, what: str) -> None:
     whole = ok(api.get(f"/api/{what}"))
     assert (whole["total_count"], whole["limit"], whole["offset"]) == (7, 50, 0)
     assert (len(whole[what]), whole["has_more"]) == (7, False)
-    assert set(whole) == {what, "total_count", "limit", "offset", "has_more"}
+    about = {"total_count", "limit", "offset", "has_more", "next_cursor"}
+    assert set(whole) == {what, *about}
     for offset, more in ((0, True), (3, True), (6, False), (7, False), (1000, False)):
         page = ok(api.get(f"/api/{what}", params={"limit": 3, "offset": offset}))
         assert page[what] == whole[what][offset : offset + 3]

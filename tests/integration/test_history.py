@@ -190,7 +190,7 @@ def test_a_stream_that_is_not_there_has_no_history(here: Service) -> None:
             history.replay(namespace, stream_id)
         with pytest.raises(StreamNotFound):
             history.find(namespace, stream_id, Criteria(), 10, 0)
-    assert history.after("team-b", 0, 10) == []
+    assert history.after("team-b", 0, 100, 10) == ([], False)
 
 
 def test_a_page_of_a_stream_knows_how_many_there_are(here: Service) -> None:

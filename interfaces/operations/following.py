@@ -1,0 +1,110 @@
+"""Following the log: who waits for events, and how far the log has come meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from domain.errors import HoldfastError
+from projections.progress import Progress
+from projections.reads import Reads
+
+# How many requests may wait for events at once: of one key, and of all.
+WAITING_EACH = 100
+WAITING_ALL = 1_000
+# Of so many questions it is remembered that nothing answered them.
+MOST_REMEMBERED = 1_000
+# Another process's projector may be the one that is ahead: so often the head is looked at.
+LOOK_SECONDS = 1.0
+
+# The key that the present request came with. Set by the face that serves it.
+asker: ContextVar[str] = ContextVar("asker", default="")
+
+
+class TooManyWaiting(HoldfastError):
+    """Too many requests wait for events already. Try again."""
+
+    code = "too_many_waiting"
+
+
+class Followers:
+    """The requests of one process that wait for events."""
+
+    def __init__(self, reads: Reads, progress: Progress) -> None:
+        self._reads = reads
+        self._progress = progress
+        self._of: Counter[str] = Counter()
+        # By namespace: the head, and when it was looked at; one look serves all who wait.
+        self._known: dict[str, tuple[int, float]] = {}
+        # By namespace and types: between which positions there is none of them.
+        self._nothing: dict[tuple[str, ...], tuple[int, int]] = {}
+        self._looking: dict[str, asyncio.Task[int]] = {}
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For as long as the present request waits. Raises :class:`TooManyWaiting`."""
+        key = asker.get()
+        if self._of[key] >= WAITING_EACH or self._of.total() >= WAITING_ALL:
+            raise TooManyWaiting(
+                f"At most {WAITING_EACH} requests of one key wait for events at once,"
+                f" and {WAITING_ALL} of all keys. Try again.",
+                details={"waiting": self._of[key]},
+            )
+        self._of[key] += 1
+        try:
+            yield
+        finally:
+            self._of[key] -= 1
+            if not self._of[key]:
+                del self._of[key]
+
+    def skipped(self, namespace: str, types: Sequence[str], after: int) -> int:
+        """Up to where nothing of these types comes after a position, as far as is known."""
+        begin, end = self._nothing.get((namespace, *types), (0, 0))
+        return end if begin <= after < end else after
+
+    def found_nothing(self, namespace: str, types: Sequence[str], after: int, head: int) -> None:
+        """Remember that nothing of these types lies between a position and the head."""
+        if not types or head <= after:
+            return
+        key = (namespace, *types)
+        begin, end = self._nothing.pop(key, (after, after))
+        if after <= end and begin <= head:
+            after, head = min(after, begin), max(head, end)
+        self._nothing[key] = after, head
+        if len(self._nothing) > MOST_REMEMBERED:
+            del self._nothing[next(iter(self._nothing))]
+
+    async def head(self, namespace: str) -> int:
+        """The position of the last event, as it is now."""
+        head = await self._reads.head(namespace)
+        self._known[namespace] = head, asyncio.get_running_loop().time()
+        return head
+
+    async def beyond(self, namespace: str, position: int, seconds: float) -> int:
+        """The head once it lies beyond a position, or after so many seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while True:
+            head = await self._recent(namespace)
+            left = deadline - loop.time()
+            if head > position or left <= 0:
+                return head
+            await self._progress.wait(namespace, position + 1, min(left, LOOK_SECONDS))
+
+    async def _recent(self, namespace: str) -> int:
+        """The head, from the last look if that was a moment ago."""
+        head, at = self._known.get(namespace, (0, float("-inf")))
+        head = max(head, self._progress.position(namespace))
+        if asyncio.get_running_loop().time() - at < LOOK_SECONDS / 2:
+            return head
+        looking = self._looking.get(namespace)
+        if looking is None:
+            looking = asyncio.ensure_future(self.head(namespace))
+            self._looking[namespace] = looking
+            looking.add_done_callback(lambda _: self._looking.pop(namespace, None))
+        # Who goes does not take the look from the others.
+        return await asyncio.shield(looking)
