@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from application.eventstore import sql
 from domain.aggregate import Json
-from projections.reads import Page, Reads
+from projections.paging import number
+from projections.reads import Order, Page, Reads
 
 SQL = sql.load("projections", "serving.sql")
+LATEST_FIRST = Order("intervals", {"interval_num": number}, of="serving")
 
 
 async def intervals(reads: Reads, namespace: str, page: Page) -> Json:
     """The stretches of time without a gap, the latest first, and what is so at this moment."""
-    rows, total = await reads.page(SQL["intervals"], SQL["count"], namespace, page)
+    found = await reads.page(SQL, LATEST_FIRST, namespace, page)
     now = await reads.one(SQL["now"], namespace)
     assert now is not None
-    return now | page.answer("intervals", rows, total)
+    shown = [{k: v for k, v in row.items() if k != "interval_num"} for row in found.rows]
+    return now | page.answer("intervals", shown, found)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
+from typing import Any
 
+import orjson
 import pytest
 
 from tests.acceptance.serving import Api, Json, invalid, name, ok
@@ -19,6 +22,7 @@ LISTS = (
     "/api/v1/registry/discover",
     "/api/claims",
     "/api/work-items",
+    "/api/serving",
 )
 PLURALS = ("sessions", "tasks", "machines", "instances", "claims", "work_items", "events")
 
@@ -30,11 +34,11 @@ def entries(page: Json) -> list[Json]:
 
 
 def pages(
-    api: Api, path: str, between: Callable[[int], None] = lambda _: None, **query: object
+    api: Api, path: str, between: Callable[[int], None] = lambda _: None, **query: Any
 ) -> list[list[Json]]:
     """All pages of a list, by cursor; something happens between two pages."""
     found: list[list[Json]] = []
-    cursor: dict[str, object] = {}
+    cursor: dict[str, Any] = {}
     while True:
         page = ok(api.get(path, params={**query, **cursor}))
         found.append(entries(page))
@@ -213,10 +217,6 @@ def test_offsets_go_on_working(api: Api) -> None:
 
 def test_numbers_in_a_forged_cursor_are_harmless(api: Api) -> None:
     """A cursor can be written by hand: it names a place, and nothing that cannot be asked for."""
-    import base64
-
-    import orjson
-
     for _ in range(3):
         ok(api.post("/api/work-items", json={"item_id": name("item")}), 201)
     cursor = ok(api.get("/api/work-items", params={"limit": 1}))["next_cursor"]

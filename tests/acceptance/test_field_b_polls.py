@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -99,7 +100,7 @@ def test_events_of_types_come_in_order_once_each(api: Api, given: list[str]) -> 
     found: list[int] = []
     after = 0
     while True:
-        query = {"after": after, "limit": 4, "event_type": [*given, *given]}
+        query: dict[str, Any] = {"after": after, "limit": 4, "event_type": [*given, *given]}
         page = ok(api.get("/api/events", params=query))
         if not page["events"]:
             break

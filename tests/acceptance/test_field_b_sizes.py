@@ -252,8 +252,9 @@ def test_an_error_names_a_hundred_fields_at_most(api: Api) -> None:
         assert len(error["errors"]) == 100
         assert "more" in error["message"]
         assert len(response.content) < 32 * KIB
-    for body in ({"k" * 200 * KIB: 1}, {"metadata": {"k" * 100 * KIB: "x" * 100}}):
-        response = api.patch(f"/api/sessions/{session_id}", json=body)
+    large: list[Json] = [{"k" * 200 * KIB: 1}, {"metadata": {"k" * 100 * KIB: "x" * 100}}]
+    for given in large:
+        response = api.patch(f"/api/sessions/{session_id}", json=given)
         assert len(response.content) < 4 * KIB
         refused(response, 400, "validation_error")
 
