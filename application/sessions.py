@@ -108,10 +108,9 @@ class EndSession(Command):
 
 
 class EndPassedOn(Command):
-    """End a session of which another has the place, if it has been silent for so long."""
+    """End a session of which another has the place, if it has been silent for long enough."""
 
     session_id: str
-    silent_seconds: float
 
 
 class MarkStalled(BySupervisor):
@@ -272,7 +271,7 @@ def end_passed_on(work: Work, command: EndPassedOn) -> Reply:
     """Whether it ended."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
-    ended = session.end_passed_on(work.now, command.silent_seconds)
+    ended = session.end_passed_on(work.now, work.policy.claim_stale_seconds, work.serving)
     if ended:
         release_all(work, session)
     return Reply(

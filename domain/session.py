@@ -298,14 +298,11 @@ class Session(Holder):
         self.require_known()
         self._fail(at, reason)
 
-    def end_passed_on(self, at: datetime, silent_seconds: float) -> bool:
-        """End it if another has its place and nothing was heard of it for so long.
-
-        By the clock: whether it could have been heard changes nothing, its place is another's.
-        """
+    def end_passed_on(self, at: datetime, stale_seconds: float, serving: Serving = ALWAYS) -> bool:
+        """End it if another has its place and nothing was heard of it for so long (spec 7)."""
         if not self.is_known or not self.is_live or self.superseded_by is None:
             return False
-        if self.gap_seconds(at) <= silent_seconds:
+        if self.silent_seconds(at, serving) <= stale_seconds:
             return False
         self._fail(at, f"Session {self.superseded_by} took its place while it was silent.")
         return True

@@ -96,10 +96,8 @@ class Jobs:
     async def _end_passed_on(self, context: Context) -> tuple[int, int]:
         """End whose place and items others have, long since; how many, and the last position."""
         namespace, seconds = context.namespace, self._passed_on_seconds
-        superseded = await sessions.passed_on(self._reads, namespace, seconds)
-        commands: list[object] = [
-            EndPassedOn(session_id=s, silent_seconds=seconds) for s in superseded
-        ]
+        superseded = await sessions.passed_on(self._reads, namespace)
+        commands: list[object] = [EndPassedOn(session_id=s) for s in superseded]
         done, position = await self._each(commands, context)
         commands = []
         for instance_id in await instances.passed_on(self._reads, namespace, seconds):

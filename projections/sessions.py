@@ -410,9 +410,9 @@ async def expired(reads: Reads, namespace: str, ended_before: datetime) -> list[
     return [row["session_id"] for row in rows]
 
 
-async def passed_on(reads: Reads, namespace: str, silent_seconds: float) -> list[str]:
+async def passed_on(reads: Reads, namespace: str) -> list[str]:
     """Candidates for ending: of those another has the place, and they are silent."""
-    rows = await reads.all(SQL["passed_on"], namespace, silent_seconds=silent_seconds)
+    rows = await reads.all(SQL["passed_on"], namespace)
     return [row["session_id"] for row in rows]
 
 

@@ -215,11 +215,12 @@ WHERE namespace = %(namespace)s AND status IN ('completed', 'failed')
 ORDER BY completed_at
 
 -- name: passed_on
--- Candidates for ending: another has their place, and nothing has been heard of them for so long.
+-- Candidates for ending: another has their place, and they are silent past takeover.
 SELECT session_id FROM sessions
 WHERE namespace = %(namespace)s AND superseded_by IS NOT NULL
   AND status IN ('active', 'paused', 'stalled')
-  AND last_heartbeat < statement_timestamp() - %(silent_seconds)s * interval '1 second'
+  AND greatest(last_heartbeat, (SELECT serving_since()))
+      < statement_timestamp() - (SELECT claim_stale_seconds()) * interval '1 second'
 ORDER BY last_heartbeat
 
 -- name: of_instance

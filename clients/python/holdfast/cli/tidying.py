@@ -91,7 +91,7 @@ def end(
     """End a session or an instance that nobody works in any more.
 
     What it holds is free. A session fails so, and can still be recovered; one that ended well says
-    so itself. Those of which others have the place and the items end by themselves after a day.
+    so itself. Those of which others have the place, or the items, end by themselves after a while.
     """
     with connected(as_json) as client:
         category, _, an_id = naming.stream_of(client, reference).partition("-")
