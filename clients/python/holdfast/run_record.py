@@ -337,8 +337,15 @@ class RunRecord:
         if claim["holder_kind"] != "session" or run.session_id is not None:
             return None
         holder = self._client.sessions.get(claim["holder"])
-        place = holder["project_id"], holder["machine_id"], holder["docker_slot"]
-        return holder if place == (project, run.machine or this_machine(), run.slot) else None
+        machine = run.machine or this_machine()
+        if (holder["machine_id"], holder["docker_slot"]) != (machine, run.slot):
+            return None
+        # A project may be written in several ways: the service knows which are one.
+        there = self._client.sessions.list(
+            project_id=project, machine_id=machine, status=holder["status"], limit=100
+        )["sessions"]
+        is_there = any(one["session_id"] == holder["session_id"] for one in there)
+        return holder if is_there else None
 
     def _claim(self, item: str, session_id: str) -> None:
         held = self._held.get(item)

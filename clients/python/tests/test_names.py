@@ -130,6 +130,20 @@ def test_a_name_that_the_service_would_refuse_starts_nothing_even_without_it(
     assert run.printed == ""
 
 
+def test_a_place_is_taken_with_what_is_held_there_however_its_project_is_written(
+    here: Desk, client: Client
+) -> None:
+    old = client.sessions.create("Odin X", "laptop")["session_id"]
+    client.claims.take("SD-1", session_id=old)
+
+    run = here.run(
+        "--machine", "laptop", "--replace", "--claim", "SD-1", project="odin-x", command=("true",)
+    )
+
+    assert run.end() == 0, run.told
+    assert client.sessions.get(old)["status"] == "failed"
+
+
 @pytest.mark.parametrize("project", ["проект", "👩\u200d💻"])
 def test_the_sdk_and_the_commands_find_what_they_made(
     client: Client, cli: Cli, project: str
