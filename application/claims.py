@@ -11,6 +11,7 @@ from application.claim_view import owner, view
 from application.fields import Command, Fence, FenceNumber, GivenItemId, Id, Label, Name, Sought
 from application.holdings import grant, holder_of, release
 from application.work import Handler, Reply, Work
+from application.workers import concerned, note_takeover
 from domain.claim import Claim
 from domain.errors import (
     BlockedByDependencies,
@@ -191,6 +192,7 @@ def take(
     """Give the item to the claimer; the claim as it is then. Raises ``TooManyClaims``."""
     if len(claimer.held) >= MAX_HELD:
         raise TooManyClaims(details={"held": len(claimer.held)})
+    loser, winner = concerned(work, previous, claimer)
     if claim.item is None:
         claim.list_item(work.now)
     taken_from = claim.holder_id
@@ -203,6 +205,10 @@ def take(
         tty=said.tty,
         codebase=said.codebase,
     )
+    if loser is not winner:
+        note_takeover(work, claim.resource, loser, previous, claimer)
+    if winner is not None:
+        winner.regain_work(work.now, claim.resource)
     value = view(claim)
     if taken_from is not None:
         value["taken_from"] = taken_from

@@ -47,6 +47,7 @@ def view(instance: Instance, now: datetime, stale_seconds: float, serving: Servi
         "crash_looping": instance.crash_looping,
         "predecessor": instance.predecessor,
         "successor": instance.successor,
+        "lost_work": instance.lost_work,
         "supervisor": instance.supervisor,
         "supervisor_fence": instance.supervisor_fence,
         "supervisor_hostname": instance.supervisor_hostname,

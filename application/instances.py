@@ -42,7 +42,8 @@ from domain.errors import (
     WriteConflict,
 )
 from domain.hierarchy import Scope, require_pair
-from domain.instance import WORK_EVENTS, Activity, Instance, RestartRule
+from domain.instance import WITHOUT_SESSION, Instance, RestartRule
+from domain.instance_events import WORK_EVENTS, Activity
 from domain.session import Session
 
 log = logging.getLogger("holdfast.instances")
@@ -269,6 +270,9 @@ def beat(work: Work, command: BeatInstance) -> Reply:
     }
     if lost:
         value["lost_claims"] = lost
+    if instance.is_without_session:
+        value["warnings"] = [WITHOUT_SESSION]
+        value["lost_work"] = instance.lost_work
     return Reply(value)
 
 

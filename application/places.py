@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from application.holdings import grant, prepare_holdings, release_all
 from application.session_view import view
 from application.work import Work
+from application.workers import leave, prepare_workers
 from domain import claim
 from domain.claim import Claim
 from domain.errors import SessionExists, SlotTaken
@@ -43,6 +44,7 @@ class Place:
         work.prepare(*((Session, holder_id) for holder_id in holder_ids))
         holders = {holder_id: work.load(Session, holder_id) for holder_id in holder_ids}
         prepare_holdings(work, *holders.values())
+        prepare_workers(work, *holders.values())
         return cls(
             work=work,
             machine=work.load(Machine, machine_id),
@@ -137,9 +139,12 @@ class Place:
         for holder in self.holders.values():
             if holder is leaving:
                 continue
+            is_own = session.instance_id is not None and holder.instance_id == session.instance_id
             if self._is_stalled(holder):
                 holder.note_overdue(now, default_ms, self.work.serving)
+                leave(self.work, holder, "superseded", by=session.key, is_own=is_own)
             else:
+                leave(self.work, holder, "replaced", by=session.key, is_own=is_own)
                 holder.fail(now, f"Replaced by session {session.key}.")
         for resource in self._claims():
             grant(self.work, resource, session, self.holders.get(resource.holder_id or ""))

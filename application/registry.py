@@ -16,7 +16,7 @@ from application import (
 )
 from application.claims import fenced
 from application.work import Handler
-from domain import claim, holder, instance, machine, session_events, work_item
+from domain import claim, holder, instance_events, machine, session_events, work_item
 from domain.aggregate import Event
 
 _OWN: Mapping[type, Handler] = {
@@ -34,7 +34,7 @@ HANDLERS: Mapping[type, Handler] = {cls: fenced(handler) for cls, handler in _OW
 
 EVENTS: tuple[type[Event], ...] = (
     *session_events.EVENTS,
-    *instance.EVENTS,
+    *instance_events.EVENTS,
     *holder.EVENTS,
     *machine.EVENTS,
     *claim.EVENTS,

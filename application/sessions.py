@@ -27,9 +27,11 @@ from application.holdings import grant, move, prepare_holdings, release_all
 from application.places import Place
 from application.session_view import view
 from application.work import Handler, Reply, Work
+from application.workers import join, leave, prepare_workers, worker_of
 from domain.aggregate import require_room
 from domain.claim import Claim, is_work_item
 from domain.errors import InvalidInput
+from domain.instance import Instance
 from domain.session import Session, SessionStatus
 
 
@@ -170,6 +172,8 @@ def create(work: Work, command: CreateSession) -> Reply:
         place = Place.load(work, command.project_id, command.machine_id, command.docker_slot)
     place.machine.require_available()
     place.require_free(replace=command.replace)
+    if command.instance_id is not None:
+        work.prepare((Instance, command.instance_id))
     session = work.create(Session, str(uuid4()))
     session.open(
         work.now,
@@ -185,6 +189,7 @@ def create(work: Work, command: CreateSession) -> Reply:
         supervisor=command.supervisor,
     )
     place.occupy(session)
+    join(work, session)
     return _reply(work, session, 201)
 
 
@@ -192,9 +197,11 @@ def update(work: Work, command: UpdateSession) -> Reply:
     """The session as it is then; ending it releases all that it holds."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
+    prepare_workers(work, session)
     session.require_known()
     _require_supervisor(session, command)
     require_room(session.metadata, command.metadata)
+    was_open = not session.has_ended
     if command.status is not None:
         # Past its threshold the session reads stalled: that is what it changes from.
         session.note_overdue(work.now, work.policy.stall_threshold_ms, work.serving)
@@ -205,6 +212,10 @@ def update(work: Work, command: UpdateSession) -> Reply:
     session.update(work.now, task, command.metadata)
     if not session.is_live:
         release_all(work, session)
+    if was_open and session.status in ("completed", "failed"):
+        # Whoever says that it is done has it at hand; who fails another's has taken it away.
+        is_own = session.status == "completed" or command.supervisor_fence is not None
+        leave(work, session, session.status, is_own=is_own)
     return _reply(work, session)
 
 
@@ -227,7 +238,11 @@ def beat(work: Work, command: BeatSession) -> Reply:
 def take_up(work: Work, command: TakeUpSession) -> Reply:
     """The session with the caller's fence; whoever supervised it before finds out by its own."""
     session = work.load(Session, command.session_id)
-    session.take_up(
+    prepare_workers(work, session)
+    if command.instance_id is not None:
+        work.prepare((Instance, command.instance_id))
+    former = worker_of(work, session)
+    taken = session.take_up(
         work.now,
         work.policy.stall_threshold_ms,
         command.supervisor,
@@ -238,13 +253,24 @@ def take_up(work: Work, command: TakeUpSession) -> Reply:
         instance_id=command.instance_id,
         metadata=command.metadata,
     )
+    if taken:
+        if former is not None and former.key != session.instance_id:
+            former.leave(work.now, session.key, "taken_up", by=session.instance_id)
+        join(work, session)
     return _reply(work, session)
 
 
 def put_down(work: Work, command: PutDownSession) -> Reply:
     """The session, which is anyone's to take up."""
     session = work.load(Session, command.session_id)
+    prepare_workers(work, session)
+    if session.instance_before is not None:
+        work.prepare((Instance, session.instance_before))
+    worker = worker_of(work, session)
     session.put_down(work.now, command.supervisor_fence)
+    if worker is not None and worker.key != session.instance_id:
+        worker.leave(work.now, session.key, "put_down", is_own=True)
+        join(work, session)
     return _reply(work, session)
 
 
@@ -252,9 +278,11 @@ def mark_failed(work: Work, command: MarkFailed) -> Reply:
     """The failed session; its tasks in progress failed with it, its place is free."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
+    prepare_workers(work, session)
     _require_supervisor(session, command)
     session.fail(work.now, command.error_message, command.metadata)
     release_all(work, session)
+    leave(work, session, "failed", is_own=command.supervisor_fence is not None)
     return _reply(work, session)
 
 
@@ -262,8 +290,12 @@ def end(work: Work, command: EndSession) -> Reply:
     """The session, failed; its outcome is ``superseded`` if another has its place."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
+    prepare_workers(work, session)
+    was_open = not session.has_ended
     session.end(work.now, command.reason or "The session was ended by hand.")
     release_all(work, session)
+    if was_open:
+        leave(work, session, "failed")
     return _reply(work, session)
 
 
@@ -337,6 +369,8 @@ def recover(work: Work, command: RecoverSession) -> Reply:
     else:
         place = Place.load(work, original.project_id, machine_id, command.docker_slot)
     prepare_holdings(work, original)
+    prepare_workers(work, original)
+    was_open = not original.has_ended
     released = _released_items(work, original)
     place.machine.require_available()
     place.require_free(leaving=original)
@@ -366,6 +400,8 @@ def recover(work: Work, command: RecoverSession) -> Reply:
             grant(work, claim, successor)
     place.occupy(successor, leaving=original)
     release_all(work, original)
+    if was_open:
+        leave(work, original, "recovered", by=successor.key)
     return _recovered(work, successor, original, 201)
 
 
@@ -390,8 +426,12 @@ def delete(work: Work, command: DeleteSession) -> Reply:
     session.require_known()
     _require_supervisor(session, command)
     prepare_holdings(work, session)
+    prepare_workers(work, session)
+    was_open = not session.has_ended
     release_all(work, session)
     session.delete(work.now)
+    if was_open:
+        leave(work, session, "deleted", is_own=command.supervisor_fence is not None)
     return Reply({}, 204)
 
 

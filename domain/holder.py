@@ -26,6 +26,8 @@ class ClaimAcquired(HolderEvent):
 
     def change(self, holder: Holder) -> None:
         holder.held[self.resource] = self.fence
+        if is_work_item(self.resource):
+            holder.lost_last_item = False
 
 
 class ClaimLost(HolderEvent):
@@ -40,6 +42,7 @@ class ClaimLost(HolderEvent):
         if is_work_item(self.resource):
             lost = {"item_id": self.resource, "fence": fence, "taken_by": self.taken_by}
             holder.lost_claims = [*holder.lost_claims, {**lost, "at": iso(self.timestamp)}]
+            holder.lost_last_item = not any(map(is_work_item, holder.held))
 
 
 class ClaimCancelled(HolderEvent):
@@ -81,6 +84,8 @@ class Holder(Supervision):
     lost_claims: list[Json] = field(default_factory=list)
 
     last_heartbeat: datetime | None = None
+    # Whether another took over the last item that it had.
+    lost_last_item: bool = False
 
     # Where it works, for whoever wants to know who has a claim.
     hostname: str | None = None

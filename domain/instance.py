@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from sys import intern
-from types import new_class
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, get_args
 
-from domain import liveness, work
-from domain.aggregate import Event, Json, iso
+from domain import liveness
+from domain.aggregate import Event, Json
 from domain.errors import (
     HasLiveChildren,
     InstanceAlive,
@@ -20,295 +17,42 @@ from domain.errors import (
 )
 from domain.hierarchy import Scope
 from domain.holder import Holder
+from domain.instance_events import (
+    WORK_EVENTS,
+    Activity,
+    ChildAdded,
+    ChildRemoved,
+    InstanceClosed,
+    InstanceHeartbeat,
+    InstancePutDown,
+    InstanceRegistered,
+    InstanceResumed,
+    InstanceStale,
+    InstanceTakenUp,
+    LeftBecause,
+    ParentChanged,
+    RestartRequested,
+    SessionJoined,
+    SessionLeft,
+    WorkLost,
+    WorkRecorded,
+    WorkRegained,
+)
 from domain.liveness import ALWAYS, Serving
 from domain.packed import Packed, PackedJson
-from domain.standing import FOLLOWED, Checkpoint, Standing, quoted
+from domain.standing import Checkpoint, Standing
 
-Activity = Literal["working", "waiting_for_human", "idle"]
 InstanceStatus = Literal["active", "stale", "closed"]
 INSTANCE_STATUSES: tuple[InstanceStatus, ...] = get_args(InstanceStatus)
 Health = Literal["healthy", "degraded", "stale", "closed"]
 RestartRule = Literal["never", "on_failure", "always"]
+# The reason in the health of an instance that goes on although its work went to another (spec 18).
+WITHOUT_SESSION = "working_without_session"
 
 # From where on a live instance is degraded (spec 17).
 DEGRADED_ERROR_RATE = 0.25
 DEGRADED_CONTEXT_PERCENT = 90
 DEGRADED_RESPONSE_MS = 5_000
-# A restarted instance that beats for so long has left its crash loop (spec 17).
-CRASH_LOOP_RESET_SECONDS = 600
-
-
-class InstanceEvent(Event):
-    """An instance's event."""
-
-
-class InstanceRegistered(InstanceEvent):
-    """An agent process registered."""
-
-    event_type = "instance_registered"
-    project: str
-    project_name: str
-    instance_type: str
-    scope: Scope
-    name: str | None = None
-    parent_id: str | None = None
-    tags: list[str] | None = None
-    hostname: str | None = None
-    tty: str | None = None
-    codebase: str | None = None
-    restart_policy: Json | None = None
-    context_percent: float | None = None
-    current_epic: str | None = None
-    predecessor: str | None = None
-    # What a successor takes over: the epic, where the work stands, and the restarts so far.
-    last_epic: str | None = None
-    standing: Json | None = None
-    restarts: int | None = None
-    # How many ids were drawn until one was free; left out when the first one was.
-    draws: int | None = None
-    # Whoever registers it to supervise its process.
-    supervisor: str | None = None
-
-    def change(self, instance: Instance) -> None:
-        for name in (
-            "project",
-            "project_name",
-            "instance_type",
-            "scope",
-            "name",
-            "parent_id",
-            "hostname",
-            "tty",
-            "codebase",
-            "restart_policy",
-            "context_percent",
-            "current_epic",
-            "last_epic",
-            "predecessor",
-        ):
-            value = getattr(self, name)
-            # Words that many instances share are kept once.
-            setattr(instance, name, intern(value) if isinstance(value, str) else value)
-        instance.tags = self.tags or []
-        instance.restarts = self.restarts or 0
-        if self.standing is not None:
-            instance.standing = Standing.inherited(self.standing)
-        instance.created_at = instance.last_heartbeat = instance.alive_since = self.timestamp
-        if self.supervisor is not None:
-            instance.supervised_by(
-                self.supervisor, self.hostname, self.originator_version, self.timestamp
-            )
-
-
-class InstanceHeartbeat(InstanceEvent):
-    """The instance is alive; what it says of itself replaces what it said before."""
-
-    event_type = "instance_heartbeat"
-    compact = True
-    context_percent: float | None = None
-    current_epic: str | None = None
-    metrics: Json | None = None
-    activity: Activity | None = None
-    activity_reason: str | None = None
-    git: Json | None = None
-    native_session_id: str | None = None
-    # How often the process was started again so far, by whoever supervises it.
-    restarts: int | None = None
-
-    def change(self, instance: Instance) -> None:
-        if instance.status == "stale":
-            instance.status, instance.alive_since = "active", self.timestamp
-        instance.last_heartbeat = self.timestamp
-        instance.lost_claims = []
-        for name in ("context_percent", "current_epic", "metrics", "git", "native_session_id"):
-            if (value := getattr(self, name)) is not None:
-                setattr(instance, name, value)
-        if self.activity is not None:
-            instance.activity = cast(Activity, intern(self.activity))
-            instance.activity_reason = self.activity_reason
-            instance.activity_num = self.originator_version
-        if self.context_percent is not None:
-            instance.context_num = self.originator_version
-        if self.current_epic is not None:
-            instance.epic_num = self.originator_version
-        if self.git is not None:
-            instance.git_num = self.originator_version
-        if self.restarts is not None:
-            if self.restarts <= (instance.told_restarts or 0):
-                # What was asked for was not carried out: the process had been silent, not dead.
-                instance.restarts, instance.crash_looping = 0, False
-            instance.told_restarts = self.restarts
-        since = liveness.age_seconds(instance.alive_since or self.timestamp, self.timestamp)
-        if (instance.restarts or instance.crash_looping) and since >= CRASH_LOOP_RESET_SECONDS:
-            instance.restarts, instance.crash_looping = 0, False
-
-
-class InstanceTakenUp(InstanceEvent):
-    """A supervisor takes up the instance; the event's number is its fence (spec 17).
-
-    It comes with a heartbeat.
-    """
-
-    event_type = "instance_taken_up"
-    supervisor: str
-    hostname: str | None = None
-    taken_from: str | None = None
-
-    def change(self, instance: Instance) -> None:
-        instance.supervised_by(
-            self.supervisor, self.hostname, self.originator_version, self.timestamp
-        )
-
-
-class InstancePutDown(InstanceEvent):
-    """Its supervisor gave the instance up without having run anything for it."""
-
-    event_type = "instance_put_down"
-
-    def change(self, instance: Instance) -> None:
-        instance.given_up()
-
-
-class InstanceStale(InstanceEvent):
-    """No heartbeat for longer than the threshold; once for each time that it falls silent."""
-
-    event_type = "instance_stale"
-    age_ms: int
-    crash_looping: bool | None = None
-
-    def change(self, instance: Instance) -> None:
-        instance.status = "stale"
-        instance.crash_looping = instance.crash_looping or bool(self.crash_looping)
-
-
-class InstanceClosed(InstanceEvent):
-    """The instance ended."""
-
-    event_type = "instance_closed"
-    cascade_from: str | None = None
-    reason: str | None = None
-
-    def change(self, instance: Instance) -> None:
-        instance.status, instance.closed_at = "closed", self.timestamp
-
-
-class InstanceResumed(InstanceEvent):
-    """A successor carries the instance's work on."""
-
-    event_type = "instance_resumed"
-    successor: str
-
-    def change(self, instance: Instance) -> None:
-        instance.successor = self.successor
-
-
-class ChildAdded(InstanceEvent):
-    """Another instance became a child of this one."""
-
-    event_type = "child_added"
-    child_id: str
-
-    def change(self, instance: Instance) -> None:
-        instance.children[self.child_id] = True
-
-
-class ChildRemoved(InstanceEvent):
-    """A child left for another parent, or ended."""
-
-    event_type = "child_removed"
-    child_id: str
-
-    def change(self, instance: Instance) -> None:
-        instance.children.pop(self.child_id, None)
-
-
-class ParentChanged(InstanceEvent):
-    """The instance has another parent, or none."""
-
-    event_type = "parent_changed"
-    parent_id: str | None = None
-    previous_parent_id: str | None = None
-
-    def change(self, instance: Instance) -> None:
-        instance.parent_id = self.parent_id
-
-
-class RestartRequested(InstanceEvent):
-    """Whoever supervises the process should start it again."""
-
-    event_type = "restart_requested"
-    attempt: int
-    max_restarts: int
-    backoff_seconds: float
-
-    def change(self, instance: Instance) -> None:
-        instance.restarts = self.attempt
-
-
-class WorkRecorded(InstanceEvent):
-    """An event of the work-event catalogue; its payload is the event's data."""
-
-    open_payload = True
-    takes_request_id = True
-    data: Json
-
-    def change(self, instance: Instance) -> None:
-        instance.latest[self.event_type] = {
-            "sequence_num": self.originator_version,
-            "timestamp": iso(self.timestamp),
-            "data": self.data,
-        }
-        if self.event_type in FOLLOWED:
-            instance.standing = instance.standing or Standing()
-            instance.standing.follow(self.event_type, self.originator_version, self.data)
-        epic = self.data.get("epic_id")
-        match self.event_type:
-            case "epic_started":
-                instance.last_epic = instance.current_epic = epic
-                instance.epic_num = self.originator_version
-            case "epic_completed" | "epic_failed":
-                instance.last_epic = epic
-                if instance.current_epic == epic:
-                    instance.current_epic = None
-            case "context_window_updated":
-                instance.context_percent = self.data["context_percent"]
-                instance.context_num = self.originator_version
-            case "checkpoint_created" | "checkpoint_loaded":
-                if (state := self.data.get("state")) is not None:
-                    instance.checkpoint_state = state
-                    instance.checkpoint = Checkpoint(
-                        number=self.originator_version,
-                        checkpoint_id=self.data.get("checkpoint_id"),
-                        label=quoted(self.data.get("label")),
-                        from_instance_id=self.data.get("from_instance_id"),
-                    )
-
-
-def _event_class(name: str, catalogued: type[work.WorkEvent]) -> type[WorkRecorded]:
-    members = {"__module__": __name__, "__doc__": catalogued.__doc__, "event_type": name}
-    made = new_class(catalogued.__name__, (WorkRecorded,), exec_body=lambda ns: ns.update(members))
-    return cast(type[WorkRecorded], made)
-
-
-WORK_EVENTS: Mapping[str, type[WorkRecorded]] = {
-    name: _event_class(name, catalogued) for name, catalogued in work.CATALOGUE.items()
-}
-
-# Those that the service records of itself; emitting them is not for callers.
-INSTANCE_EVENTS: tuple[type[InstanceEvent], ...] = (
-    InstanceRegistered,
-    InstanceHeartbeat,
-    InstanceTakenUp,
-    InstancePutDown,
-    InstanceStale,
-    InstanceClosed,
-    InstanceResumed,
-    ChildAdded,
-    ChildRemoved,
-    ParentChanged,
-    RestartRequested,
-)
-EVENTS: tuple[type[InstanceEvent], ...] = (*INSTANCE_EVENTS, *WORK_EVENTS.values())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -360,6 +104,9 @@ class Instance(Holder):
     latest: PackedJson = field(default_factory=Packed)
     # In the order in which they came.
     children: dict[str, bool] = field(default_factory=dict)
+    # The open sessions that it works in; and what was taken from it, while it has nothing else.
+    sessions: dict[str, bool] = field(default_factory=dict)
+    lost_work: Json | None = None
 
     # What is so
 
@@ -372,6 +119,11 @@ class Instance(Holder):
     def has_ended(self) -> bool:
         """Closed: what it holds is anyone's."""
         return self.status == "closed"
+
+    @property
+    def is_without_session(self) -> bool:
+        """Whether it goes on although what it worked on is another's now."""
+        return is_without_session(self.lost_work, self.last_heartbeat, self.activity)
 
     def status_at(
         self, at: datetime, stale_seconds: float, serving: Serving = ALWAYS
@@ -390,6 +142,7 @@ class Instance(Holder):
             self.metrics,
             self.context_percent,
             self.crash_looping,
+            self.is_without_session,
         )
 
     # What must be so
@@ -472,6 +225,40 @@ class Instance(Holder):
         if self.supervisor is not None:
             self.require_supervisor(fence)
             self.record(InstancePutDown, at)
+
+    def join(self, at: datetime, session_id: str) -> None:
+        """Note a session that it works in; again changes nothing."""
+        if session_id not in self.sessions or self.lost_work is not None:
+            self.record(SessionJoined, at, session_id=session_id)
+
+    def leave(
+        self,
+        at: datetime,
+        session_id: str,
+        reason: LeftBecause,
+        *,
+        by: str | None = None,
+        is_own: bool = False,
+    ) -> None:
+        """Note that it works in a session no more."""
+        has_another = bool(self.sessions.keys() - {session_id})
+        self.record(
+            SessionLeft,
+            at,
+            session_id=session_id,
+            reason=reason,
+            by=by,
+            fenced_off=None if is_own or has_another else True,
+        )
+
+    def lose_work(self, at: datetime, item_id: str, session_id: str | None, by: str) -> None:
+        """Note that another took over the last item that it worked on."""
+        self.record(WorkLost, at, item_id=item_id, session_id=session_id, by=by)
+
+    def regain_work(self, at: datetime, item_id: str) -> None:
+        """Note that it has an item again, if it had lost its work."""
+        if self.lost_work is not None:
+            self.record(WorkRegained, at, item_id=item_id)
 
     def note_stale(self, at: datetime, stale_seconds: float, serving: Serving = ALWAYS) -> bool:
         """Record that it fell silent, if it did; ask for a restart if its policy says so."""
@@ -570,6 +357,7 @@ def health(
     metrics: Json | None,
     context_percent: float | None,
     crash_looping: bool,
+    without_session: bool = False,
 ) -> tuple[Health, list[str]]:
     """How an instance is, and why (spec 17)."""
     if status == "closed":
@@ -586,9 +374,20 @@ def health(
         reasons.append(f"response time {said['response_time_ms']:g} ms")
     if crash_looping:
         reasons.append("crash loop")
+    if without_session:
+        reasons.append(WITHOUT_SESSION)
     return ("degraded", reasons) if reasons else ("healthy", [])
 
 
 def restarts_of(asked: int, told: int | None) -> int:
     """How often it was started again: as its supervisor tells, or as often as that was asked."""
     return asked if told is None else told
+
+
+def is_without_session(
+    lost: Json | None, last_heartbeat: datetime | None, activity: Activity | None
+) -> bool:
+    """Whether an instance goes on: it has beaten since it lost its work, and is not idle."""
+    if lost is None or last_heartbeat is None or activity == "idle":
+        return False
+    return last_heartbeat >= datetime.fromisoformat(lost["at"].replace("Z", "+00:00"))

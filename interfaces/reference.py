@@ -12,7 +12,7 @@ from typing import NamedTuple, get_type_hints
 
 from pydantic import TypeAdapter
 
-from domain import claim, holder, instance, machine, session_events, work_item
+from domain import claim, holder, instance_events, machine, session_events, work_item
 from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.work import ALIASES, CATALOGUE, WorkEvent
 from interfaces.json_schema import JsonSchema
@@ -42,7 +42,7 @@ CATEGORIES: Mapping[str, str] = {
     "planning": "Planning",
 }
 STREAMS: Sequence[tuple[str, str, Sequence[type[Event]]]] = (
-    ("Life of an instance", "`instance-<id>`", instance.INSTANCE_EVENTS),
+    ("Life of an instance", "`instance-<id>`", instance_events.INSTANCE_EVENTS),
     ("Sessions and their tasks", "`session-<uuid>`", session_events.EVENTS),
     ("Machines", "`machine-<id>`", machine.EVENTS),
     ("Claims", "`claim-<resource>`", claim.EVENTS),

@@ -10,7 +10,8 @@ from domain import holder, identity, liveness
 from domain.aggregate import Json
 from domain.errors import InstanceNotFound
 from domain.hierarchy import PARENT_SCOPE, Scope
-from domain.instance import CRASH_LOOP_RESET_SECONDS, EVENTS, health, restarts_of
+from domain.instance import health, is_without_session, restarts_of
+from domain.instance_events import CRASH_LOOP_RESET_SECONDS, EVENTS, lost_work
 from projections.paging import text
 from projections.readmodel import Fold, Row, Table, there
 from projections.reads import WHOLE_MAX, Order, Page, Reads
@@ -46,6 +47,7 @@ COLUMNS = (
     "crash_looping",
     "predecessor",
     "successor",
+    "lost_work",
     "supervisor",
     "supervisor_fence",
     "supervisor_hostname",
@@ -158,6 +160,23 @@ def _stale(row: Row | None, event: Recorded) -> Row:
     return row | {"status": "stale", "crash_looping": looping}
 
 
+def _joined(row: Row | None, event: Recorded) -> Row:
+    return there(row) | {"lost_work": None}
+
+
+def _left(row: Row | None, event: Recorded) -> Row:
+    row, data = there(row), event.event_data
+    if data.get("fenced_off"):
+        told = {"session_id": data["session_id"], "by": data.get("by")}
+        row["lost_work"] = lost_work(event.timestamp, data["reason"], **told)
+    return row
+
+
+def _work_lost(row: Row | None, event: Recorded) -> Row:
+    told = {name: event.event_data.get(name) for name in ("session_id", "item_id", "by")}
+    return there(row) | {"lost_work": lost_work(event.timestamp, "item_taken_over", **told)}
+
+
 def _closed(row: Row | None, event: Recorded) -> Row:
     return there(row) | {"status": "closed", "closed_at": event.timestamp}
 
@@ -206,6 +225,10 @@ CHANGES: dict[str, Fold] = {
     "instance_taken_up": _taken_up,
     "instance_put_down": _put_down,
     "instance_stale": _stale,
+    "session_joined": _joined,
+    "session_left": _left,
+    "work_lost": _work_lost,
+    "work_regained": _joined,
     "instance_closed": _closed,
     "instance_resumed": _resumed,
     "parent_changed": _parent_changed,
@@ -241,6 +264,7 @@ def present(row: Row) -> Json:
         row["metrics"],
         row["context_percent"],
         row["crash_looping"],
+        is_without_session(row["lost_work"], row["last_heartbeat"], row["activity"]),
     )
     view |= {
         "restarts": restarts_of(row["restarts"], row["told_restarts"]),

@@ -32,6 +32,8 @@ CREATE TABLE instances (
     crash_looping     boolean     NOT NULL,
     predecessor       text,
     successor         text,
+    -- What was taken from it, while it has nothing else.
+    lost_work         jsonb,
     supervisor        text,
     supervisor_fence  bigint,
     supervisor_hostname text,

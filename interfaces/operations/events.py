@@ -18,7 +18,7 @@ from application.fields import Sought
 from application.history import History
 from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.errors import InstanceNotFound, StreamNotFound
-from domain.instance import INSTANCE_EVENTS
+from domain.instance_events import INSTANCE_EVENTS
 from domain.work import ALIASES, CATALOGUE
 from interfaces.operations.base import (
     Operation,

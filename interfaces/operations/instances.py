@@ -36,7 +36,7 @@ from projections import instances
 
 BULK_MAX = 1_000  # spec 9
 # What the reply to one beat of many has of the reply to a single one. Lost claims are told once.
-TOLD_IN_BULK = ("status", "lost_claims")
+TOLD_IN_BULK = ("status", "lost_claims", "warnings", "lost_work")
 
 
 class InstanceList(Listing):

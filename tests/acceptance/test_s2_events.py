@@ -13,7 +13,8 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from application.eventstore.connect import SERVICE_ROLE
-from domain.instance import INSTANCE_EVENTS, Instance
+from domain.instance import Instance
+from domain.instance_events import INSTANCE_EVENTS
 from domain.work import CATALOGUE
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.serving import Api, Json, Server, gone, is_uuid4, ok, position, refused

@@ -14,17 +14,15 @@ from domain.errors import (
     InstanceNotFound,
     UnknownEventType,
 )
-from domain.instance import (
+from domain.instance import Health, Instance, health
+from domain.instance_events import (
     CRASH_LOOP_RESET_SECONDS,
     INSTANCE_EVENTS,
     WORK_EVENTS,
-    Health,
-    Instance,
     InstanceHeartbeat,
     InstanceStale,
     ParentChanged,
     RestartRequested,
-    health,
 )
 from domain.work import CATALOGUE
 from tests.support.given import at, events_of, payload_of, types_of

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.api.area import part
 from holdfast.errors import Conflict, HoldfastError, InvalidInput, NotFound
+from holdfast.lost_work import told
 from holdfast.request import Request, is_session
 from holdfast.types import Json, LostClaim
 
@@ -32,6 +33,7 @@ ENDED = frozenset({"session_ended", "superseded", "instance_closed", "supervisor
 
 Describe = Callable[[], Mapping[str, Any]]
 OnLostClaims = Callable[[str, "list[LostClaim]"], None]
+OnLostWork = Callable[[str, Json], None]
 OnEnded = Callable[[str, HoldfastError], None]
 
 
@@ -60,6 +62,8 @@ class _Beating:
     due: float
     fence: int | None = None
     said: dict[str, Any] = field(default_factory=dict)
+    # When it lost its work, as was told last.
+    lost_at: object = None
 
 
 class HeartbeatManager:
@@ -68,7 +72,8 @@ class HeartbeatManager:
     After three failures in a row it is *degraded* and beats less often, but never stops by itself;
     the first success ends that, and so does any other sign that the service is back. A session or
     instance that is over (ended, superseded, closed, deleted) is no longer beaten for:
-    ``on_ended(id, error)``. What another took over meanwhile: ``on_lost_claims(id, claims)``.
+    ``on_ended(id, error)``. What another took over meanwhile: ``on_lost_claims(id, claims)``; if an
+    instance has nothing left to work on for that reason: ``on_lost_work(id, what)``.
     Callbacks run in the thread that beats.
     """
 
@@ -79,11 +84,13 @@ class HeartbeatManager:
         interval: float = INTERVAL_SECONDS,
         on_lost_claims: OnLostClaims | None = None,
         on_ended: OnEnded | None = None,
+        on_lost_work: OnLostWork | None = None,
     ) -> None:
         self._client = client
         self._interval = interval
         self._on_lost_claims = on_lost_claims
         self._on_ended = on_ended
+        self._on_lost_work = on_lost_work
         self._condition = threading.Condition()
         self._sending = threading.Lock()
         self._beating: dict[str, _Beating] = {}
@@ -214,6 +221,7 @@ class HeartbeatManager:
                 described = {**self._described(describe), **described}
             error: HoldfastError | None = None
             lost: list[LostClaim] = []
+            lost_work: object = None
             try:
                 reply = self._send(an_id, described, fence)
             except HoldfastError as e:
@@ -222,10 +230,13 @@ class HeartbeatManager:
             else:
                 self._succeeded(an_id)
                 lost = reply.get("lost_claims") or []
+                lost_work = reply.get("lost_work")
         if error is not None and _is_over(error):
             self._end(an_id, error)
         if lost:
             self._lose(an_id, lost)
+        if isinstance(lost_work, dict):
+            self._lose_work(an_id, lost_work)
         return error is None
 
     def _send(self, an_id: str, fields: Json, fence: int | None) -> Json:
@@ -299,6 +310,17 @@ class HeartbeatManager:
             log.warning("%s has lost %s to %s.", an_id, claim["item_id"], to)
         if self._on_lost_claims is not None:
             _call(self._on_lost_claims, an_id, lost)
+
+    def _lose_work(self, an_id: str, lost: Json) -> None:
+        """Tell once that an instance goes on although its work is another's."""
+        with self._condition:
+            beating = self._beating.get(an_id)
+            if beating is None or beating.lost_at == lost.get("at"):
+                return
+            beating.lost_at = lost.get("at")
+        log.warning("%s works without a session: %s.", an_id, told(lost))
+        if self._on_lost_work is not None:
+            _call(self._on_lost_work, an_id, lost)
 
     def _service_is_back(self) -> None:
         with self._condition:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from holdfast import lost_work
 from holdfast.api.area import part, said
 from holdfast.carried_on import Held, held_by, open_session, take_up, worker_in
 from holdfast.errors import Conflict, HoldfastError, NotFound
@@ -105,6 +106,7 @@ class RunRecord:
             interval=run.interval,
             on_lost_claims=self._note_losses,
             on_ended=self._note_end,
+            on_lost_work=lambda an_id, lost: self._lose(lost_work.told(lost)),
         )
         self.instance_id: str | None = None
         self._session_id: str | None = None
@@ -265,12 +267,13 @@ class RunRecord:
             self._take_up(instance)
             self.instance_id = instance["instance_id"]
             self._held |= held_by(self._client, instance_id=self.instance_id)
-        self._beat(self.instance_id, self._describe)
         if session is None:
             session_id = self._create("session", "/api/sessions", self._session(instance))
         else:
             session_id = self._carry_on(session)
         self._session_id = session_id
+        # Not before it has its session: an instance without one is told that it has none.
+        self._beat(self.instance_id, self._describe)
         self._beat(session_id)
         if self._run.item is not None:
             self._claim(self._run.item, session_id)

@@ -140,6 +140,7 @@ class Instance(TypedDict):
     crash_looping: bool
     predecessor: str | None
     successor: str | None
+    lost_work: Json | None
     supervisor: str | None
     supervisor_fence: int | None
     supervisor_hostname: str | None
@@ -182,6 +183,8 @@ class Beat(_Beat, total=False):
     age_seconds: float
     stale: bool
     lost_claims: list[LostClaim]
+    warnings: list[str]
+    lost_work: Json
 
 
 class Beats(TypedDict):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from holdfast.cli.show.words import length, plural
 from holdfast.cli.text import safe
+from holdfast.lost_work import WITHOUT_SESSION, told
 
 Json = Mapping[str, Any]
 
@@ -101,9 +102,9 @@ def _instances(instances: Sequence[Json]) -> Iterator[tuple[str, Matter]]:
     there = {instance["instance_id"] for instance in instances}
     for instance in instances:
         name = instance["instance_id"]
-        if told := [*_troubles(instance, there)]:
-            urgency, style = min((urgency, style) for urgency, style, _ in told)
-            what = f"{name} {'; '.join(words for _, _, words in told)}"
+        if troubles := [*_troubles(instance, there)]:
+            urgency, style = min((urgency, style) for urgency, style, _ in troubles)
+            what = f"{name} {'; '.join(words for _, _, words in troubles)}"
             advice = f"holdfast resume {name}" if urgency == BROKEN else None
             yield name, Matter(urgency, style, what, advice)
 
@@ -118,8 +119,12 @@ def _troubles(instance: Json, there: Collection[str]) -> Iterator[tuple[int, str
         reason = instance["activity_reason"]
         yield WAITS, "magenta", f"waits for you{f': {safe(reason)}' if reason else ''}"
     if instance["health"] == "degraded":
-        reasons = "; ".join(map(safe, instance.get("health_reasons", [])))
-        yield UNWELL, "yellow", f"is degraded: {reasons}"
+        reasons = [r for r in instance.get("health_reasons", []) if r != WITHOUT_SESSION]
+        if len(reasons) < len(instance.get("health_reasons", [])):
+            lost = safe(told(instance.get("lost_work") or {}))
+            yield HELD, "red", f"works without a session: {lost}"
+        if reasons:
+            yield UNWELL, "yellow", f"is degraded: {'; '.join(map(safe, reasons))}"
     if instance["parent_id"] and instance["parent_id"] not in there:
         yield UNWELL, "yellow", f"is an orphan: {safe(instance['parent_id'])} is closed"
 

@@ -12,6 +12,7 @@ from rich.tree import Tree
 from holdfast.cli.show.table import Column, table
 from holdfast.cli.show.words import heartbeat, percent, plural, status, word
 from holdfast.cli.text import safe
+from holdfast.lost_work import WITHOUT_SESSION
 
 Json = Mapping[str, Any]
 
@@ -90,6 +91,8 @@ def _row(instance: Json) -> tuple[Text, ...]:
 
 
 def _doing(instance: Json) -> Text:
+    if WITHOUT_SESSION in instance.get("health_reasons", ()):
+        return Text("without session", "red")
     activity = instance["activity"]
     if activity is None:
         return Text()
