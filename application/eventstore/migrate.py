@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from importlib.resources import files
 from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
 
+from application.eventstore import sql as sql_files
 from application.eventstore.connect import SERVICE_ROLE
 
 # Any number will do, so long as every process uses the same one.
 LOCK = 0x686F6C6466617374  # "holdfast"
+
+_SQL = sql_files.load("application.eventstore", "roles.sql")
+
+log = logging.getLogger("holdfast.migrate")
 
 
 class Migration(NamedTuple):
@@ -40,11 +46,13 @@ def migrations() -> list[Migration]:
     ]
 
 
-def migrate(owner_url: str) -> list[str]:
+def migrate(owner_url: str, login: str | None = None) -> list[str]:
     """Apply what is missing, each in a transaction of its own; the names of what was applied.
 
-    Needs the owner of the database. Raises :class:`MigrationError` when an applied migration
-    differs from the one that this version has, or is unknown to it.
+    Needs the owner of the database. The service's ``login``, if it is another one, is let act
+    under the service's role, where the owner may grant that; and everybody else is kept out.
+    Raises :class:`MigrationError` when an applied migration differs from the one that this version
+    has, or is unknown to it, or when nobody could work under the service's role.
     """
     applied = []
     with psycopg.connect(owner_url, autocommit=True, connect_timeout=10) as connection:
@@ -69,7 +77,8 @@ def migrate(owner_url: str) -> list[str]:
                     [migration.name, migration.checksum],
                 )
             applied.append(migration.name)
-        _join_service_role(connection)
+        _let_act(connection, login)
+        _close_doors(connection)
     return applied
 
 
@@ -82,10 +91,44 @@ def _require_known(done: dict[str, str], todo: list[Migration]) -> None:
             raise MigrationError(f"migration {name} is not the one that was applied")
 
 
-def _join_service_role(connection: psycopg.Connection) -> None:
-    """Let the owner act under the service's role (``SET ROLE``)."""
-    member = connection.execute(
-        "SELECT pg_has_role(current_user, %s, 'MEMBER')", [SERVICE_ROLE]
-    ).fetchone()
-    if member != (True,):
-        connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(SERVICE_ROLE)))
+def _let_act(connection: psycopg.Connection, login: str | None) -> None:
+    """Let the owner, and the service's login, act under the service's role (``SET ROLE``)."""
+    role = sql.Identifier(SERVICE_ROLE)
+    for who in dict.fromkeys((None, login)):
+        found = connection.execute(_SQL["may_act"], {"role": SERVICE_ROLE, "login": who}).fetchone()
+        if found is None or found[0]:
+            continue  # a login that is not there fails to connect, and is told then
+        name = sql.Identifier(who or connection.info.user)
+        grant = sql.SQL("GRANT {} TO {}").format(role, name)
+        if connection.info.server_version >= 160_000:
+            grant += sql.SQL(" WITH SET TRUE")
+        try:
+            connection.execute(grant)
+        except psycopg.errors.InsufficientPrivilege:
+            raise MigrationError(
+                f"{who or 'the owner'} may not act under the role {SERVICE_ROLE}, which someone"
+                f" else made; let an administrator run: {grant.as_string(connection)}"
+            ) from None
+
+
+def _close_doors(connection: psycopg.Connection) -> None:
+    """Take back what Postgres lets everybody do with a database: connect, make tables."""
+    row = connection.execute(_SQL["doors"], {"role": SERVICE_ROLE}).fetchone()
+    assert row is not None
+    is_owner, is_open, is_public_writable, admitted = row
+    if not (is_open or is_public_writable):
+        return
+    if not is_owner:
+        log.warning("database_is_open_to_everybody")
+        return
+    database = sql.Identifier(connection.info.dbname)
+    with connection.transaction():
+        for name in admitted:
+            connection.execute(
+                sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, sql.Identifier(name))
+            )
+        connection.execute(
+            sql.SQL("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC").format(database)
+        )
+        if is_public_writable:
+            connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")

@@ -42,10 +42,7 @@ WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
 ORDER BY sequence_num DESC LIMIT 1
 
 -- name: insert_snapshots
-INSERT INTO snapshots (namespace, stream_id, sequence_num, state_version, state)
-SELECT %(namespace)s, s.* FROM json_to_recordset(%(snapshots)s) AS s (
-    stream_id text, sequence_num bigint, state_version int, state jsonb)
-ON CONFLICT DO NOTHING
+SELECT keep_snapshots(%(namespace)s, %(snapshots)s)
 
 -- name: receipts
 -- Replies already given under these idempotency keys, within the last day.
@@ -55,8 +52,7 @@ WHERE namespace = %(namespace)s AND receipt_key = ANY (%(keys)s)
   AND created_at >= clock_timestamp() - interval '24 hours'
 
 -- name: forget_receipts
-DELETE FROM receipts
-WHERE namespace = %(namespace)s AND created_at < clock_timestamp() - interval '24 hours'
+SELECT forget_receipts(%(namespace)s) AS forgotten
 
 -- name: stream
 -- One stream's events between two sequence numbers.

@@ -259,7 +259,8 @@ class EventStore:
         """Drop the replies that are older than a day; how many."""
         with connect.told_apart(), self._connection() as connection:
             parameters = {"namespace": namespace}
-            return connection.execute(_SQL["forget_receipts"], parameters).rowcount
+            row = connection.execute(_SQL["forget_receipts"], parameters).fetchone()
+        return 0 if row is None else int(row[0])
 
     def snapshot_before(
         self, namespace: str, stream_id: str, state_version: int, to: int
@@ -277,7 +278,7 @@ class EventStore:
             ).fetchone()
 
     def insert_snapshots(self, namespace: str, snapshots: Sequence[Json]) -> None:
-        """Keep states of aggregates; one that is there already stays."""
+        """Keep states of aggregates at events that are there; one that is kept already stays."""
         with connect.told_apart(), self._connection() as connection:
             connection.execute(
                 _SQL["insert_snapshots"],

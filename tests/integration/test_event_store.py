@@ -90,6 +90,10 @@ def receipt(key: str, body: str = "hello", last: int = 0) -> NewReceipt:
         "UPDATE log_head SET position = 7",
         "INSERT INTO log_head VALUES ('default', 7)",
         "UPDATE snapshots SET state = '{}'",
+        "INSERT INTO snapshots VALUES ('default', 'a', 1, 1, '{}')",
+        "DELETE FROM snapshots",
+        "DELETE FROM receipts",
+        "SET session_replication_role = 'replica'",
         "INSERT INTO receipts VALUES ('default', 'k', 'h', 200, '{}', 1, now())",
         "ALTER TABLE event_store DISABLE TRIGGER ALL",
         "DROP TABLE event_store",
@@ -377,6 +381,7 @@ def test_loading_begins_at_the_newest_snapshot_that_can_be_used(store: EventStor
 
 
 def test_a_snapshot_is_found_at_or_below_a_number(store: EventStore) -> None:
+    store.append("default", [row("a", n) for n in range(1, 1_001)])
     store.insert_snapshots(
         "default",
         [
@@ -739,9 +744,10 @@ def test_databases_of_one_server_that_migrate_at_once_share_the_role(
 def test_an_owner_who_is_no_superuser_can_migrate_and_serve(cluster: EmbeddedPostgres) -> None:
     name = f"t_{uuid.uuid4().hex}"
     with psycopg.connect(cluster.url_of("postgres"), autocommit=True) as admin:
-        admin.execute(SQL("CREATE ROLE {} LOGIN CREATEROLE").format(Identifier(name)))
+        make = SQL("CREATE ROLE {} LOGIN PASSWORD 'lent' CREATEROLE")
+        admin.execute(make.format(Identifier(name)))
         admin.execute(SQL("CREATE DATABASE {0} OWNER {0}").format(Identifier(name)))
-        url = make_conninfo(cluster.url_of(name), user=name)
+        url = make_conninfo(cluster.url_of(name), user=name, password="lent")
         try:
             # The role is shared by the databases of a server: whoever made it has to lend it.
             admin.execute(SQL("GRANT {} TO {}").format(Identifier(SERVICE_ROLE), Identifier(name)))

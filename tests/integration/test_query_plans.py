@@ -205,7 +205,8 @@ VARIANTS: Mapping[str, list[Mapping[str, Any]]] = {
     "queries.log": [{}, {"types": ["session_heartbeat"]}],
 }
 EXEMPT: Mapping[str, str] = {
-    "queries.forget_receipts": "a job of all namespaces: it reads what it deletes from",
+    "queries.forget_receipts": "a call of a function; a job of all namespaces",
+    "queries.insert_snapshots": "a call of a function; each event is the primary key's to find",
     "queries.append": "a call of the function; what it looks up is the primary key's to find",
     "queries.hold": "a call of a function that locks one row by its primary key",
 }
