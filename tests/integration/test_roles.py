@@ -220,7 +220,8 @@ def test_functions_are_not_everybody_s(database: str) -> None:
         " WHERE p.pronamespace = 'public'::regnamespace AND a.grantee = 0"
         " AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')",
     )
-    assert everybody_s == []
+    # The analysts' views call these, as whoever asks them: they only read.
+    assert {name for (name,) in everybody_s} <= {"serving_since", "absent_since"}
 
 
 def test_what_acts_with_the_owner_s_rights_looks_nowhere_else(database: str) -> None:
