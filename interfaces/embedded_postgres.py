@@ -39,6 +39,7 @@ from psycopg.sql import SQL, Identifier
 from application.eventstore.connect import SERVICE_ROLE
 from interfaces import postgres_logins
 from interfaces.data_folder import DataFolderError
+from interfaces.postgres_files import copy_installation, make_folders, sync_folder, write_whole
 from interfaces.postgres_logins import OWNER
 
 if sys.platform != "win32":
@@ -120,7 +121,7 @@ class EmbeddedPostgres:
                 " (Linux and macOS), or set DATABASE_URL"
             )
         try:
-            _make_folders(self.directory)
+            make_folders(self.directory)
             with self._exclusively():
                 self._start()
         except (OSError, DataFolderError) as error:
@@ -276,7 +277,7 @@ class EmbeddedPostgres:
         copied = copy / binaries.relative_to(package.parent)
         if not self._can_run(copied / "postgres"):
             log.info("embedded_postgres_copied", extra={"source": str(package), "copy": str(copy)})
-            _copy_installation(package, copy)
+            copy_installation(package, copy)
         return copied
 
     # Preparing.
@@ -298,8 +299,8 @@ class EmbeddedPostgres:
                 "embedded_postgres_moved",
                 extra={"data_dir": str(self.directory), "to": str(self._place)},
             )
-            _write_whole(self._moved, f"{self._place}\n")
-        _make_folders(self._place)
+            write_whole(self._moved, f"{self._place}\n")
+        make_folders(self._place)
         self._make_own_folder(self._home)
         self._make_own_folder(self._socket_directory)
         if not self._can_enter(self._home):
@@ -353,7 +354,7 @@ class EmbeddedPostgres:
             raise EmbeddedPostgresError(f"initdb failed in {self._home}:\n{made.stderr.strip()}")
         self._close(unfinished)
         unfinished.rename(self._data)
-        _sync_folder(self._home)
+        sync_folder(self._home)
 
     def _is_closed(self) -> bool:
         """Whether nobody gets in without a password, and the passwords are known."""
@@ -568,43 +569,3 @@ def _command_line(pid: int) -> str:
         ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return listed.stdout
-
-
-def _make_folders(folder: Path) -> None:
-    """Make a folder and those above it that are missing; those that exist stay as they are."""
-    for path in (*reversed(folder.parents), folder):
-        if not path.is_dir():
-            path.mkdir(exist_ok=True)
-            # Root's must let the server's account through, whatever the umask.
-            path.chmod(0o711 if os.geteuid() == 0 else 0o700)
-
-
-def _copy_installation(package: Path, copy: Path) -> None:
-    unfinished = copy.with_name(f"{copy.name}.new")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.rmtree(copy, ignore_errors=True)
-    for source in (package / "pginstall18", package.with_name(f"{package.name}.libs")):
-        if source.exists():
-            target = unfinished / source.relative_to(package.parent)
-            ignored = shutil.ignore_patterns("include")
-            shutil.copytree(source, target, symlinks=True, ignore=ignored)
-    for path in (unfinished, *unfinished.rglob("*")):
-        if not path.is_symlink():
-            mode = path.stat().st_mode
-            path.chmod(mode | (0o555 if mode & 0o100 else 0o444))
-    unfinished.rename(copy)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_text(text)
-    unfinished.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
