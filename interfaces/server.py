@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from application.eventstore import connect
-from application.eventstore.migrate import MigrationError, migrate
+from application.eventstore.migrate import MigrationError, migrate, who_logs_in
 from interfaces import bootstrap, data_folder, telemetry
 from interfaces.auth import ApiKeys
 from interfaces.data_folder import DataFolderError, development_key
@@ -200,7 +200,7 @@ def _prepare(url: str, owner_url: str) -> list[str]:
 def _login(url: str) -> tuple[str, bool]:
     """Who the service logs in as, having seen that it can work, and whether that is a superuser."""
     try:
-        return connect.who_logs_in(url)
+        return who_logs_in(url)
     except psycopg.OperationalError as e:
         _fail(
             f"the service cannot work under the role {connect.SERVICE_ROLE} with DATABASE_URL:"

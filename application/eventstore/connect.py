@@ -62,19 +62,6 @@ def login_of(url: str) -> str | None:
     return str(conninfo_to_dict(url).get("user") or "") or None
 
 
-def who_logs_in(url: str) -> tuple[str, bool]:
-    """The login behind ``url``, whatever role it acts under, and whether it is a superuser.
-
-    Raises ``psycopg.OperationalError`` if it cannot connect, or not act under the service's role.
-    """
-    with psycopg.connect(conninfo(url)) as connection:
-        row = connection.execute(
-            "SELECT rolname::text, rolsuper FROM pg_roles WHERE rolname = session_user"
-        ).fetchone()
-    assert row is not None
-    return row[0], row[1]
-
-
 def configure(connection: psycopg.Connection | psycopg.AsyncConnection) -> None:
     """Read JSON with the fast parser."""
     set_json_loads(orjson.loads, connection)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
+from application.eventstore import connect
 from application.eventstore import sql as sql_files
 from application.eventstore.connect import SERVICE_ROLE
 
@@ -80,6 +81,17 @@ def migrate(owner_url: str, login: str | None = None) -> list[str]:
         _let_act(connection, login)
         _close_doors(connection)
     return applied
+
+
+def who_logs_in(url: str) -> tuple[str, bool]:
+    """The login behind ``url``, whatever role it acts under, and whether it is a superuser.
+
+    Raises ``psycopg.OperationalError`` if it cannot connect, or not act under the service's role.
+    """
+    with psycopg.connect(connect.conninfo(url)) as connection:
+        row = connection.execute(_SQL["login"]).fetchone()
+    assert row is not None
+    return row[0], row[1]
 
 
 def _require_known(done: dict[str, str], todo: list[Migration]) -> None:

@@ -20,3 +20,6 @@ SELECT pg_has_role(current_user, d.datdba, 'USAGE') AS is_owner,
               ORDER BY 1) AS admitted
 FROM pg_database d, pg_namespace n
 WHERE d.datname = current_database() AND n.nspname = 'public'
+
+-- name: login
+SELECT rolname::text AS login, rolsuper AS is_superuser FROM pg_roles WHERE rolname = session_user

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from application.eventstore import connect
 from application.eventstore.connect import SERVICE_ROLE
-from application.eventstore.migrate import migrate
+from application.eventstore.migrate import migrate, who_logs_in
 from application.eventstore.store import EventStore
 from interfaces.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 from projections import schema
@@ -159,7 +159,7 @@ def test_the_service_s_login_gains_nothing_by_resetting_its_role(
     migrate(private_cluster.url)
     schema.install(private_cluster.url)
     url = private_cluster.service_url
-    assert connect.who_logs_in(url) == (SERVICE_ROLE, False)
+    assert who_logs_in(url) == (SERVICE_ROLE, False)
     store = EventStore.at(url)
     store.append("default", [row("a", 1)])
     store.close()

@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from application.eventstore import connect
 from application.eventstore.connect import SERVICE_ROLE
-from application.eventstore.migrate import MigrationError, migrate
+from application.eventstore.migrate import MigrationError, migrate, who_logs_in
 from application.eventstore.store import EventStore
 from interfaces.embedded_postgres import EmbeddedPostgres
 from projections import schema
@@ -99,7 +99,7 @@ def test_logins_of_the_service_stay_let_in(empty: str, login: str) -> None:
     migrate(empty)
     schema.install(empty)
 
-    assert connect.who_logs_in(as_login(empty, login)) == (login, False)
+    assert who_logs_in(as_login(empty, login)) == (login, False)
 
 
 def test_a_login_with_no_right_at_all_is_let_act_for_the_service(empty: str, login: str) -> None:
@@ -157,7 +157,7 @@ def test_an_owner_who_may_only_make_roles_can_migrate_and_serve(
         store = EventStore.at(as_login(owner, role))
         assert store.append("default", [row(role, 1)]).head > 0
         store.close()
-        assert connect.who_logs_in(as_login(owner, role)) == (role, False)
+        assert who_logs_in(as_login(owner, role)) == (role, False)
 
 
 def test_an_owner_who_may_not_make_it_work_is_told_what_to_run(
