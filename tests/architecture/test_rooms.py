@@ -30,6 +30,7 @@ SQL_FOR_A_REASON = {
     "projections/schema.py": "DDL whose schema is a parameter: identifiers cannot be bound",
     "projections/readmodel.py": "one fold for every table: its names are parameters",
     "interfaces/embedded_postgres.py": "makes the database in which all else lives",
+    "interfaces/postgres_logins.py": "single-user mode, a line each: a password is no parameter",
 }
 
 
