@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from holdfast.cli import (
     queue,
     recovery,
     running,
+    streams,
     tidying,
 )
 
@@ -90,9 +90,7 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """The entry point. Ends the process with the command's exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    streams.prepare()
     # What a command does about it, it says itself.
     logging.getLogger("holdfast.client").setLevel(logging.ERROR)
-    app()
+    sys.exit(streams.ended(app))

@@ -6,13 +6,13 @@ Each class of :mod:`holdfast.errors` has its exit code: 1 failed, 2 usage, 3 con
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 
+from holdfast.cli.streams import complain
 from holdfast.cli.text import dumped, safe
 from holdfast.errors import (
     Conflict,
@@ -38,14 +38,13 @@ def exit_code(as_json: bool = False) -> Iterator[None]:
     try:
         yield
     except HoldfastError as error:
-        print(dumped(described(error)) if as_json else told(error), file=sys.stderr)
+        complain(dumped(described(error)) if as_json else told(error))
         raise typer.Exit(AT_A_DESK.get(error.code, type(error)).exit_code) from None
 
 
 def note(line: str) -> None:
     """A line on stderr for people, if there still is anything that shows it."""
-    with suppress(OSError):
-        print(f"holdfast: {safe(line)}", file=sys.stderr, flush=True)
+    complain(f"holdfast: {safe(line)}")
 
 
 def told(error: HoldfastError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast.cli.failing import note
 from holdfast.cli.folding import HEARTBEATS, is_about_a_place
 from holdfast.cli.options import AsJson
 from holdfast.cli.screen import out, print_json
@@ -91,4 +91,4 @@ def _events(client: Client, position: int, kinds: list[str]) -> Iterator[Event]:
 
 
 def _say(what: str) -> None:
-    print(f"holdfast: {what}", file=sys.stderr, flush=True)
+    note(what)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ from holdfast import names
 from holdfast.cli import naming
 from holdfast.cli.failing import note, told
 from holdfast.cli.service import connected
+from holdfast.cli.streams import complain
 from holdfast.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _tell_refusal(refusal: Conflict) -> None:
         if refusal.details.get("in_this_place"):
             note("it works in this very place: --replace takes its place and what it holds")
         return None
-    print(told(refusal), file=sys.stderr)
+    complain(told(refusal))
     if refusal.code == "supervised":
         note("if nothing runs there any more: --takeover")
     if refusal.code in PLACE_TAKEN:

@@ -92,7 +92,7 @@ def _failed(session: Json, ago: timedelta) -> Matter:
 
 
 def _failed_before(sessions: Sequence[Json]) -> Matter:
-    ids = ", ".join(session["session_id"][:SHORT] for session in sessions[:NAMED_FAILURES])
+    ids = ", ".join(safe(session["session_id"][:SHORT]) for session in sessions[:NAMED_FAILURES])
     more = ", …" if len(sessions) > NAMED_FAILURES else ""
     what = f"{plural(len(sessions), 'session')} failed more than an hour ago: {ids}{more}"
     return Matter(PAST, "red", what)
@@ -101,12 +101,12 @@ def _failed_before(sessions: Sequence[Json]) -> Matter:
 def _instances(instances: Sequence[Json]) -> Iterator[tuple[str, Matter]]:
     there = {instance["instance_id"] for instance in instances}
     for instance in instances:
-        name = instance["instance_id"]
+        name = safe(instance["instance_id"])
         if troubles := [*_troubles(instance, there)]:
             urgency, style = min((urgency, style) for urgency, style, _ in troubles)
             what = f"{name} {'; '.join(words for _, _, words in troubles)}"
             advice = f"holdfast resume {name}" if urgency == BROKEN else None
-            yield name, Matter(urgency, style, what, advice)
+            yield instance["instance_id"], Matter(urgency, style, what, advice)
 
 
 def _troubles(instance: Json, there: Collection[str]) -> Iterator[tuple[int, str, str]]:
@@ -135,11 +135,11 @@ def _ended_ago(session: Json, now: datetime) -> timedelta:
 
 def _named(session: Json) -> str:
     where = f" on {safe(session['machine_id'])}" if session["machine_id"] else ""
-    return f"session {session['session_id'][:SHORT]} ({safe(session['project_id'])}{where})"
+    return f"session {safe(session['session_id'][:SHORT])} ({safe(session['project_id'])}{where})"
 
 
 def _recover(session: Json) -> str:
-    return f"holdfast recover {session['session_id'][:SHORT]} --onto MACHINE"
+    return f"holdfast recover {safe(session['session_id'][:SHORT])} --onto MACHINE"
 
 
 def _time(timestamp: str) -> datetime:

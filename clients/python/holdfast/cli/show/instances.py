@@ -33,8 +33,13 @@ WORST_FIRST = ("stale", "degraded", "healthy", "closed")
 
 def rows(instances: Sequence[Json], width: int) -> RenderableType:
     """A table, the worst first and otherwise in the order given."""
-    worst = sorted(instances, key=lambda instance: WORST_FIRST.index(instance["health"]))
+    worst = sorted(instances, key=lambda instance: _worst(instance["health"]))
     return table(COLUMNS, [_row(instance) for instance in worst], width)
+
+
+def _worst(health: str) -> int:
+    # A newer service may know more kinds.
+    return WORST_FIRST.index(health) if health in WORST_FIRST else len(WORST_FIRST)
 
 
 def listed(console: Console, found: Json) -> None:
@@ -65,10 +70,10 @@ def _grown(tree: Tree, instance: Json) -> Tree:
 
 
 def _leaf(instance: Json) -> Text:
-    parts = [Text(instance["instance_id"], "bold")]
+    parts = [Text(safe(instance["instance_id"]), "bold")]
     if instance["name"]:
         parts.append(word(instance["name"]))
-    parts += [Text(instance["scope"], "dim"), status(instance["health"])]
+    parts += [Text(safe(instance["scope"]), "dim"), status(instance["health"])]
     parts.append(heartbeat(instance["age_seconds"]))
     if instance["activity"] == "waiting_for_human":
         parts.append(_doing(instance))

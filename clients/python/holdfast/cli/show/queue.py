@@ -11,7 +11,8 @@ from rich.text import Text
 from holdfast.cli.show.words import colour, countdown, length, plural
 from holdfast.cli.text import safe, short
 from holdfast.errors import Conflict
-from holdfast.types import Claim, WorkItem
+from holdfast.replies import wrong
+from holdfast.types import Claim, Owner, WorkItem
 
 # `CLAIMED ` and what stands in its place, and the second line under it.
 INDENT = 8
@@ -55,11 +56,14 @@ def claimed(console: Console, claim: Claim, holder: str) -> None:
 def rejected(console: Console, error: Conflict) -> None:
     """Who has it (S3 FR-2), and when it can be had."""
     owner = error.details
+    if wrong(owner, Owner, "details") is not None:
+        console.print(f"❌ {safe(error.message)}", soft_wrap=True)
+        return
     item_id = safe(owner["item_id"])
     console.print(Text(f"❌ {item_id} is already claimed", "bold"))
     _owned(console, owner)
-    left = owner["seconds_until_takeover"]
-    if left > 0 or not owner["stale"]:
+    left = owner.get("seconds_until_takeover") or 0
+    if left > 0 or not owner.get("stale"):
         when = f"possible in {countdown(left)}, if its holder stays silent"
     else:
         when = f"possible now: holdfast claim {item_id} --takeover"
@@ -69,6 +73,9 @@ def rejected(console: Console, error: Conflict) -> None:
 def not_holder(console: Console, error: Conflict, what: str) -> None:
     """Who has it that another wants to release or complete."""
     owner = error.details
+    if wrong(owner, Owner, "details") is not None:
+        console.print(f"❌ {safe(error.message)}", soft_wrap=True)
+        return
     refusal = f"❌ {safe(owner['item_id'])} is not {what}: another holds it"
     console.print(Text(refusal, "bold"), soft_wrap=True)
     _owned(console, owner)
@@ -82,7 +89,7 @@ def _owned(console: Console, owner: Mapping[str, Any]) -> None:
 def _owner(owner: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
     age = owner["heartbeat_age_seconds"]
     yield owner["holder_kind"].capitalize(), Text(safe(owner["claimed_by"]))
-    yield "Heartbeat", Text(owner["heartbeat_age_human"], colour(age))
+    yield "Heartbeat", Text(safe(owner["heartbeat_age_human"]), colour(age))
     for name, title in (("hostname", "Hostname"), ("tty", "TTY"), ("codebase", "Codebase")):
         yield title, Text(safe(owner[name])) if owner[name] else Text("unknown", "dim")
     yield "Claimed", Text(f"{length(owner['claim_duration_minutes'] * 60)} ago")
@@ -109,7 +116,7 @@ def _state(item: WorkItem) -> str:
 def _item(item: WorkItem, console: Console) -> Iterator[Text]:
     state = _state(item)
     line = Text.assemble(
-        (f"{state:<{INDENT}}", STYLES[state]), (f"[{safe(item['item_id'])}]", "bold")
+        (f"{state:<{INDENT}}", STYLES.get(state, "")), (f"[{safe(item['item_id'])}]", "bold")
     )
     if item["title"]:
         title = Text(f" - {safe(item['title'])}")

@@ -22,7 +22,7 @@ def brief(console: Console, found: Json) -> None:
     instance = found["instance"]
     line = Text("  ").join(
         [
-            Text(instance["instance_id"], "bold"),
+            Text(safe(instance["instance_id"]), "bold"),
             Text(safe(instance["project_name"] or instance["project"])),
             status(instance["health"]),
             Text("heartbeat ").append_text(heartbeat(instance["age_seconds"])),
@@ -80,7 +80,7 @@ def recovered(
         console.print(f"   Holds: {', '.join(map(safe, items))}", soft_wrap=True)
     for item in successor.get("lost_items") or []:
         console.print(f"   Lost meanwhile: {safe(item['item_id'])}", soft_wrap=True)
-    command = f"holdfast run --session {session_id[:SHORT]} -- CMD…"
+    command = f"holdfast run --session {safe(session_id[:SHORT])} -- CMD…"
     console.print(f"   Go on with: {command}", soft_wrap=True)
 
 

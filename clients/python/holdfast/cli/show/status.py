@@ -98,10 +98,15 @@ def _counted(name: str, *counts: tuple[int, str, str]) -> Text:
     return Text(f"{name:<11}").append_text(Text.assemble((" · ", "dim")).join(told))
 
 
+def _worst(status_of: str) -> int:
+    # A newer service may know more kinds.
+    return WORST_FIRST.index(status_of) if status_of in WORST_FIRST else len(WORST_FIRST)
+
+
 def _sessions(sessions: Sequence[Json], width: int) -> RenderableType:
     worst = sorted(
         sessions,
-        key=lambda s: (WORST_FIRST.index(s["status"]), -s["heartbeat_age_seconds"]),
+        key=lambda s: (_worst(s["status"]), -s["heartbeat_age_seconds"]),
     )
     rows = [
         (
