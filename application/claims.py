@@ -8,7 +8,17 @@ from typing import Any
 from pydantic import StrictBool
 
 from application.claim_view import owner, view
-from application.fields import Command, Fence, FenceNumber, GivenItemId, Id, Label, Name, Sought
+from application.fields import (
+    Command,
+    Dated,
+    Fence,
+    FenceNumber,
+    GivenItemId,
+    Id,
+    Label,
+    Name,
+    Sought,
+)
 from application.holdings import grant, holder_of, release
 from application.work import Handler, Reply, Work
 from application.workers import concerned, note_takeover
@@ -52,7 +62,7 @@ class ClaimItem(Claiming):
     takeover: StrictBool = False
 
 
-class ReleaseClaim(ForHolder):
+class ReleaseClaim(ForHolder, Dated):
     """Let go of a work item."""
 
     item_id: Sought

@@ -35,6 +35,7 @@ from application.eventstore.store import (
     ReceiptConflict,
     VersionConflict,
 )
+from application.fields import Dated
 from application.inbox import Inbox
 from application.serving import ServingRecord
 from application.submission import Job, Submission, deliver
@@ -400,7 +401,7 @@ class Engine:
             batch.versions.setdefault(stream_id, aggregate.version - len(events))
             if events:
                 batch.written[stream_id] = aggregate
-                origin = origin or job.context.origin(work.tags)
+                origin = origin or job.context.origin(_tags(work, job.command))
                 batch.rows += self._mapper.rows(events, origin)
                 batch.written_bytes[stream_id] = (
                     batch.written_bytes.get(stream_id, 0) + job.context.size
@@ -527,6 +528,12 @@ class Engine:
             self._store.insert_snapshots(namespace, batch.snapshots)
         except Unavailable:
             log.warning("snapshots_not_kept")  # a shortcut lost, nothing else
+
+
+def _tags(work: Work, command: object) -> Json | None:
+    """What is kept with a command's events: what its handler says, and the client's clock."""
+    told = command.told_at(work.now) if isinstance(command, Dated) else None
+    return {**told, **(work.tags or {})} if told else work.tags
 
 
 def _leave(current: Round, jobs: Sequence[Job]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,10 +21,13 @@ from pydantic import (
 from pydantic_core import to_json
 
 from domain import identity
-from domain.aggregate import MAX_METADATA_BYTES
+from domain.aggregate import MAX_METADATA_BYTES, Json
 from domain.claim import is_work_item
 
 MAX_ID_LENGTH = 200
+# For so long a client keeps what it could not send (decision 8).
+LONGEST_KEPT = timedelta(days=30)
+CLOCKS_APART = timedelta(minutes=1)
 MAX_TEXT_LENGTH = 10_000
 MIN_STALL_THRESHOLD_MS = 30_000  # spec 5
 MAX_STALL_THRESHOLD_MS = 24 * 60 * 60 * 1000  # spec 5
@@ -135,6 +140,34 @@ class BySupervisor(Command):
     """A command that a supervisor sends with its fence: refused once another has taken it up."""
 
     supervisor_fence: FenceNumber | None = None
+
+
+def _text_of_a_time(value: object) -> object:
+    # pydantic takes a number for seconds, or milliseconds, since 1970.
+    if not isinstance(value, str | datetime):
+        raise ValueError("must be a time with its time zone, as in 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_text_of_a_time)]
+
+
+class Dated(Command):
+    """A request that may come later than what it tells of: it was kept while the service was away.
+
+    ``occurred_at`` is what the client's clock said. It is kept with the events, for people to read;
+    nothing is decided by it. What no clock can have said is left out, and the request still counts.
+    """
+
+    occurred_at: Moment | None = None
+
+    def told_at(self, now: datetime) -> Json:
+        """What is kept of it with the events."""
+        when = self.occurred_at
+        if when is None or not now - LONGEST_KEPT <= when <= now + CLOCKS_APART:
+            return {}
+        told = when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {"occurred_at": told, "clock": "client"}
 
 
 T = TypeVar("T")

@@ -13,6 +13,7 @@ from application.fields import (
     BySupervisor,
     Command,
     Data,
+    Dated,
     FenceNumber,
     Found,
     Id,
@@ -99,7 +100,7 @@ class GitState(Part):
     unpushed_commits: Count | None = None
 
 
-class RegisterInstance(Command):
+class RegisterInstance(Dated):
     """Register an agent process."""
 
     project: Id
@@ -159,7 +160,7 @@ class PutDownInstance(Command):
     supervisor_fence: FenceNumber
 
 
-class EmitEvent(Command):
+class EmitEvent(Dated):
     """Record an event of the catalogue."""
 
     instance_id: str
@@ -168,7 +169,7 @@ class EmitEvent(Command):
     metadata: Metadata | None = None
 
 
-class CreateCheckpoint(Command):
+class CreateCheckpoint(Dated):
     """Keep a state to come back to."""
 
     instance_id: str
@@ -183,7 +184,7 @@ class SetParent(Command):
     parent_id: Id | None
 
 
-class CloseInstance(BySupervisor):
+class CloseInstance(BySupervisor, Dated):
     """End an instance; with ``cascade`` everything below it too."""
 
     instance_id: str

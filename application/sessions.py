@@ -12,6 +12,7 @@ from application.claim_view import lost_item
 from application.fields import (
     BySupervisor,
     Command,
+    Dated,
     FenceNumber,
     Id,
     Label,
@@ -35,7 +36,7 @@ from domain.instance import Instance
 from domain.session import Session, SessionStatus
 
 
-class CreateSession(Command):
+class CreateSession(Dated):
     """Open a session in a place of its own."""
 
     project_id: Id
@@ -53,7 +54,7 @@ class CreateSession(Command):
     supervisor: Id | None = None
 
 
-class UpdateSession(BySupervisor):
+class UpdateSession(BySupervisor, Dated):
     """Change a session's status, current task (null: none) or metadata (merged)."""
 
     session_id: str
@@ -94,7 +95,7 @@ class PutDownSession(Command):
     supervisor_fence: FenceNumber
 
 
-class MarkFailed(BySupervisor):
+class MarkFailed(BySupervisor, Dated):
     """End a session badly."""
 
     session_id: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import uuid4
 
-from application.fields import Command, Found, Id, Metadata, Name, Text
+from application.fields import Command, Dated, Found, Id, Metadata, Name, Text
 from application.session_view import task_view
 from application.work import Handler, Reply, Work
 from domain import identity
@@ -14,7 +14,7 @@ from domain.session import Session
 from domain.task import TaskStatus
 
 
-class CreateTask(Command):
+class CreateTask(Dated):
     """Add a pending task to a session."""
 
     session_id: Id
@@ -24,7 +24,7 @@ class CreateTask(Command):
     metadata: Metadata | None = None
 
 
-class UpdateTask(Command):
+class UpdateTask(Dated):
     """Move a task on, or annotate it."""
 
     task_id: str

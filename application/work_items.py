@@ -18,6 +18,7 @@ from application.claims import (
 )
 from application.fields import (
     Command,
+    Dated,
     FenceNumber,
     Found,
     GivenItemId,
@@ -58,7 +59,7 @@ class ListItem(Command):
     behind: Found[Sequence[str]] = ()
 
 
-class CompleteItem(ForHolder):
+class CompleteItem(ForHolder, Dated):
     """Say that a work item is done; only its holder can, and lets go of it so."""
 
     item_id: Sought

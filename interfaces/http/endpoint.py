@@ -126,6 +126,9 @@ def _idempotency(given: bytes, scope: Scope, principal: Principal, fields: Json)
             "Idempotency-Key", f"must be 1 to {MAX_IDEMPOTENCY_KEY} printable ASCII characters"
         )
     request = (scope["method"], scope["path"], key)
+    if "occurred_at" in fields:
+        # Only a repetition that was kept says when it happened; it is the same request.
+        fields = {name: value for name, value in fields.items() if name != "occurred_at"}
     canonical = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
     return IdempotencyKey(
         # Not of the API key, which may be another one by the time the request is repeated; and

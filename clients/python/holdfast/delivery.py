@@ -16,6 +16,7 @@ from holdfast.errors import (
 )
 from holdfast.outage import Outage
 from holdfast.refusals import Refusals
+from holdfast.request import Request, moment, takes_time
 from holdfast.spool import Entry, Spool
 from holdfast.transport import Transport
 from holdfast.types import Json
@@ -121,7 +122,7 @@ class Delivery:
             if known is None:
                 if entry.tried_at is None and entry.replaces is None:
                     self._spool.trying()
-                known = self._transport.send(request, retries=0, timeout=timeout).body or {}
+                known = self._sent(entry, request, timeout)
         except (Unavailable, Unauthorized) as e:
             self._outage.begin(e)
             self._asked_to_wait = getattr(e, "retry_after", None) or 0.0
@@ -143,6 +144,19 @@ class Delivery:
         if entry.replaces is not None and known.get("lost_claims"):
             log.warning("%s has lost its claims: %s", entry.replaces, known["lost_claims"])
         return True
+
+    def _sent(self, entry: Entry, request: Request, timeout: float) -> Json:
+        """The reply to an entry, which says when it happened if the service has a place for it."""
+        if takes_time(request.method, request.path):
+            when = {"occurred_at": moment(entry.kept_at)}
+            dated = request._replace(body={**when, **(request.body or {})})
+            try:
+                return self._transport.send(dated, retries=0, timeout=timeout).body or {}
+            except InvalidInput as e:
+                # A service of before takes none, or the clock of this machine is beyond all bounds.
+                if all(error["field"] != "occurred_at" for error in e.errors):
+                    raise
+        return self._transport.send(request, retries=0, timeout=timeout).body or {}
 
     def _set_aside(self, entry: Entry, error: HoldfastError) -> None:
         if entry.replaces is not None:

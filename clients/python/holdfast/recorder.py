@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from contextlib import suppress
-from datetime import datetime, timezone
 
 from holdfast.delivery import PATIENCE_SECONDS, Delivery, End
 from holdfast.errors import HoldfastError, InvalidInput, ServiceFault, Unauthorized, Unavailable
 from holdfast.outage import Outage
 from holdfast.refusals import Refusals
-from holdfast.request import Write, new_key, new_placeholder
+from holdfast.request import Write, moment, new_key, new_placeholder
 from holdfast.spool import Spool
 from holdfast.transport import Transport
 from holdfast.types import Json
@@ -207,10 +207,7 @@ def _complete(write: Write) -> Write:
         request = request._replace(idempotency_key=new_key())
     if write.dated:
         body = {**(request.body or {})}
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        body["metadata"] = {
-            "occurred_at": now.replace("+00:00", "Z"),
-            **(body.get("metadata") or {}),
-        }
+        when = {"occurred_at": moment(time.time()), "clock": "client"}
+        body["metadata"] = {**when, **(body.get("metadata") or {})}
         request = request._replace(body=body)
     return write._replace(request=request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 from uuid import uuid4
@@ -60,6 +61,17 @@ def dumped(body: Mapping[str, Any]) -> str:
     return _NO_TEXT.sub(lambda found: spelled(found[0]).replace("\\", "\\\\"), text)
 
 
+def moment(seconds: float) -> str:
+    """A time since 1970 as the service writes times."""
+    told = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    return told.replace("+00:00", "Z")
+
+
+def takes_time(method: str, path: str) -> bool:
+    """Whether the service takes ``occurred_at`` for this write: when it happened, if it is late."""
+    return any(method == m and pattern.fullmatch(path) for m, pattern in _DATED)
+
+
 def is_of_service(path: str) -> bool:
     """Whether it is a path of the service's own, as the client makes them: relative, plain.
 
@@ -91,6 +103,17 @@ def is_session(an_id: str) -> bool:
 
 
 _NO_TEXT = re.compile("[\ud800-\udfff]")
+_DATED = [
+    (method, re.compile(f"/api/{path}"))
+    for method, path in (
+        ("POST", "(sessions|tasks|instances)"),
+        ("PATCH", "(sessions|tasks)/[^/]+"),
+        ("POST", "sessions/[^/]+/mark-failed"),
+        ("POST", "instances/[^/]+/(close|events|checkpoints)"),
+        ("POST", "claims/[^/]+/release"),
+        ("POST", "work-items/[^/]+/complete"),
+    )
+]
 _PATH = re.compile(r"/api(?:/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)+")
 _SESSION = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|unsent-session-[0-9a-f]{32}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +42,8 @@ INTERNAL = ("latest.", "standing.", f"held.{PLACE}")
 COUNTERS = "_num"
 NOTHING = "∅"
 STREAM_WIDTH = 24
+# What is recorded at once takes less.
+LATE_SECONDS = 5.0
 
 
 def listed(console: Console, runs: Sequence[Sequence[Event]], total: int, stream_id: str) -> None:
@@ -135,8 +138,19 @@ def _numbered(run: Sequence[Event], digits: int) -> Text:
 def _event(event: Event, note: str = "") -> Text:
     kind = event["event_type"]
     told = Text(safe(kind), OUTCOMES.get(kind.rpartition("_")[2], ""))
-    told.append(note, "dim")
+    told.append(note, "dim").append(_earlier(event), "yellow")
     return told.append(f"  {compact(event['event_data'])}", "dim" if kind in HEARTBEATS else "")
+
+
+def _earlier(event: Event) -> str:
+    """When it happened by the client's clock, if it was recorded later."""
+    told, recorded = event["metadata"].get("occurred_at"), event["timestamp"]
+    try:
+        then, at = (datetime.fromisoformat(str(t).replace("Z", "+00:00")) for t in (told, recorded))
+        late = (at - then).total_seconds() >= LATE_SECONDS
+    except (ValueError, TypeError):
+        return ""
+    return f"  (happened at {clock(str(told))})" if late else ""
 
 
 def _stream(stream_id: str) -> str:
