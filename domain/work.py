@@ -29,7 +29,7 @@ def _a_number(value: object) -> object:
 
 Text = Annotated[str, AfterValidator(_filled)]
 # What something is known by: it stands in states and lists, which its length must not fill.
-Key = Annotated[str, AfterValidator(_filled), Field(max_length=1_000)]
+Key = Annotated[str, Field(max_length=10_000), AfterValidator(_filled)]
 Integer = Annotated[int, BeforeValidator(_a_number)]
 Count = Annotated[int, BeforeValidator(_a_number), Field(ge=0)]
 Amount = Annotated[int | float, BeforeValidator(_a_number), Field(ge=0)]
@@ -126,7 +126,7 @@ class TestEvent(WorkEvent):
     category = "testing"
     spellings = {"test_count": "passed_count", "coverage": "coverage_percent"}
     epic_id: Key
-    test_type: Annotated[str, Field(max_length=1_000)] | None = None
+    test_type: Annotated[str, Field(max_length=10_000)] | None = None
 
 
 class TestStarted(TestEvent):
@@ -161,7 +161,7 @@ class ValidationEvent(WorkEvent):
     """An event of a validation."""
 
     category = "testing"
-    epic_id: Annotated[str, Field(max_length=1_000)] | None = None
+    epic_id: Annotated[str, Field(max_length=10_000)] | None = None
     confidence: Amount | None = None
     validator: str | None = None
 
@@ -264,14 +264,14 @@ class CheckpointCreated(WorkStateEvent):
 
     label: Text
     state: dict[str, Any]
-    checkpoint_id: Annotated[str, Field(max_length=1_000)] | None = None
+    checkpoint_id: Annotated[str, Field(max_length=10_000)] | None = None
 
 
 class CheckpointLoaded(WorkStateEvent):
     """An agent came back to a kept state."""
 
     checkpoint_id: Key
-    from_instance_id: Annotated[str, Field(max_length=1_000)] | None = None
+    from_instance_id: Annotated[str, Field(max_length=10_000)] | None = None
     label: str | None = None
     state: dict[str, Any] | None = None
 

@@ -101,10 +101,17 @@ def held_by(
     """The items that one of the two holds now."""
     holder = {"session_id": session_id} if session_id else {"instance_id": instance_id or ""}
     found: dict[str, Held] = {}
+    cursor: str | None = None
     while True:
-        page = client.claims.list(**holder, limit=CLAIMS_AT_ONCE, offset=len(found))
+        page = client.claims.list(
+            session_id=holder.get("session_id"),
+            instance_id=holder.get("instance_id"),
+            limit=CLAIMS_AT_ONCE,
+            cursor=cursor,
+        )
         found |= {claim["item_id"]: Held(claim["fence"], holder) for claim in page["claims"]}
-        if not page["has_more"]:
+        cursor = page.get("next_cursor")
+        if not cursor:
             return found
 
 

@@ -57,17 +57,17 @@ class Earlier:
             yield from self._of_type(_CREATIONS[request.path])
 
     def _of_stream(self, stream_id: str, since: datetime) -> Iterator[dict[str, Any]]:
-        path, offset = f"/api/streams/{stream_id}/events", 0
+        path = f"/api/streams/{stream_id}/events"
+        params: Params = {"start_date": since.isoformat(), "limit": PAGE}
         while True:
-            params: Params = {"start_date": since.isoformat(), "limit": PAGE, "offset": offset}
             try:
                 page = self._transport.send(Request("GET", path, params=params), retries=0).body
             except NotFound:
                 return
             yield from page["events"]
-            offset += PAGE
-            if not page["has_more"]:
+            if not page.get("next_cursor"):
                 return
+            params = {**params, "cursor": page["next_cursor"]}
 
     def _of_type(self, event_type: str) -> Iterator[dict[str, Any]]:
         position = 0

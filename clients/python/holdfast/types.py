@@ -54,6 +54,8 @@ class Page(TypedDict):
     limit: int
     offset: int
     has_more: bool
+    # What the next page is asked for with; None at the end.
+    next_cursor: str | None
 
 
 class SessionPage(Page):

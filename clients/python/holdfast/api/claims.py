@@ -52,6 +52,7 @@ class Claims(Area):
         instance_id: str | None = None,
         limit: int | None = None,
         offset: int | None = None,
+        cursor: str | None = None,
     ) -> ClaimPage:
         """What is held now, by anybody or by one holder."""
         page = self._get(
@@ -60,6 +61,7 @@ class Claims(Area):
             instance_id=instance_id,
             limit=limit,
             offset=offset,
+            cursor=cursor,
         )
         return cast(ClaimPage, page)
 
@@ -116,9 +118,12 @@ class WorkItems(Area):
         track: str | None = None,
         limit: int | None = None,
         offset: int | None = None,
+        cursor: str | None = None,
     ) -> WorkItemPage:
         """The queue, by priority, then the oldest first."""
-        page = self._get("/api/work-items", status=status, track=track, limit=limit, offset=offset)
+        page = self._get(
+            "/api/work-items", status=status, track=track, limit=limit, offset=offset, cursor=cursor
+        )
         return cast(WorkItemPage, page)
 
     def claim_next(

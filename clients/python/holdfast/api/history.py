@@ -51,6 +51,7 @@ class History(Area):
         order: Literal["asc", "desc"] | None = None,
         limit: int | None = None,
         offset: int | None = None,
+        cursor: str | None = None,
     ) -> EventPage:
         """The events of a stream: ``session-<id>``, ``instance-<id>``, ``claim-<item>``, …"""
         page = self._get(
@@ -62,6 +63,7 @@ class History(Area):
             order=order,
             limit=limit,
             offset=offset,
+            cursor=cursor,
         )
         return cast(EventPage, page)
 

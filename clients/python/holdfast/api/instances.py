@@ -84,6 +84,7 @@ class Instances(Area):
         active_only: bool = False,
         limit: int | None = None,
         offset: int | None = None,
+        cursor: str | None = None,
     ) -> InstancePage:
         """By project, the latest heartbeat first; ``active_only`` leaves out the closed."""
         page = self._get(
@@ -92,6 +93,7 @@ class Instances(Area):
             active_only=active_only or None,
             limit=limit,
             offset=offset,
+            cursor=cursor,
         )
         return cast(InstancePage, page)
 
@@ -211,6 +213,7 @@ class Instances(Area):
         order: Literal["asc", "desc"] | None = None,
         limit: int | None = None,
         offset: int | None = None,
+        cursor: str | None = None,
     ) -> EventPage:
         """Its events; dates with a time zone, both ends included; at most 1,000 at once."""
         page = self._get(
@@ -222,6 +225,7 @@ class Instances(Area):
             order=order,
             limit=limit,
             offset=offset,
+            cursor=cursor,
         )
         return cast(EventPage, page)
 
@@ -258,7 +262,7 @@ class Registry(Area):
         """Instances that meet every criterion.
 
         ``scope, project, type, status, name, tag, available_parents_for, children_of``, and
-        ``limit, offset``.
+        ``limit, offset, cursor``.
         """
         return cast(Json, self._get("/api/v1/registry/discover", **criteria))
 

@@ -78,6 +78,7 @@ class Sessions(Area):
         status: SessionStatus | None = None,
         limit: int | None = None,
         offset: int | None = None,
+        cursor: str | None = None,
     ) -> SessionPage:
         """Sessions, newest first; at most 100 at once."""
         page = self._get(
@@ -87,16 +88,26 @@ class Sessions(Area):
             status=status,
             limit=limit,
             offset=offset,
+            cursor=cursor,
         )
         return cast(SessionPage, page)
 
-    def active(self, *, limit: int | None = None, offset: int | None = None) -> Json:
+    def active(
+        self, *, limit: int | None = None, offset: int | None = None, cursor: str | None = None
+    ) -> Json:
         """Every live session with its heartbeat's age and what it holds (S3)."""
-        return cast(Json, self._get("/api/sessions/active", limit=limit, offset=offset))
+        return cast(
+            Json, self._get("/api/sessions/active", limit=limit, offset=offset, cursor=cursor)
+        )
 
-    def archived(self, *, limit: int | None = None, offset: int | None = None) -> SessionPage:
+    def archived(
+        self, *, limit: int | None = None, offset: int | None = None, cursor: str | None = None
+    ) -> SessionPage:
         """Archived sessions."""
-        return cast(SessionPage, self._get("/api/sessions/archived", limit=limit, offset=offset))
+        return cast(
+            SessionPage,
+            self._get("/api/sessions/archived", limit=limit, offset=offset, cursor=cursor),
+        )
 
     def stalled(self) -> Json:
         """Every stalled session, the longest silent first."""
@@ -297,6 +308,7 @@ class Tasks(Area):
         status: TaskStatus | None = None,
         limit: int | None = None,
         offset: int | None = None,
+        cursor: str | None = None,
     ) -> TaskPage:
         """Tasks, oldest first; at most 200 at once."""
         page = self._get(
@@ -306,6 +318,7 @@ class Tasks(Area):
             status=status,
             limit=limit,
             offset=offset,
+            cursor=cursor,
         )
         return cast(TaskPage, page)
 
@@ -368,9 +381,10 @@ class Machines(Area):
         status: MachineStatus | None = None,
         limit: int | None = None,
         offset: int | None = None,
+        cursor: str | None = None,
     ) -> MachinePage:
         """Machines, oldest first."""
-        page = self._get("/api/machines", status=status, limit=limit, offset=offset)
+        page = self._get("/api/machines", status=status, limit=limit, offset=offset, cursor=cursor)
         return cast(MachinePage, page)
 
     def update(

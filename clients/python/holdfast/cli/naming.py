@@ -111,8 +111,7 @@ def _sessions(client: Client, reference: str) -> list[str]:
     if len(reference) < LEAST_CHARACTERS or not set(reference.lower()) <= set("0123456789abcdef-"):
         return []
     page = gathered(client.sessions.list, "sessions", page=SESSIONS_AT_ONCE)
-    # What is opened meanwhile moves the pages: a session may come twice.
-    ids = dict.fromkeys(session["session_id"] for session in page["sessions"])
+    ids = (session["session_id"] for session in page["sessions"])
     return [one for one in ids if one.startswith(reference.lower())]
 
 

@@ -47,6 +47,7 @@ def instances(
             project=project,
             active_only=not every,
         )
+    found["instances"] = _by_project(found["instances"])
     if as_json:
         return print_json(found)
     from holdfast.cli.show import instances as show
@@ -65,14 +66,27 @@ def topology(as_json: AsJson = False) -> None:
     return show.forest(out(), found)
 
 
+def _latest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In the order of the first page: those behind it come in one that heartbeats leave alone."""
+    return sorted(rows, key=lambda row: str(row["last_heartbeat"]), reverse=True)
+
+
+def _by_project(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(_latest_first(rows), key=lambda row: str(row["project"]))
+
+
 def _everything(client: Client) -> dict[str, Any]:
     """The replies of the API that an overview is made of, each under its own name."""
     return {
         "counts": client.sessions.counts(),
-        "sessions": gathered(client.sessions.active, "sessions", page=SESSIONS_AT_ONCE)["sessions"],
-        "instances": gathered(client.instances.list, "instances", page=AT_ONCE, active_only=True)[
-            "instances"
-        ],
+        "sessions": _latest_first(
+            gathered(client.sessions.active, "sessions", page=SESSIONS_AT_ONCE)["sessions"]
+        ),
+        "instances": _by_project(
+            gathered(client.instances.list, "instances", page=AT_ONCE, active_only=True)[
+                "instances"
+            ]
+        ),
         "failed_sessions": client.sessions.list(status="failed", limit=FAILED)["sessions"],
         "work_items": {
             status: client.work_items.list(status=status, limit=1)["total_count"]

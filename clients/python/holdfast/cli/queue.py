@@ -177,6 +177,7 @@ def _queue(client: Client, track: str | None, every: bool, limit: int) -> dict[s
         "limit": limit,
         "offset": 0,
         "has_more": len(shown) < total,
+        "next_cursor": None,
     }
 
 

@@ -66,24 +66,24 @@ def gathered(
 ) -> dict[str, Any]:
     """All pages of a list as one, in the list's own shape; not more than ``most`` items.
 
-    ``page`` is how many the service gives at once.
+    ``page`` is how many the service gives at once. Each page goes on where the one before ended,
+    whatever comes and goes meanwhile.
     """
-    first: Mapping[str, Any] = ask(limit=min(page, most or page), offset=0, **criteria)
+    first: Mapping[str, Any] = ask(limit=min(page, most or page), **criteria)
     items = [*first[plural]]
+    cursor = first.get("next_cursor")
     wanted = min(first["total_count"], most or first["total_count"])
-    if len(items) < wanted:
+    if cursor and len(items) < wanted:
         with progress(plural.replace("_", " ")) as advance:
-            advance(len(items), wanted)
-            while len(items) < wanted:
-                size = min(page, wanted - len(items))
-                found = ask(limit=size, offset=len(items), **criteria)
-                if not found[plural]:
-                    break
+            while cursor and (most is None or len(items) < most):
+                advance(len(items), max(wanted, len(items)))
+                size = page if most is None else min(page, most - len(items))
+                found = ask(limit=size, cursor=cursor, **criteria)
                 items += found[plural]
-                advance(len(items), wanted)
+                cursor = found.get("next_cursor")
     total = max(first["total_count"], len(items))
-    whole = {plural: items, "limit": len(items), "offset": 0, "has_more": len(items) < total}
-    return {**first, **whole, "total_count": total}
+    whole = {plural: items, "limit": len(items), "offset": 0, "has_more": cursor is not None}
+    return {**first, **whole, "total_count": total, "next_cursor": cursor}
 
 
 def head(client: Client) -> int:
