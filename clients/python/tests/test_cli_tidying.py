@@ -84,6 +84,9 @@ def test_machines_are_listed_and_removed(client: Client, cli: Cli) -> None:
     assert "desk.example.org" in told
     assert "2 machines" in told
     assert cli("machines", "remove", "laptop").code == 3
+    assert "desktop is offline" in cli.ok("machines", "offline", "desktop")
+    assert cli("run", "--machine", "desktop", "--", "true").code == 3
+    assert cli.json("machines", "online", "desktop")["status"] == "online"
     assert "desktop is removed" in cli.ok("machines", "remove", "desktop")
     assert cli("machines", "remove", "desktop").code == 4
     client.sessions.complete(session)

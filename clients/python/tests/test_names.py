@@ -155,6 +155,7 @@ def test_the_sdk_and_the_commands_find_what_they_made(
             client.claims.take(item, session_id=session.id)
         found = cli.json("instances", "--project", project)["instances"]
         assert [one["instance_id"] for one in found] == [agent.id]
+        assert project in cli.ok("instances", COLUMNS="200")
         assert client.sessions.list(project_id=project)["total_count"] == 1
         assert client.tasks.list(project_id=project)["total_count"] == 1
         assert client.machines.get("сервер")["active_sessions"] == [session.id]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,7 +13,11 @@ from holdfast.cli.screen import out, print_json
 from holdfast.cli.service import connected, gathered
 from holdfast.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from holdfast.types import MachineStatus
+
 AT_ONCE = 200
+STATUSES = ("online", "offline", "maintenance")
 
 
 def reopen(
@@ -52,22 +56,32 @@ def remove(item: Item, as_json: AsJson = False) -> None:
 
 def machines(
     action: Annotated[
-        str | None, typer.Argument(metavar="[remove]", help="Remove one; else they are listed.")
+        str | None,
+        typer.Argument(
+            metavar="ACTION", help="remove, online, offline or maintenance; else they are listed."
+        ),
     ] = None,
     machine: Annotated[
-        str | None, typer.Argument(metavar="[MACHINE]", help="The id of the machine to remove.")
+        str | None, typer.Argument(metavar="MACHINE", help="The machine's id.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the machines, or remove one on which no session lives: `machines remove MACHINE`."""
-    if action not in (None, "remove") or (action is None) is not (machine is None):
+    """List the machines; remove one on which no session lives, or say how it is.
+
+    No session opens on one that is offline or in maintenance.
+    """
+    if action not in (None, "remove", *STATUSES) or (action is None) is not (machine is None):
         raise typer.BadParameter("`holdfast machines`, or `holdfast machines remove MACHINE`.")
     with connected(as_json) as client:
-        if machine is not None:
+        if machine is None:
+            found = gathered(client.machines.list, "machines", page=AT_ONCE)
+        elif action == "remove":
             client.machines.remove(machine)
             told = {"machine_id": machine, "removed": True}
             return _tell(told, f"{machine} is removed", as_json)
-        found = gathered(client.machines.list, "machines", page=AT_ONCE)
+        else:
+            changed = client.machines.update(machine, status=cast("MachineStatus", action))
+            return _tell(changed, f"{machine} is {changed['status']}", as_json)
     if as_json:
         return print_json(found)
     from holdfast.cli.show import machines as show

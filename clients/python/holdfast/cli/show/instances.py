@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ Json = Mapping[str, Any]
 
 COLUMNS = (
     Column("INSTANCE", least=16, cut="middle"),
+    Column("PROJECT", 4, least=8),
     Column("NAME", 5, least=8),
     Column("HEALTH", 8, least=8),
     Column("HEARTBEAT", least=9),
@@ -28,6 +30,7 @@ COLUMNS = (
 )
 # Whom it waits for is whoever reads this.
 ACTIVITIES = {"waiting_for_human": "waits for you"}
+_HASHED = re.compile(r"-[0-9a-f]{8}$")
 WORST_FIRST = ("stale", "degraded", "healthy", "closed")
 
 
@@ -85,6 +88,7 @@ def _leaf(instance: Json) -> Text:
 def _row(instance: Json) -> tuple[Text, ...]:
     return (
         word(instance["instance_id"]),
+        word(_project(instance)),
         word(instance["name"], "dim"),
         status(instance["health"]),
         heartbeat(instance["age_seconds"]),
@@ -93,6 +97,13 @@ def _row(instance: Json) -> tuple[Text, ...]:
         _doing(instance),
         word(instance["hostname"], "dim"),
     )
+
+
+def _project(instance: Json) -> str | None:
+    """Its project's name, where the id has a hash in the place of what it cannot say."""
+    named: str | None = instance.get("project_name")
+    hashed = _HASHED.search(instance.get("project") or "")
+    return None if hashed is None or named is None or named.endswith(hashed[0]) else named
 
 
 def _doing(instance: Json) -> Text:
