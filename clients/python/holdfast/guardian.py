@@ -20,10 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from holdfast.process import LOOK_SECONDS, Tree, adopt_orphans, living, stop
+from holdfast.process import LOOK_SECONDS, Tree, adopt_orphans, is_job, living, stop
 from holdfast.terminal import Terminal
 
 OVER = "over"
+JOB, NO_JOB = "job", "no-job"
 END_SECONDS = 5.0
 LOOKS_FOR_ORPHAN = 10
 # Isolated: neither the folder in which one happens to be nor PYTHONPATH decides what is imported.
@@ -49,7 +50,7 @@ class Guardian:
     """
 
     def __init__(self, grace: float, mark: str) -> None:
-        self._arguments = [str(grace), mark]
+        self._arguments = [str(grace), mark, JOB if is_job() else NO_JOB]
 
     def __enter__(self) -> Guardian:
         self._begin()
@@ -137,7 +138,8 @@ def _received(text: str) -> bytes:
 class _Keeper:
     """The guardian's own side: parent of the command and of all who lost their parents."""
 
-    def __init__(self, control: socket.socket, mark: str) -> None:
+    def __init__(self, control: socket.socket, mark: str, is_job: bool) -> None:
+        self._is_job = is_job
         self._control = control
         self._mark = mark
         self._group = os.getpgrp()
@@ -212,16 +214,25 @@ class _Keeper:
         """All who ended: the command, and those who had become this one's children."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if self._process is not None and pid == self._process.pid:
+            if os.WIFSTOPPED(status):
+                self._wake_up(pid, os.WSTOPSIG(status))
+            elif self._process is not None and pid == self._process.pid:
                 code = os.waitstatus_to_exitcode(status)
                 self._process.returncode = code
                 self._process = None
                 self._tell({"exited": pid, "returncode": code})
+
+    def _wake_up(self, pid: int, number: int) -> None:
+        """Ctrl-Z where no shell is: without this process in between it would not stop anything."""
+        is_command = self._process is not None and pid == self._process.pid
+        if is_command and number == signal.SIGTSTP and not self._is_job:
+            with suppress(OSError):
+                os.killpg(self._group, signal.SIGCONT)
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         with suppress(OSError):
@@ -234,11 +245,11 @@ def _heeded_by_others(*_: object) -> None:
 
 def main() -> None:
     """Serve the supervisor until its end. The arguments: a socket, the grace in seconds, the mark
-    of the run as it stands in the environment of what belongs to it.
+    of the run as it stands in the environment of what belongs to it, whether it is a shell's job.
     """
-    descriptor, grace, mark = int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+    descriptor, grace, mark, job = int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:6]
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
-    keeper = _Keeper(control, mark)
+    keeper = _Keeper(control, mark, job == JOB)
     if not keeper.run():
         keeper.end_all(grace)

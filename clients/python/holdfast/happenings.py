@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from holdfast.outcome import Outcome
-from holdfast.process import is_in_foreground
+from holdfast.process import is_in_foreground, is_job
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
@@ -66,6 +66,11 @@ def signals_to(tell: Callable[[Signalled], None]) -> Iterator[None]:
     heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in heard:
         signal.signal(number, handle)
+    if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL and not is_job():
+        # Nobody would wake it up again.
+        before[signal.SIGTSTP] = signal.SIG_DFL
+        heard.append(signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, lambda *_: None)
     try:
         yield
     finally:

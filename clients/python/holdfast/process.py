@@ -178,6 +178,26 @@ def adopt_orphans() -> bool:
     return bool(prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
+def is_job() -> bool:
+    """Whether a shell is there that would wake this process up again if Ctrl-Z stopped it.
+
+    The system asks the same: does any of the process group have a parent in another group of its
+    (terminal) session?
+    """
+    group, session, now = os.getpgrp(), os.getsid(0), living()
+    pid = os.getpid()
+    while (process := now.get(pid)) is not None:
+        pid = process.parent
+        try:
+            if pid <= 0 or os.getsid(pid) != session:
+                return False
+            if os.getpgid(pid) != group:
+                return True
+        except OSError:
+            return False
+    return False
+
+
 def is_in_foreground() -> bool:
     """Whether Ctrl-C at the terminal reaches this process, and its children with it."""
     try:

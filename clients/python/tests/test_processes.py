@@ -95,3 +95,27 @@ def test_who_is_stopped_wakes_up_to_end(parent: subprocess.Popen[str]) -> None:
 
     assert parent.wait(30) == -signal.SIGTERM
     assert time.monotonic() - began < 3600
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user")
+def test_who_may_not_be_ended_is_named_and_not_waited_for(parent: subprocess.Popen[str]) -> None:
+    """As a command under ``sudo``: an hour of grace is not spent on it."""
+    code = (
+        "import os, sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from holdfast.process import Tree\n"
+        "os.setuid(65534)\n"
+        "tree = Tree(int(sys.argv[2]))\n"
+        "print(*(process.pid for process in tree.end(time.monotonic() + 3600)))"
+    )
+    folder = str(Path(process.__file__).parents[1])
+    child = child_of(parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder, str(parent.pid)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert {int(pid) for pid in done.stdout.split()} == {parent.pid, child}
+    assert parent.poll() is None

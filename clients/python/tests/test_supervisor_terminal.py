@@ -38,7 +38,8 @@ if "own-group" in sys.argv:
 if "deaf" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 before = termios.tcgetattr(0)
-tty.setraw(0)
+if "plain" not in sys.argv:
+    tty.setraw(0)
 os.write(1, b"\\x1b[?1049h\\x1b[?25l\\x1b[?1000h\\x1b[?1006h\\x1b[?2004h\\x1b[2J")
 os.write(1, b"\\x1b[5;5Hup %d up" % os.getpid())
 while (key := os.read(0, 1)) != b"q":
@@ -191,6 +192,22 @@ def test_the_next_attempt_finds_the_terminal_as_the_first_did(
     assert window.modes() == window.before
 
 
+def test_ctrl_z_does_not_stop_what_nobody_would_wake_up(here: Desk, windows: list[Window]) -> None:
+    """The first process of a window or a container: there is no shell above it."""
+    windows.append(window := Window(here, how=("plain", "well")))
+    pid = window.up()
+    window.type(b"\x1a")
+    window.type(b"x\n")
+    window.until(b"working")
+    os.kill(pid, signal.SIGTSTP)
+    window.seen = b""
+    window.type(b"x\n")
+    window.until(b"working")
+    window.type(b"q\n")
+
+    assert window.end() == 0
+
+
 def test_what_is_said_meanwhile_is_read_afterwards_and_in_a_file_until_then(
     here: Desk, windows: list[Window], api: Api, tmp_path: Path
 ) -> None:
@@ -292,6 +309,21 @@ def test_in_a_terminal_of_people_s_all_is_as_before(here: Desk, tmux: Tmux) -> N
     before = [f"line {number}" for number in range(1, 10)]
     assert [line for line in lines if line in {*before, "icanon", "echo"}][:9] == before
     assert {"icanon", "echo"} <= {*lines}
+
+
+def test_ctrl_z_gives_the_shell_back_and_fg_the_command(here: Desk, tmux: Tmux) -> None:
+    tmux.type(f"{HOLDFAST} run --project job -- cat")
+    eventually(lambda: "session" in tmux.shown(), "the start")
+    tmux.type("one")
+    eventually(lambda: tmux.shown().count("one") == 2, "what it reads")
+    tmux("send-keys", "C-z")
+    eventually(lambda: "Stopped" in tmux.shown(), "the shell")
+    tmux.type("fg")
+    tmux.type("two")
+    eventually(lambda: tmux.shown().count("two") == 2, "what it reads then")
+    tmux("send-keys", "C-d")
+    tmux.type("echo do'n'e $?")
+    assert eventually(lambda: "done 0" in tmux.shown(), "its end")
 
 
 def test_a_bad_end_of_a_plain_program_does_not_move_the_cursor(here: Desk, tmux: Tmux) -> None:
