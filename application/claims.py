@@ -31,6 +31,7 @@ from domain.errors import (
     TooManyClaims,
     UnknownInstance,
     UnknownSession,
+    shown_id,
 )
 from domain.holder import Holder
 from domain.instance import Instance
@@ -155,12 +156,14 @@ def claimer_of(work: Work, command: ForHolder) -> Session | Instance:
     if command.session_id is not None:
         session = work.load(Session, command.session_id)
         if not session.is_known:
-            raise UnknownSession.of("session_id", "there is no such session")
+            raise UnknownSession.of("session_id", f"there is no session {shown_id(session.key)}")
         return session
     if command.instance_id is not None:
         instance = work.load(Instance, command.instance_id)
         if not instance.is_known:
-            raise UnknownInstance.of("instance_id", "there is no such instance")
+            raise UnknownInstance.of(
+                "instance_id", f"there is no instance {shown_id(instance.key)}"
+            )
         return instance
     raise InvalidInput.of("session_id", "is required, or instance_id: a claim has a holder")
 

@@ -53,7 +53,7 @@ class History:
     ) -> Found:
         """A stream's events that meet the criteria, behind the one with the number ``past``."""
         if self._store.version(namespace, stream_id) == 0:
-            raise StreamNotFound
+            raise StreamNotFound.named(stream_id)
         if criteria.start and criteria.end and criteria.start > criteria.end:
             raise InvalidInput.of("start_date", "lies after end_date")
         events, has_more = self._store.find_in_stream(
@@ -78,14 +78,14 @@ class History:
         """The event that a stream began with."""
         events = self._store.read_stream(namespace, stream_id, upto=1)
         if not events:
-            raise StreamNotFound
+            raise StreamNotFound.named(stream_id)
         return events[0]
 
     def present(self, namespace: str, stream_id: str) -> tuple[Aggregate, datetime]:
         """The aggregate as it is now, and what time it is by the database's clock."""
         version = self._store.version(namespace, stream_id)
         if version == 0:
-            raise StreamNotFound
+            raise StreamNotFound.named(stream_id)
         return self.state_at(namespace, stream_id, version), self._store.clock()
 
     def serving(self) -> Serving:
@@ -125,7 +125,7 @@ class History:
         started = time.perf_counter()
         version = self._store.version(namespace, stream_id)
         if version == 0:
-            raise StreamNotFound
+            raise StreamNotFound.named(stream_id)
         to = _within(
             "to_sequence_num", version if to_sequence_num is None else to_sequence_num, version
         )
@@ -197,7 +197,7 @@ def _same(one: object, other: object) -> bool:
 def _class_of(stream_id: str) -> type[Aggregate]:
     cls = CATEGORIES.get(stream_id.partition("-")[0])
     if cls is None:
-        raise StreamNotFound
+        raise StreamNotFound.named(stream_id)
     return cls
 
 

@@ -41,6 +41,7 @@ from domain.errors import (
     UnknownEventType,
     UnknownParent,
     WriteConflict,
+    shown_id,
 )
 from domain.hierarchy import Scope, require_pair
 from domain.instance import WITHOUT_SESSION, Instance, RestartRule
@@ -461,7 +462,9 @@ def open_parent(work: Work, parent_id: str | None) -> Instance | None:
         return None
     parent = work.load(Instance, parent_id)
     if not parent.is_known or parent.status == "closed":
-        message = "is closed" if parent.is_known else "there is no such instance"
+        message = "is closed"
+        if not parent.is_known:
+            message = f"there is no instance {shown_id(parent_id)}"
         raise UnknownParent.of("parent_id", message)
     return parent
 

@@ -23,7 +23,7 @@ def read(history: History, namespace: str, instance_id: str, stale_seconds: floa
     try:
         instance, now = history.present(namespace, Instance.stream_id(instance_id))
     except StreamNotFound:
-        raise InstanceNotFound from None
+        raise InstanceNotFound.named(instance_id) from None
     assert isinstance(instance, Instance)
     serving = history.serving()
     known = chain(history, namespace, instance_id)

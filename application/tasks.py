@@ -9,7 +9,7 @@ from application.fields import Command, Dated, Found, Id, Metadata, Name, Text
 from application.session_view import task_view
 from application.work import Handler, Reply, Work
 from domain import identity
-from domain.errors import InvalidInput, TaskNotFound, UnknownSession
+from domain.errors import InvalidInput, TaskNotFound, UnknownSession, shown_id
 from domain.session import Session
 from domain.task import TaskStatus
 
@@ -45,7 +45,7 @@ def create(work: Work, command: CreateTask) -> Reply:
     """201 with the task. An unknown session is 400: it is a field of the body (S4 3.1.b)."""
     session = work.load(Session, command.session_id)
     if not session.is_known:
-        raise UnknownSession.of("session_id", "there is no such session")
+        raise UnknownSession.of("session_id", f"there is no session {shown_id(session.key)}")
     session.require_writable()
     if identity.slug(command.project_id) != identity.slug(session.project_id):
         raise InvalidInput.of("project_id", "the session belongs to another project")
@@ -58,7 +58,7 @@ def create(work: Work, command: CreateTask) -> Reply:
 
 def update(work: Work, command: UpdateTask) -> Reply:
     """The task as it is then. Failing needs a reason (S4 3.1.g)."""
-    session = _session_of(work, command.session_id)
+    session = _session_of(work, command)
     session.require_task(command.task_id)
     if command.status == "failed" and command.error_message is None:
         raise InvalidInput.of("error_message", "a failed task needs one")
@@ -72,15 +72,15 @@ def update(work: Work, command: UpdateTask) -> Reply:
 
 def delete(work: Work, command: DeleteTask) -> Reply:
     """204."""
-    session = _session_of(work, command.session_id)
+    session = _session_of(work, command)
     session.delete_task(work.now, command.task_id)
     return Reply({}, 204)
 
 
-def _session_of(work: Work, session_id: str | None) -> Session:
-    if session_id is None:
-        raise TaskNotFound
-    return work.load(Session, session_id)
+def _session_of(work: Work, command: UpdateTask | DeleteTask) -> Session:
+    if command.session_id is None:
+        raise TaskNotFound.named(command.task_id)
+    return work.load(Session, command.session_id)
 
 
 HANDLERS: Mapping[type, Handler] = {

@@ -168,7 +168,7 @@ class Claim(Aggregate):
         Places and slots are for nobody to ask about: who works there holds them (spec 7).
         """
         if self.fence == 0 or not is_work_item(self.resource):
-            raise ClaimNotFound
+            raise ClaimNotFound.named(self.resource)
 
     def require_fence(self, fence: int) -> None:
         """Raise :class:`StaleFence` unless the claim is held under this fence."""
@@ -186,7 +186,7 @@ class Claim(Aggregate):
     def require_listed(self) -> WorkItem:
         """The work item. Raises :class:`WorkItemNotFound`."""
         if self.item is None:
-            raise WorkItemNotFound
+            raise WorkItemNotFound.named(self.resource)
         return self.item
 
     def require_open(self) -> None:

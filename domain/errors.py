@@ -32,6 +32,10 @@ from typing import ClassVar, Self, TypedDict
 MAX_FIELD_ERRORS = 100
 
 
+# Of an id that is repeated in an error.
+MAX_SHOWN = 200
+
+
 class FieldError(TypedDict):
     """One field that was refused: its dotted path and why."""
 
@@ -86,6 +90,12 @@ def _short(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def shown_id(an_id: str) -> str:
+    """An id as an error may repeat it: on one line, harmless to terminals, not too long."""
+    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in an_id[: MAX_SHOWN + 1])
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…"
+
+
 class UnknownSession(InvalidInput):
     """No such session."""
 
@@ -132,48 +142,75 @@ class NotFound(HoldfastError):
     """Not found."""
 
     code = "not_found"
+    kind: ClassVar[str] = "thing"
+
+    @classmethod
+    def named(cls, an_id: str) -> Self:
+        """The error that names what there is none of; ``details`` has its kind and id."""
+        kind, shown = cls.kind, shown_id(an_id)
+        return cls(
+            cls.sentence().format(shown),
+            details={"kind": kind.replace(" ", "_"), "id": shown},
+        )
+
+    @classmethod
+    def sentence(cls) -> str:
+        """What is said of an id."""
+        return f"There is no {cls.kind} {{}}."
 
 
 class SessionNotFound(NotFound):
     """No such session."""
 
     code = "session_not_found"
+    kind = "session"
 
 
 class TaskNotFound(NotFound):
     """No such task."""
 
     code = "task_not_found"
+    kind = "task"
 
 
 class MachineNotFound(NotFound):
     """No such machine."""
 
     code = "machine_not_found"
+    kind = "machine"
 
 
 class InstanceNotFound(NotFound):
     """No such instance."""
 
     code = "instance_not_found"
+    kind = "instance"
 
 
 class StreamNotFound(NotFound):
     """No such stream."""
 
     code = "stream_not_found"
+    kind = "stream"
 
 
 class ClaimNotFound(NotFound):
     """Nobody ever claimed that."""
 
     code = "claim_not_found"
+    kind = "claim"
+
+    @classmethod
+    def sentence(cls) -> str:
+        """What is said of an item."""
+        return "Nobody ever claimed {}."
 
 
 class WorkItemNotFound(NotFound):
     """No such work item."""
 
     code = "work_item_not_found"
+    kind = "work item"
 
 
 class Conflict(HoldfastError):

@@ -150,7 +150,7 @@ class Instance(Holder):
     def require_known(self) -> None:
         """Raise :class:`InstanceNotFound` unless it was registered."""
         if not self.is_known:
-            raise InstanceNotFound
+            raise InstanceNotFound.named(self.key)
 
     def require_writable(self) -> None:
         """Raise unless it was registered and has not been closed."""

@@ -166,7 +166,7 @@ class Machine(Aggregate):
     def require_known(self) -> None:
         """Raise :class:`MachineNotFound` unless it was registered."""
         if not self.is_known:
-            raise MachineNotFound
+            raise MachineNotFound.named(self.key)
 
     def require_available(self) -> None:
         """Raise :class:`MachineUnavailable` when work cannot be moved here (spec 7)."""

@@ -145,7 +145,7 @@ class Session(Holder):
     def require_known(self) -> None:
         """Raise :class:`SessionNotFound` for one that never was, or was deleted."""
         if not self.is_known:
-            raise SessionNotFound
+            raise SessionNotFound.named(self.key)
 
     def require_writable(self) -> None:
         """Raise unless the session may still write: known, not ended, in its place."""
@@ -175,7 +175,7 @@ class Session(Holder):
         """The task, or :class:`TaskNotFound`."""
         self.require_known()
         if task_id not in self.tasks:
-            raise TaskNotFound
+            raise TaskNotFound.named(task_id)
         return self.tasks[task_id]
 
     # Life

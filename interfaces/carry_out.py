@@ -15,7 +15,17 @@ from application.claims import ProveFence
 from application.fields import FoundMark
 from application.idempotency import KeepReply, NothingKept, RecallReply
 from application.work import Context, Outcome, Outdated
-from domain.errors import FieldError, InvalidInput, NotFound, SessionNotFound, TaskNotFound
+from domain.errors import (
+    FieldError,
+    InstanceNotFound,
+    InvalidInput,
+    MachineNotFound,
+    NotFound,
+    SessionNotFound,
+    StreamNotFound,
+    TaskNotFound,
+    WorkItemNotFound,
+)
 from interfaces import errors
 from interfaces.operations import ActionParams, Operation, Services
 from projections.reads import Freshness, before_writing, freshness
@@ -25,6 +35,14 @@ MAX_FINDS = 50
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 # Ids in paths that have a form: one of another form is of nothing that exists (spec 15, 8).
 _UUIDS: Mapping[str, type[NotFound]] = {"session_id": SessionNotFound, "task_id": TaskNotFound}
+_NAMED: Mapping[str, type[NotFound]] = {
+    **_UUIDS,
+    "instance_id": InstanceNotFound,
+    "reference": InstanceNotFound,
+    "machine_id": MachineNotFound,
+    "stream_id": StreamNotFound,
+    "item_id": WorkItemNotFound,
+}
 _PATH_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
@@ -71,9 +89,9 @@ def checked_path(parameters: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in parameters.items():
         not_found = _UUIDS.get(name)
         if not_found is not None and not _UUID.fullmatch(value):
-            raise not_found
+            raise not_found.named(value)
         if "\x00" in value:
-            raise NotFound
+            raise _NAMED.get(name, NotFound).named(value)
     return parameters
 
 

@@ -293,7 +293,7 @@ async def find(reads: Reads, namespace: str, reference: str) -> Json:
     if identity.is_reference(reference):
         rows = await reads.all(SQL["by_prefix"], namespace, reference=reference)
     if not rows:
-        raise InstanceNotFound
+        raise InstanceNotFound.named(reference)
     found: Json = {"match": "prefix", "matches": [present(row) for row in rows]}
     if len(rows) == 1:
         found["instance"] = found["matches"][0]

@@ -92,7 +92,7 @@ async def get(reads: Reads, namespace: str, machine_id: str) -> Json:
     """One machine. Raises :class:`MachineNotFound`."""
     row = await reads.one(SQL["get"], namespace, machine_id=machine_id)
     if row is None:
-        raise MachineNotFound
+        raise MachineNotFound.named(machine_id)
     return present(row)
 
 

@@ -33,7 +33,7 @@ async def state(reads: Reads, namespace: str, session_id: str) -> Json:
     """The recovery state of a session. Raises :class:`SessionNotFound`."""
     row = await reads.one(SQL["get"], namespace, session_id=session_id)
     if row is None:
-        raise SessionNotFound
+        raise SessionNotFound.named(session_id)
     last = row["last_successful_task"]
     return {
         "session_id": session_id,

@@ -335,7 +335,7 @@ async def row_of(reads: Reads, namespace: str, session_id: str) -> Row:
     """One session's row with the moment's status and age. Raises :class:`SessionNotFound`."""
     row = await reads.one(SQL["get"], namespace, session_id=session_id)
     if row is None:
-        raise SessionNotFound
+        raise SessionNotFound.named(session_id)
     return row
 
 

@@ -128,7 +128,7 @@ async def get(reads: Reads, namespace: str, task_id: str) -> Json:
     """One task. Raises :class:`TaskNotFound`."""
     row = await reads.one(SQL["get"], namespace, task_id=task_id)
     if row is None:
-        raise TaskNotFound
+        raise TaskNotFound.named(task_id)
     return present(row)
 
 

@@ -195,7 +195,7 @@ async def get(reads: Reads, namespace: str, item_id: str) -> Json:
     """One work item. Raises :class:`WorkItemNotFound`."""
     row = await reads.one(SQL["get"], namespace, item_id=item_id)
     if row is None:
-        raise WorkItemNotFound
+        raise WorkItemNotFound.named(item_id)
     return present(row)
 
 
@@ -216,7 +216,7 @@ async def claim(reads: Reads, namespace: str, item_id: str) -> Json:
     """The claim on one item. Raises :class:`ClaimNotFound` if nobody ever claimed it."""
     row = await reads.one(SQL["get"], namespace, item_id=item_id)
     if row is None or row["fence"] is None:
-        raise ClaimNotFound
+        raise ClaimNotFound.named(item_id)
     return present_claim(row)
 
 

@@ -171,7 +171,7 @@ async def _instance_events(s: Services, namespace: str, p: InstanceEvents) -> Js
     try:
         return await _events(s, namespace, f"instance-{p.instance_id}", p)
     except StreamNotFound:
-        raise InstanceNotFound from None
+        raise InstanceNotFound.named(p.instance_id) from None
 
 
 async def _stream_events(s: Services, namespace: str, p: StreamEvents) -> Json:
@@ -187,7 +187,7 @@ async def _instance_replay(s: Services, namespace: str, p: InstanceReplay) -> Js
             History.replay, namespace, stream_id, p.to_sequence_num, p.diff_from
         )
     except StreamNotFound:
-        raise InstanceNotFound from None
+        raise InstanceNotFound.named(p.instance_id) from None
 
 
 async def _stream_replay(s: Services, namespace: str, p: StreamReplay) -> Json:

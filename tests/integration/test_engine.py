@@ -472,7 +472,7 @@ def test_a_refusal_that_others_made_wrong_does_not_stand(here: Service, there: S
 
 def test_an_unknown_thing_that_others_made_known_is_found(here: Service, there: Service) -> None:
     machine = UpdateMachine(machine_id="m9", status="maintenance")
-    with pytest.raises(Exception, match="No such machine"):
+    with pytest.raises(Exception, match="There is no machine m9"):
         here.do(machine)
     there.do(RegisterMachine(machine_id="m9", hostname="tower", docker_slots=[]))
 

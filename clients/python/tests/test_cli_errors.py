@@ -141,10 +141,11 @@ def test_an_address_that_is_none_is_a_usage_error(cli: Cli) -> None:
 
 def test_a_holder_that_is_not_there_is_not_found(cli: Cli) -> None:
     """The service says 400, as it is but a field of the claim."""
-    ended = cli("claim", "A", "--session", "3f2a9c1e-0000-4000-8000-000000000000")
+    nobody = "3f2a9c1e-0000-4000-8000-000000000000"
+    ended = cli("claim", "A", "--session", nobody)
 
     assert ended.code == 4
-    assert ended.err == "holdfast: session_id: there is no such session\n"
+    assert ended.err == f"holdfast: session_id: there is no session {nobody}\n"
     assert cli("claim", "A", HOLDFAST_INSTANCE_ID="odin-PS-000000").code == 4
 
 
