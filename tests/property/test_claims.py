@@ -212,16 +212,53 @@ class Claims(RuleBasedStateMachine):
         if reply and before != reply["holder"]:
             self._require_ready(item)
 
-    @rule(who=someone, order=st.permutations(ITEMS))
-    def claim_next(self, who: int, order: list[str]) -> None:
+    @rule(who=someone, order=st.permutations(ITEMS), takeover=st.booleans())
+    def claim_next(self, who: int, order: list[str], takeover: bool) -> None:
         listed = [item for item in order if self._claim(item).item is not None]
-        reply = self._do(work_items.ClaimNext(**self._named(who), candidates=listed))
+        silent = {
+            claim.resource
+            for claim in self._held()
+            if self._silent(claim) > POLICY.claim_stale_seconds
+        }
+        reply = self._do(
+            work_items.ClaimNext(**self._named(who), candidates=listed, takeover=takeover)
+        )
         if reply:
             self._require_ready(reply["item_id"])
+            if "taken_from" in reply:
+                assert takeover
+                assert reply["item_id"] in silent
+
+    @rule(item=items, how=st.sampled_from(["reopen", "cancel", "remove"]))
+    def tidy(self, item: str, how: str) -> None:
+        claim = self._claim(item)
+        before, holder_id = claim.status, claim.holder_id
+        if how == "reopen":
+            done = self._do(work_items.ReopenItem(item_id=item, reason="again"))
+        elif how == "cancel":
+            done = self._do(work_items.CancelItem(item_id=item))
+        else:
+            done = self._do(work_items.RemoveItem(item_id=item))
+        if done is None:
+            return
+        claim = self._claim(item)
+        assert claim.holder_id is None
+        if how == "reopen":
+            assert (before in ("completed", "cancelled"), claim.status) == (True, "open")
+        elif how == "cancel":
+            assert (before != "completed", claim.status) == (True, "cancelled")
+        else:
+            assert (holder_id, claim.status) == (None, "removed")
+
+    def _silent(self, claim: Claim) -> float:
+        kind = Session if claim.holder_kind == "session" else Instance
+        holder = self.world.aggregates[kind.stream_id(claim.holder_id or "")]
+        assert isinstance(holder, Holder)
+        return claim.silent_seconds(self.world.now, holder.gap_seconds(self.world.now))
 
     def _require_ready(self, item: str) -> None:
         waits_for = self._claim(item).require_listed().depends_on
-        assert all(self._claim(other).status == "completed" for other in waits_for)
+        assert all(self._claim(other).is_settled for other in waits_for)
 
     @rule(who=someone, item=items, fence=fences)
     def release(self, who: int, item: str, fence: int | None) -> None:
@@ -279,6 +316,8 @@ class Claims(RuleBasedStateMachine):
     def fences_only_rise(self) -> None:
         for claim in self._all(Claim):
             fence, holder_id = self.grants.get(claim.resource, (0, None))
+            if claim.fence == 0:  # nobody has had it since it was removed
+                continue
             assert claim.fence >= fence
             if claim.holder_id is not None and claim.holder_id != holder_id:
                 assert claim.fence > fence
@@ -299,12 +338,17 @@ class Claims(RuleBasedStateMachine):
         assert waits == {}
 
     @invariant()
-    def a_completed_item_stays_completed(self) -> None:
+    def a_completed_item_stays_completed_until_it_is_reopened(self) -> None:
+        turns = {f"work_item_{word}" for word in ("completed", "reopened", "cancelled", "removed")}
         for claim in self._all(Claim):
-            ends = [row for row in self._rows(claim) if row.event_type == "work_item_completed"]
-            assert len(ends) <= 1
-            assert (claim.status == "completed") is bool(ends)
-            if ends:
+            ends = [row.event_type for row in self._rows(claim) if row.event_type in turns]
+            assert (claim.status == "completed") is (ends[-1:] == ["work_item_completed"])
+            assert all(
+                after in ("work_item_reopened", "work_item_removed")
+                for before, after in itertools.pairwise(ends)
+                if before == "work_item_completed"
+            )
+            if claim.is_settled:
                 assert claim.holder_id is None
 
     @invariant()
@@ -314,7 +358,8 @@ class Claims(RuleBasedStateMachine):
                 self.rows.fold(event)
         self.folded = len(self.world.log)
         listed = {c.resource: c for c in self._all(Claim) if c.item is not None}
-        assert self.rows.rows.keys() == listed.keys()
+        there = {key for key, row in self.rows.rows.items() if row["status"] != "removed"}
+        assert there == listed.keys()
         assert all(map(is_work_item, listed))
         for item_id, claim in listed.items():
             row = self.rows.rows[item_id]
