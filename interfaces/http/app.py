@@ -12,6 +12,7 @@ from typing import Protocol
 from uuid import uuid4
 
 import orjson
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -126,7 +127,14 @@ def _known(error: Exception) -> HoldfastError:
             return Internal()
 
 
+class _AnyText(PathConvertor):
+    """What ``{id:path}`` matches: a line break too, which ids from before could have."""
+
+    regex = "(?s:.*)"
+
+
 def _routes(service: Running, mcp: McpEndpoint) -> list[Route]:
+    register_url_convertor("path", _AnyText())
     routes = [
         Route(
             operation.path,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from datetime import timedelta
 
 import orjson
 import pytest
 
+from tests.acceptance.past import Past
 from tests.acceptance.queue import Queue, quoted
 from tests.acceptance.serving import Api, Json, invalid, ok, refused
 
@@ -159,6 +161,19 @@ def test_tracks_and_tags_have_one_form_too(queue: Queue) -> None:
             path = "/api/v1/registry/discover"
             assert ok(queue.api.get(path, params={criterion: form}))["total_count"] == 1
     assert queue.next(queue.api.session(), track="cafe\u0301") == "a"
+
+
+@pytest.mark.parametrize("item", ["a\nb", "a\n", "\na/b"])
+def test_an_item_from_before_whose_id_has_a_line_break_can_be_dealt_with(
+    queue: Queue, past: Past, item: str
+) -> None:
+    """Given one that was claimed before ids had a form, then it is completed, or removed."""
+    holder = past.session(timedelta(seconds=1), items=[item])
+
+    ok(queue.verify(item, queue.get_claim(item)["fence"]))
+    assert ok(queue.complete(item, holder))["status"] == "completed"
+    assert queue.api.delete(f"/api/work-items/{quoted(item)}").status_code == 204
+    refused(queue.api.get(f"/api/work-items/{quoted(item)}"), 404, "work_item_not_found")
 
 
 def test_a_path_of_what_cannot_exist_finds_nothing(api: Api) -> None:
