@@ -137,6 +137,11 @@ def living() -> dict[int, Process]:
     return {process.pid: process for process in found}
 
 
+def marked(mark: str) -> list[Process]:
+    """All that have this mark in their environment, where the system lets us look (Linux)."""
+    return [process for process in living().values() if _has(process, mark)]
+
+
 def born(pid: int) -> str | None:
     """When a process was born, in a form of the system's own; ``None`` if there is none."""
     if (PROC / "self" / "stat").exists():

@@ -94,9 +94,14 @@ def strictly(client: Client, needed: bool = True) -> Iterator[None]:
 
 
 class RunRecord:
-    """One run's side of the record. ``on_fence(why)``: the work has become someone else's."""
+    """One run's side of the record. ``on_fence(why)``: the work has become someone else's.
 
-    def __init__(self, client: Client, run: Run, on_fence: Callable[[str], None]) -> None:
+    ``mark`` stands in the environment of all that the run starts.
+    """
+
+    def __init__(
+        self, client: Client, run: Run, on_fence: Callable[[str], None], mark: str
+    ) -> None:
         self._client = client
         self._run = run
         self._copy = WorkingCopy()
@@ -118,7 +123,7 @@ class RunRecord:
         # Why the command must not be started again.
         self.loss: str | None = None
         # By what this run supervises its instance and its session, and which others supervise now.
-        self._supervisor = str(this_supervisor())
+        self._supervisor = str(this_supervisor(mark))
         self._fences: dict[str, int] = {}
         self._lost: set[str] = set()
         self._is_hurried = False

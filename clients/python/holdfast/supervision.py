@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+import time
 from contextlib import suppress
 from typing import NamedTuple
-from uuid import uuid4
 
+from holdfast.child import MARK
 from holdfast.managed import this_machine
-from holdfast.process import PROC, born
+from holdfast.process import PROC, born, marked
+
+log = logging.getLogger("holdfast")
+
+# The longest grace that is usual, and a little more.
+ENDING_SECONDS = 10.0
+LOOK_SECONDS = 0.1
 
 HOST_LENGTH = 100
 BOOT = PROC / "sys" / "kernel" / "random" / "boot_id"
@@ -35,18 +43,33 @@ class Supervisor(NamedTuple):
 
     @property
     def is_gone(self) -> bool:
-        """Whether it is known to have ended: only here can anyone tell."""
-        here = this_supervisor()
-        if self[:2] != here[:2]:
+        """Whether it, and all that it started, is known to have ended: only here can one tell.
+
+        Its guardian ends what it has left behind, which takes as long as the grace at most: that
+        is waited for, or two would work on one thing.
+        """
+        here = this_supervisor("")
+        if self[:2] != here[:2] or not self.pid.isdigit():
             return False
-        return self.pid.isdigit() and _born(int(self.pid)) != self.born
+        if _born(int(self.pid)) == self.born:
+            return False
+        until = time.monotonic() + ENDING_SECONDS
+        while self.run and (left := marked(f"{MARK}={self.run}")):
+            if time.monotonic() >= until:
+                log.warning("What it started still runs: process %d.", left[0].pid)
+                return False
+            time.sleep(LOOK_SECONDS)
+        return True
 
 
-def this_supervisor() -> Supervisor:
-    """A name for one run in this process, unlike any other's."""
+def this_supervisor(run: str) -> Supervisor:
+    """A name for one run in this process, unlike any other's.
+
+    ``run`` marks all that it starts (:data:`~holdfast.child.MARK`).
+    """
     host = _plain(this_machine())[:HOST_LENGTH]
     pid = os.getpid()
-    return Supervisor(host, _system(), str(pid), _born(pid), uuid4().hex[:12])
+    return Supervisor(host, _system(), str(pid), _born(pid), run)
 
 
 def is_gone(name: str | None) -> bool:

@@ -56,9 +56,9 @@ class Supervisor:
         self._tell = Voice(tell, client.settings.spool_dir / "runs")
         self._terminal = Terminal()
         self._happened: SimpleQueue[Happening] = SimpleQueue()
-        self._record = RunRecord(client, run, self._note_fence)
-        self._restarts = Restarts(run.restart)
         self._mark = uuid4().hex
+        self._record = RunRecord(client, run, self._note_fence, self._mark)
+        self._restarts = Restarts(run.restart)
         self._is_opening = True
         self._is_fenced = False
         # Whether the command is over for good once it ends, whatever the policy.

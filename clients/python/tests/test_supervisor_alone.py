@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from clients.python.tests.supervised import Desk, Run, desk, gone
 
+from holdfast.process import living
 from tests.acceptance.serving import Api, Json, name, ok
 from tests.support.proxy import http_wire
 from tests.support.waiting import eventually
@@ -216,3 +218,26 @@ def test_a_lost_reply_to_the_taking_up_is_no_rival(api: Api, tmp_path: Path) -> 
 
         assert run.end() == 0
     assert api.get_session(session["session_id"])["status"] == "completed"
+
+
+def test_what_a_dead_supervisor_left_behind_ends_first(here: Desk) -> None:
+    """Its guardian asks the command to end; until it has, nobody works beside it."""
+    code = (
+        "import os, signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(3); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('up', os.getpid(), flush=True)\n"
+        "while True: time.sleep(0.05)\n"
+    )
+    first = here.run("--interval", "0.1", command=(sys.executable, "-c", code))
+    pid = first.up()
+    session, agent = first.session(), first.instance()
+    first.process.kill()
+    options = ("--session", session["session_id"], "--instance", agent["instance_id"])
+    second = here.carry_on(first.project, *options)
+    second.up()
+    assert pid not in living()
+    second.say("0")
+
+    assert second.end() == 0
