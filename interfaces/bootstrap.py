@@ -14,7 +14,7 @@ from application.past import Past
 from application.registry import EVENTS, HANDLERS
 from application.serving import ServingRecord
 from application.work import Context, Outcome, Policy
-from interfaces import telemetry
+from interfaces import postgres_keeper, telemetry
 from interfaces.auth import ApiKeys
 from interfaces.http.app import App
 from interfaces.http.doorkeeper import Limits
@@ -76,6 +76,11 @@ class Service:
             retention=timedelta(days=settings.retention_days),
         )
 
+    @property
+    def absent_seconds(self) -> float:
+        """For how long the service has been without its database (:class:`Presence`)."""
+        return self._presence.absent_seconds
+
     async def submit(self, command: object, context: Context) -> Outcome:
         """Carry out a command (:meth:`application.engine.Engine.submit`)."""
         return await self._engine.submit(command, context)
@@ -127,6 +132,7 @@ def application(settings: Settings) -> App:
     """The application for settings that name a database and keys."""
     assert settings.database_url is not None
     assert settings.api_keys is not None
+    postgres_keeper.explain(settings.database_url, settings.data_dir)
     return App(Service(settings, settings.database_url, settings.api_keys))
 
 

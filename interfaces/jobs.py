@@ -17,6 +17,7 @@ from uuid import uuid4
 import orjson
 
 from application.engine import Engine
+from application.eventstore.outage import Outage
 from application.eventstore.store import EventStore
 from application.instances import ClosePassedOn, NoteStale
 from application.sessions import CleanUpSession, EndPassedOn, NoteOverdue
@@ -156,13 +157,15 @@ class Jobs:
 
     async def _run(self) -> None:
         before_writing.set(True)
+        outage = Outage(log, "jobs_wait_for_database")
         while True:
             try:
                 await self._if_due("sweep", self._sweep_period(), self._sweep)
                 now = await asyncio.to_thread(self._store.clock)
                 await self._if_due("clean_up", _since_clean_up_hour(now), self._daily)
+                outage.is_over()
             except HoldfastError as e:
-                log.warning("jobs_wait_for_database", extra={"error": e.message})
+                outage.goes_on(e.message)
             except Exception:
                 log.exception("job_failed")
             await asyncio.sleep(self._sweep_seconds)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from application.engine import Engine
 from application.serving import ServingRecord
 from domain.errors import HoldfastError
 from domain.liveness import Serving
+
+# A touch now and then comes late.
+NORMAL_SECONDS = 2.0
 
 log = logging.getLogger("holdfast.serving")
 
@@ -27,6 +31,7 @@ class Presence:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="holdfast-serving")
         self._task: asyncio.Task[None] | None = None
         self._known: Serving | None = None
+        self._present_at = time.monotonic()
 
     async def start(self) -> None:
         """Begin, as the last before the process accepts connections: nobody is heard unrecorded."""
@@ -41,6 +46,12 @@ class Presence:
         self._executor.shutdown()
         self._record.close()
 
+    @property
+    def absent_seconds(self) -> float:
+        """For how long the database has not been reached, or has taken nothing; 0 if it does."""
+        age = time.monotonic() - self._present_at
+        return age if age > max(NORMAL_SECONDS, 2 * self._record.pause_seconds) else 0.0
+
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._record.pause_seconds)
@@ -53,6 +64,7 @@ class Presence:
             serving = await loop.run_in_executor(self._executor, self._record.touch)
         except HoldfastError:
             return  # the database is away, and with it the service
+        self._present_at = time.monotonic()
         if serving != self._known and serving.since is not None:
             log.info("serving_again", extra=serving._asdict())
         self._known = serving

@@ -25,6 +25,7 @@ from interfaces.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 from interfaces.http.doorkeeper import raise_file_limit
 from interfaces.http.protocol import Connection
 from interfaces.plain import plain
+from interfaces.postgres_keeper import Keeper
 from interfaces.settings import ConfigurationError, Settings
 from projections import schema
 
@@ -57,7 +58,7 @@ def serve() -> None:
             variable=variable,
             setting=name,
         )
-    with _database(settings) as (url, owner_url), _listening(settings) as listener:
+    with _database(settings, kept=True) as (url, owner_url), _listening(settings) as listener:
         settings, key = _with_keys(settings.model_copy(update={"database_url": url}))
         _prepare(url, owner_url)
         login, is_superuser = _login(url)
@@ -138,10 +139,11 @@ def _fail(message: str) -> NoReturn:
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[tuple[str, str]]:
+def _database(settings: Settings, *, kept: bool = False) -> Iterator[tuple[str, str]]:
     """The URLs of the service's login and of the database's owner.
 
-    The embedded database is started, and stopped afterwards.
+    The embedded database is started, and stopped afterwards. ``kept``: and started again whenever
+    it dies; if that is in vain, the process has failed.
     """
     if settings.database_url is not None:
         yield settings.database_url, settings.migration_database_url or settings.database_url
@@ -151,9 +153,15 @@ def _database(settings: Settings) -> Iterator[tuple[str, str]]:
         postgres.start()
     except (EmbeddedPostgresError, DataFolderError) as e:
         _fail(str(e))
+    keeper = Keeper(postgres)
+    if kept:
+        keeper.start()
     try:
         yield postgres.service_url, postgres.url
     finally:
+        keeper.stop()
+        if keeper.failure is not None:
+            _fail(f"the embedded Postgres has died and does not start again: {keeper.failure}")
         postgres.stop()
 
 

@@ -15,6 +15,7 @@ from psycopg.rows import tuple_row
 
 from application.eventstore import connect, sql
 from application.eventstore.mapper import Recorded
+from application.eventstore.outage import Outage
 from application.eventstore.subscription import LogListener
 from projections.progress import Progress
 from projections.readmodel import Failure, ReadModel
@@ -55,7 +56,7 @@ class Folder:
     @classmethod
     def connect(cls, info: str, read_models: Sequence[ReadModel]) -> Folder:
         """A folder on a connection of its own."""
-        connection = psycopg.connect(info, autocommit=True)
+        connection = connect.Connection.connect(info, autocommit=True)
         connect.configure(connection)
         return cls(connection, read_models)
 
@@ -149,6 +150,7 @@ class Projector:
         self._read_models = read_models
         self._progress = progress
         self._listener = LogListener(url)
+        self._outage = Outage(log, "projector_waits_for_database")
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="holdfast-projector", daemon=True)
 
@@ -169,7 +171,7 @@ class Projector:
             try:
                 self._project()
             except connect.LOST as e:
-                log.warning("projector_waits_for_database", extra={"error": str(e).strip()})
+                self._outage.goes_on(str(e).strip())
             except Exception:
                 # It must not end: without it every read would be old for ever.
                 log.exception("projector_failed")
@@ -177,6 +179,7 @@ class Projector:
 
     def _project(self) -> None:
         folder = Folder.connect(self._info, self._read_models)
+        self._outage.is_over()
         try:
             while not self._stopping.is_set():
                 match self._catch_up(folder):

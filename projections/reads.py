@@ -212,6 +212,7 @@ def _pool(info: str, size: int) -> AsyncConnectionPool:
         info,
         min_size=0,
         max_size=size,
+        connection_class=connect.AsyncConnection,
         kwargs={"autocommit": True},
         configure=_configure,
         timeout=connect.WAIT_SECONDS,

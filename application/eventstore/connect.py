@@ -7,14 +7,19 @@ from contextlib import contextmanager
 
 import orjson
 import psycopg
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 
+from application.eventstore import outage
 from domain.errors import TimedOut, Unavailable
 
 SERVICE_ROLE = "holdfast_service"
 STATEMENT_TIMEOUT_SECONDS = 10  # S4 5.2
+# A server that is frozen cannot end a statement by itself: so much later its client does.
+ANSWER_SECONDS = STATEMENT_TIMEOUT_SECONDS + 2.0
 # A pool that gives up soon tries again with the next request, where one that backs off for
 # minutes would stay away long after the database is back.
 RECONNECT_SECONDS = 2.0
@@ -62,6 +67,41 @@ def login_of(url: str) -> str | None:
     return str(conninfo_to_dict(url).get("user") or "") or None
 
 
+class Unanswered(psycopg.errors.QueryCanceled):
+    """The server did not even end the statement at its time-out: it is frozen, or gone unseen.
+
+    The connection is closed. Whether the statement was carried out is unknown.
+    """
+
+
+class Connection(psycopg.Connection[TupleRow]):
+    """A connection that waits for no answer longer than the server may take for one."""
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """As :meth:`psycopg.Connection.wait`. Raises :class:`Unanswered`."""
+        try:
+            return super().wait(gen, interval, timeout or ANSWER_SECONDS)
+        except psycopg.errors._WaitTimeout:
+            if timeout is not None:
+                raise
+            self.close()
+            raise Unanswered("the database server does not answer") from None
+
+
+class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
+    """The same for event loops."""
+
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """As :meth:`psycopg.AsyncConnection.wait`. Raises :class:`Unanswered`."""
+        try:
+            return await super().wait(gen, interval, timeout or ANSWER_SECONDS)
+        except psycopg.errors._WaitTimeout:
+            if timeout is not None:
+                raise
+            await self.close()
+            raise Unanswered("the database server does not answer") from None
+
+
 def configure(connection: psycopg.Connection | psycopg.AsyncConnection) -> None:
     """Read JSON with the fast parser."""
     set_json_loads(orjson.loads, connection)
@@ -77,6 +117,7 @@ def pool(info: str, size: int, *, checked: bool = False) -> ConnectionPool:
         info,
         min_size=0,
         max_size=size,
+        connection_class=Connection,
         kwargs={"autocommit": True},
         configure=configure,
         check=ConnectionPool.check_connection if checked else None,
@@ -94,5 +135,7 @@ def told_apart() -> Iterator[None]:
         yield
     except psycopg.errors.QueryCanceled as e:
         raise TimedOut("The database took too long to answer.") from e
+    except psycopg.errors.DiskFull as e:
+        raise Unavailable("The database's disk is full. Try again once there is room.") from e
     except LOST as e:
-        raise Unavailable from e
+        raise Unavailable(outage.message()) from e

@@ -148,6 +148,8 @@ class EventStore:
                     held = EventStore(self._pool, held=connection)
                     yield held
                     written = held._written
+            except connect.Unanswered:
+                raise
             except psycopg.OperationalError:
                 # Perhaps only the commit's acknowledgement was lost.
                 if not written:
@@ -182,6 +184,8 @@ class EventStore:
                 appended = self._append_once(parameters)
             except (PoolTimeout, TooManyRequests):
                 raise  # nothing was sent
+            except connect.Unanswered:
+                raise  # nor would it answer what became of it
             except psycopg.OperationalError:
                 if not rows or self._held is not None:
                     raise

@@ -30,6 +30,9 @@ from interfaces.http.mcp import McpEndpoint
 from interfaces.http.openapi import document
 from interfaces.operations import OPERATIONS, Services
 
+# So long without its database a process still calls itself ok: a restart is no news.
+DEGRADED_SECONDS = 10.0
+
 log = logging.getLogger("holdfast.http")
 
 
@@ -42,6 +45,8 @@ class Running(Services, Protocol):
     def hosts(self) -> Sequence[str]: ...
     @property
     def limits(self) -> Limits: ...
+    @property
+    def absent_seconds(self) -> float: ...
     async def start(self) -> None:
         """Be ready to serve."""
 
@@ -147,21 +152,24 @@ def _routes(service: Running, mcp: McpEndpoint) -> list[Route]:
     # There are no sessions to end (DELETE), and a stream without one (GET) would stay open, and
     # silent, until the client goes: it would only hold up a shutdown.
     routes.append(Route("/mcp", mcp, methods=["POST"]))
-    routes.append(Route("/health", _health(time.monotonic()), methods=["GET"]))
+    routes.append(Route("/health", _health(service, time.monotonic()), methods=["GET"]))
     routes.append(Route("/api/docs", _docs(), methods=["GET"]))
     return routes
 
 
-def _health(started: float) -> Callable[[Request], Awaitable[Response]]:
+def _health(service: Running, started: float) -> Callable[[Request], Awaitable[Response]]:
     async def health(request: Request) -> Response:
-        """Open to all: whether the process serves (S4 5.3.a)."""
-        return _json(
-            {
-                "status": "ok",
-                "timestamp": datetime.now(UTC),
-                "uptime": round(time.monotonic() - started, 3),
-            }
-        )
+        """Open to all: whether the process serves (S4 5.3.a), and for how long without database."""
+        absent = service.absent_seconds
+        value: dict[str, object] = {
+            "status": "degraded" if absent > DEGRADED_SECONDS else "ok",
+            "timestamp": datetime.now(UTC),
+            "uptime": round(time.monotonic() - started, 3),
+            "database": "away" if absent else "ok",
+        }
+        if absent:
+            value["database_away_seconds"] = round(absent, 1)
+        return _json(value)
 
     return health
 
