@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from clients.python.tests.supervised import WORKER, Desk, desk
 
+from holdfast import Client
 from holdfast.secrets import masked, masked_command
 from tests.acceptance.serving import Api, ok
 
@@ -148,3 +149,15 @@ def test_without_argv_only_the_program_is_recorded(here: Desk) -> None:
     recorded = all_that_is_recorded(here.api)
     assert "unheard-of" not in recorded
     assert "SIG" not in recorded
+
+
+def test_a_command_that_is_logged_by_the_sdk_is_masked_too(client: Client, api: Api) -> None:
+    with client.instance("odin") as agent:
+        agent.emit("command_logged", command="deploy --token hunter2 -v", exit_code=0)
+        with pytest.raises(ValueError, match="hunter2"), client.session("odin"):
+            raise ValueError("no good: postgresql://me:hunter2@db/x")
+
+    recorded = all_that_is_recorded(api)
+    assert "hunter2" not in recorded
+    assert "deploy --token *** -v" in recorded
+    assert "postgresql://me:***@db/x" in recorded

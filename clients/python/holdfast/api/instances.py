@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from holdfast.api.area import Area, part, said
 from holdfast.errors import NotFound
+from holdfast.secrets import masked
 from holdfast.types import (
     Activity,
     Beat,
@@ -163,8 +164,14 @@ class Instances(Area):
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Emitted:
-        """Record what it did, as a type of the catalogue (``client.history.event_types()``)."""
-        body = said(event_type=event_type, event_data=event_data or {}, metadata=metadata)
+        """Record what it did, as a type of the catalogue (``client.history.event_types()``).
+
+        In the ``command`` of a ``command_logged`` what looks like a secret is masked.
+        """
+        data = {**(event_data or {})}
+        if event_type == "command_logged" and isinstance(data.get("command"), str):
+            data["command"] = masked(data["command"])
+        body = said(event_type=event_type, event_data=data, metadata=metadata)
         reply = self._write(
             "POST",
             f"{_instance(instance_id)}/events",
