@@ -58,6 +58,8 @@ def statements(drawn: dict[str, str]) -> str:
             f"ALTER ROLE {OWNER} LOGIN PASSWORD '{drawn[OWNER]}'",
             f"ALTER ROLE {SERVICE_ROLE} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION"
             f" NOBYPASSRLS PASSWORD '{drawn[SERVICE_ROLE]}'",
+            # Of the service's own database the migration takes it.
+            "REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC",
             "",
         ]
     )

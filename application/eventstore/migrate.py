@@ -104,23 +104,21 @@ def _require_known(done: dict[str, str], todo: list[Migration]) -> None:
 
 
 def _let_act(connection: psycopg.Connection, login: str | None) -> None:
-    """Let the owner, and the service's login, act under the service's role (``SET ROLE``)."""
-    role = sql.Identifier(SERVICE_ROLE)
-    for who in dict.fromkeys((None, login)):
-        found = connection.execute(_SQL["may_act"], {"role": SERVICE_ROLE, "login": who}).fetchone()
-        if found is None or found[0]:
-            continue  # a login that is not there fails to connect, and is told then
-        name = sql.Identifier(who or connection.info.user)
-        grant = sql.SQL("GRANT {} TO {}").format(role, name)
-        if connection.info.server_version >= 160_000:
-            grant += sql.SQL(" WITH SET TRUE")
-        try:
-            connection.execute(grant)
-        except psycopg.errors.InsufficientPrivilege:
-            raise MigrationError(
-                f"{who or 'the owner'} may not act under the role {SERVICE_ROLE}, which someone"
-                f" else made; let an administrator run: {grant.as_string(connection)}"
-            ) from None
+    """Let the service's login, or the owner if that is its login, act under the service's role."""
+    found = connection.execute(_SQL["may_act"], {"role": SERVICE_ROLE, "login": login}).fetchone()
+    if found is None or found[0]:
+        return  # a login that is not there fails to connect, and is told then
+    who = login or connection.info.user
+    grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(SERVICE_ROLE), sql.Identifier(who))
+    if connection.info.server_version >= 160_000:
+        grant += sql.SQL(" WITH SET TRUE")
+    try:
+        connection.execute(grant)
+    except psycopg.errors.InsufficientPrivilege:
+        raise MigrationError(
+            f"{who} may not act under the role {SERVICE_ROLE}, which someone else made; let an"
+            f" administrator run: {grant.as_string(connection)}"
+        ) from None
 
 
 def _close_doors(connection: psycopg.Connection) -> None:

@@ -170,6 +170,9 @@ def test_the_service_s_login_gains_nothing_by_resetting_its_role(
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     connection.execute(statement)
     assert ask_one(private_cluster.url, "SELECT count(*) FROM event_store") == 1
+    for database in ("postgres", "template1"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(private_cluster.url_of(database, SERVICE_ROLE))
 
 
 @pytest.mark.parametrize("state", ["stopped", "killed", "running"])

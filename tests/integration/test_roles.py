@@ -153,6 +153,8 @@ def test_an_owner_who_may_only_make_roles_can_migrate_and_serve(
     migrate(owner, "app")
     schema.install(owner)
 
+    # Without a login of the service's own, the owner is the one to serve.
+    migrate(owner)
     for role in ("landlord", "app"):
         store = EventStore.at(as_login(owner, role))
         assert store.append("default", [row(role, 1)]).head > 0
@@ -172,6 +174,27 @@ def test_an_owner_who_may_not_make_it_work_is_told_what_to_run(
                 migrate(as_login(cluster.url_of(name), login))
         finally:
             admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+def test_an_owner_need_not_serve_where_a_login_does(cluster: EmbeddedPostgres, login: str) -> None:
+    """Given an administrator who made the role and lent it to the login, and to nobody else."""
+    owner = f"r_{uuid.uuid4().hex}"
+    with as_owner(cluster.url_of("postgres")) as admin:
+        create(admin, owner)
+        with suppress(psycopg.errors.DuplicateObject):
+            admin.execute(SQL("CREATE ROLE {} NOLOGIN").format(Identifier(SERVICE_ROLE)))
+        admin.execute(SQL("GRANT {} TO {}").format(Identifier(SERVICE_ROLE), Identifier(login)))
+        admin.execute(SQL("CREATE DATABASE {0} OWNER {0}").format(Identifier(owner)))
+        url = as_login(cluster.url_of(owner), owner)
+        try:
+            migrate(url, login)
+            schema.install(url)
+            assert who_logs_in(as_login(url, login)) == (login, False)
+            with pytest.raises(psycopg.OperationalError, match="permission denied to set role"):
+                who_logs_in(url)
+        finally:
+            admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(owner)))
+            admin.execute(SQL("DROP ROLE {}").format(Identifier(owner)))
 
 
 @pytest.mark.parametrize(
