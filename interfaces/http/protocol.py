@@ -57,6 +57,8 @@ SMALL = 8 * 1024
 # For how long, in seconds, and how much is still read after a refusal, so that it can be read too.
 LINGER_SECONDS = 2.0
 MAX_LINGER = 1024 * 1024
+# The pause, in seconds, after each piece of what is read only to be thrown away.
+BREATH_SECONDS = 0.05
 
 # Where a connection is: between requests, in a header, in a body, or refused.
 BETWEEN, HEAD, BODY, REFUSED = range(4)
@@ -191,6 +193,8 @@ class Connection(HttpToolsProtocol):
             self._lingered += len(data)
             if self._lingered > MAX_LINGER:
                 self.drop()
+            else:
+                self._breathe()
         elif self._rest is not None:
             # Some had been read already when reading was paused.
             self._hold(self._let_go() + data, 0)
@@ -262,6 +266,8 @@ class Connection(HttpToolsProtocol):
         elif self._phase == BODY:
             self._raw_body += body
             self._framing = 0 if self._body_in_piece else self._framing + body
+            if self.cycle.response_complete:
+                self._breathe()
             if self._framing > MAX_FRAMING:
                 self._refuse(HeadersTooLarge())
                 return False
@@ -269,6 +275,15 @@ class Connection(HttpToolsProtocol):
                 self._refuse(PayloadTooLarge())
                 return False
         return True
+
+    def _breathe(self) -> None:
+        """Read no more for a moment: nobody waits for this, and others have something to say."""
+        self.transport.pause_reading()
+        self.loop.call_later(BREATH_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.flow.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _hold(self, data: bytes, at: int) -> None:
         """Keep data for later, and read no more."""
