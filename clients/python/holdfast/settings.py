@@ -85,9 +85,9 @@ def is_over(environ: Mapping[str, str]) -> bool:
     supervisor = environ.get(SUPERVISOR, "").strip()
     if not supervisor:
         return False
-    from holdfast.supervision import is_gone
+    from holdfast.supervision import has_ended
 
-    return is_gone(supervisor)
+    return has_ended(supervisor)
 
 
 def key_header(api_key: str | None) -> dict[str, str]:

@@ -42,16 +42,21 @@ class Supervisor(NamedTuple):
         return "/".join(self)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the process itself is known to have ended: only here can one tell."""
+        here = this_supervisor("")
+        if self[:2] != here[:2] or not self.pid.isdigit():
+            return False
+        return _born(int(self.pid)) != self.born
+
+    @property
     def is_gone(self) -> bool:
         """Whether it, and all that it started, is known to have ended: only here can one tell.
 
         Its guardian ends what it has left behind, which takes as long as the grace at most: that
         is waited for, or two would work on one thing.
         """
-        here = this_supervisor("")
-        if self[:2] != here[:2] or not self.pid.isdigit():
-            return False
-        if _born(int(self.pid)) == self.born:
+        if not self.has_ended:
             return False
         until = time.monotonic() + ENDING_SECONDS
         while self.run and (left := marked(f"{MARK}={self.run}")):
@@ -70,6 +75,14 @@ def this_supervisor(run: str) -> Supervisor:
     host = _plain(this_machine())[:HOST_LENGTH]
     pid = os.getpid()
     return Supervisor(host, _system(), str(pid), _born(pid), run)
+
+
+def has_ended(name: str) -> bool:
+    """Whether the process that gave itself this name has ended, whoever it has left behind: those
+    ask, too.
+    """
+    parts = name.split("/")
+    return len(parts) == len(Supervisor._fields) and Supervisor(*parts).has_ended
 
 
 def is_gone(name: str | None) -> bool:
