@@ -65,13 +65,21 @@ class Database:
             if isinstance(e, Unfit) or not self.path.is_file():
                 raise
             cause = e
-        require_own(self.path.parent, self.path)
         try:
-            with self._connected(f"{self.path.absolute().as_uri()}?mode=ro", uri=True) as readable:
-                _require_version(self.path, readable)
-                return work(readable)
+            return self.look(work)
         except sqlite3.Error:
             raise cause from None
+
+    def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do this work without writing anything, not even the file itself.
+
+        Raises ``sqlite3.Error`` or ``OSError``.
+        """
+        require_own(self.path.parent, self.path)
+        address = f"{self.path.absolute().as_uri()}?mode=ro"
+        with self._connected(address, uri=True) as readable:
+            _require_version(self.path, readable)
+            return work(readable)
 
     @contextmanager
     def exclusively(self, purpose: str, wait: float = 0.0) -> Iterator[bool]:

@@ -118,8 +118,12 @@ def is_local(url: str) -> bool:
 
 
 def _checked(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
         raise ConfigurationError(
             f"HOLDFAST_URL: {url!r} is no address of a service; it looks like {DEFAULT_URL}"
         )

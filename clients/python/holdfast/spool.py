@@ -15,12 +15,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from holdfast.address import normal
 from holdfast.database import Database, is_busy, statements
 from holdfast.errors import HoldfastError
 from holdfast.request import PLACEHOLDER, WRITES, Request, Write, dumped, is_of_service
@@ -42,6 +43,9 @@ REMEMBERED_SECONDS = 30 * 24 * 3600.0
 FORGOTTEN_SECONDS = 24 * 3600.0
 # Some file systems tell the time of a change in steps of two seconds.
 CLOCK_STEP_SECONDS = 2.0
+# So many other files are looked at.
+MAX_ADDRESSES = 50
+ADOPTION_SECONDS = 2.0
 # What an entry of no API key at all is listed under.
 NO_KEY = "none"
 
@@ -109,6 +113,15 @@ class OtherKey(NamedTuple):
     since: float
 
 
+class OtherAddress(NamedTuple):
+    """What waits for another address: what to call it by, how many writes, and since when."""
+
+    address: str
+    writes: int
+    since: float
+    path: Path
+
+
 class SpoolStats(NamedTuple):
     """How many writes wait to be sent, wait for another API key, were refused."""
 
@@ -123,7 +136,8 @@ class Spool:
     def __init__(
         self, folder: Path, url: str, api_key: str | None, *, max_bytes: int = MAX_BYTES
     ) -> None:
-        self._database = Database(folder / _file_name(url), SQL["schema"], max_bytes)
+        self._url = normal(url)
+        self._database = Database(folder / _file_name(self._url), SQL["schema"], max_bytes)
         self._key_id = _key_id(api_key)
         self._token = uuid4().hex
         self._lock = threading.RLock()
@@ -338,6 +352,55 @@ class Spool:
             return []
         return [OtherKey(key_id or NO_KEY, count, since) for key_id, count, since in rows]
 
+    def other_addresses(self) -> list[OtherAddress]:
+        """What waits for services at other addresses."""
+        found = []
+        try:
+            others = sorted(set(self.path.parent.glob("*.db")) - {self.path})
+        except OSError:
+            return []
+        for path in others[:MAX_ADDRESSES]:
+            with suppress(sqlite3.Error, OSError):
+                url, writes, since = Database(path, "", 0).look(_waiting)
+                if writes:
+                    found.append(OtherAddress(url or path.stem, writes, since, path))
+        return found
+
+    def adopt_address(self, address: str) -> int:
+        """Send to this address what was kept for another; how many writes that are.
+
+        Each goes under the API key that it was written under. Only a person may say so. Raises
+        ``sqlite3.Error`` or ``OSError``.
+        """
+        known = {other.address: other.path for other in self.other_addresses()}
+        path = known.get(address) or known.get(normal(address) if "://" in address else address)
+        if path is None:
+            return 0
+        other = Database(path, SQL["schema"], MAX_BYTES)
+        with other.exclusively("sending", ADOPTION_SECONDS) as alone:
+            if not alone:
+                raise OSError("another process is sending what waits there; try again")
+            writes, aliases = other.read(
+                lambda db: [db.execute(SQL[n]).fetchall() for n in ("all_writes", "all_aliases")]
+            )
+
+            def take(db: sqlite3.Connection) -> None:
+                long_ago = time.time() - FORGOTTEN_SECONDS
+                for row in writes:
+                    db.execute(SQL["take_over"], {**dict(row), "long_ago": long_ago})
+                for row in aliases:
+                    db.execute(SQL["alias"], {**dict(row), "at": row["known_at"]})
+
+            def give(db: sqlite3.Connection) -> None:
+                for row in writes:
+                    db.execute(SQL["remove"], {"key": row["idempotency_key"]})
+
+            # If it ends in between, both have them: their keys see to it that they happen once.
+            self._database.run(take)
+            other.run(give)
+        self._idle = None
+        return len(writes)
+
     def leave(self) -> Left:
         """The process ends: bring to the disk what is only in memory, and tell what is left."""
         with self._lock:
@@ -423,6 +486,7 @@ class Spool:
             if entry.replaces is not None:
                 db.execute(SQL["replace"], {**mine, "replaces": entry.replaces})
             db.execute(SQL["keep"], {**entry._asdict(), **mine})
+        db.execute(SQL["name_url"], {"url": self._url})
         if self._lost > self._lost_on_record:
             lost = {"at": time.time(), "writes": self._lost - self._lost_on_record}
             db.execute(SQL["lose"], lost)
@@ -530,6 +594,16 @@ def _key_id(api_key: str | None) -> str:
     if not api_key:
         return ""
     return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def _waiting(db: sqlite3.Connection) -> tuple[str | None, int, float]:
+    """What waits in a file of any version: for which address, how many writes, since when."""
+    url = None
+    with suppress(sqlite3.OperationalError):
+        row = db.execute(SQL["url"]).fetchone()
+        url = row[0] if row is not None else None
+    writes, since = db.execute(SQL["elsewhere"]).fetchone()
+    return url, writes, since or 0.0
 
 
 def _file_name(url: str) -> str:

@@ -69,6 +69,30 @@ WHERE key_id = :key_id AND (replaces IS NULL OR owner = :owner OR kept_at > :you
 -- name: count_others
 SELECT count(*) FROM entry WHERE key_id <> :key_id;
 
+-- name: name_url
+INSERT OR REPLACE INTO about (name, value) VALUES ('url', :url);
+
+-- name: url
+SELECT value FROM about WHERE name = 'url';
+
+-- name: elsewhere
+SELECT count(*), min(kept_at) FROM entry WHERE replaces IS NULL;
+
+-- name: all_writes
+SELECT key_id, idempotency_key, method, path, body, placeholder, owner, kept_at, tried_at
+FROM entry WHERE replaces IS NULL ORDER BY number;
+
+-- name: all_aliases
+SELECT placeholder, id, known_at FROM alias WHERE placeholder <> '';
+
+-- name: take_over
+-- Where it may lead to another service, the record has to tell whether it was carried out.
+INSERT OR IGNORE INTO entry
+    (key_id, idempotency_key, method, path, body, placeholder, owner, kept_at, tried_at)
+VALUES
+    (:key_id, :idempotency_key, :method, :path, :body, :placeholder, :owner, :kept_at,
+     min(:tried_at, :long_ago));
+
 -- name: count_own
 SELECT count(*) FROM entry WHERE owner = :owner AND replaces IS NULL;
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -19,7 +20,7 @@ from holdfast.settings import RUN_OVER, is_in_clear
 
 if TYPE_CHECKING:
     from holdfast.client import Client
-    from holdfast.spool import OtherKey
+    from holdfast.spool import OtherAddress, OtherKey
 
 # Ages are computed by the service; times of day are shown by this machine's clock.
 CLOCK_SECONDS = 5.0
@@ -45,8 +46,9 @@ def doctor(
         str | None,
         typer.Option(
             "--adopt",
-            metavar="ID",
-            help="Send under the present API key also what waits for the key with this id.",
+            metavar="ID|URL",
+            help="Send also what waits for the API key with this id, under the present one;"
+            " or what waits for another address, to the present one.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -97,6 +99,8 @@ def _checks(client: Client, send: bool, adopt: str | None) -> Iterator[Check]:
         advice = "keep HOLDFAST_SPOOL_DIR on a disk with room, in a folder of our own"
         found = f"{lost} writes of the last month: neither the service nor the disk was there"
         yield Check("lost", False, found, advice)
+    for address in client.spool.other_addresses():
+        yield _other_address(address)
     for other in client.spool.other_keys():
         yield _other_key(other)
 
@@ -188,11 +192,35 @@ def _adoption(client: Client, key_id: str, is_admitted: bool) -> Check:
     if not is_admitted:
         found = f"what waits for the API key {key_id} was left there"
         return Check("adopt", False, found, "first set HOLDFAST_API_KEY to a valid key")
+    if any(
+        key_id in (o.address, o.address.rstrip("/")) for o in client.spool.other_addresses()
+    ) or ("://" in key_id):
+        return _adopted_address(client, key_id)
     count = client.spool.adopt(key_id)
     if not count:
         found = f"nothing waits for the API key {key_id}"
         return Check("adopt", False, found, "its id is one of those listed below, if there are any")
     return Check("adopt", True, f"{count} that waited for the API key {key_id} go under this one")
+
+
+def _adopted_address(client: Client, address: str) -> Check:
+    try:
+        count = client.spool.adopt_address(address)
+    except (OSError, sqlite3.Error, ValueError) as e:
+        return Check("adopt", False, f"what waits for {address} was left there: {e}", "try again")
+    if not count:
+        return Check("adopt", False, f"nothing waits for {address}", "see below what there is")
+    return Check("adopt", True, f"{count} that waited for {address} go to this address")
+
+
+def _other_address(other: OtherAddress) -> Check:
+    since = datetime.fromtimestamp(other.since).astimezone().isoformat(" ", "minutes")
+    advice = (
+        "a client of that address sends them; if it is the same service as the present one:"
+        f" `holdfast doctor --adopt {other.address}`"
+    )
+    found = f"{other.writes} written for {other.address}, the first at {since}"
+    return Check("other address", False, found, advice)
 
 
 def _spool(client: Client, is_reached: bool, is_admitted: bool, send: bool) -> Check:

@@ -42,7 +42,29 @@ def connected(
         told = _send_kept(client)
         if told and not as_json:
             note(told)
+        elsewhere = _elsewhere(client)
+        if elsewhere and not as_json:
+            note(elsewhere)
         yield client
+
+
+def _elsewhere(client: Client) -> str | None:
+    """What waits for another address or API key: it is never sent by itself."""
+    from holdfast.spool import NO_KEY
+
+    spool = client.spool
+    waits = [
+        (f"for {other.address}", other.address, other.writes) for other in spool.other_addresses()
+    ]
+    for other in spool.other_keys():
+        whom = f"for the API key {other.key_id}" if other.key_id != NO_KEY else "for no API key"
+        waits.append((whom, other.key_id, other.writes))
+    told = [
+        f"{_counted(writes)} {'waits' if writes == 1 else 'wait'} {whom}"
+        f" (`holdfast doctor --adopt {name}` sends {'it' if writes == 1 else 'them'} here)"
+        for whom, name, writes in waits
+    ]
+    return "; ".join(told) or None
 
 
 def _send_kept(client: Client) -> str | None:
