@@ -125,9 +125,9 @@ def test_what_belongs_together_stays_together(connect: Connect, cli: Cli, api: A
         pass
     assert cli("doctor", "--adopt", GONE).out.count("that waited for") == 1
 
-    [session] = ok(api.get("/api/sessions"))["sessions"]  # type: ignore[assignment]
+    [session] = ok(api.get("/api/sessions"))["sessions"]
     [task] = ok(api.get("/api/tasks"))["tasks"]
-    assert (session["status"], task["status"]) == ("completed", "completed")  # type: ignore[index]
+    assert (session["status"], task["status"]) == ("completed", "completed")
 
 
 def test_files_of_before_and_damaged_ones_are_no_obstacle(
