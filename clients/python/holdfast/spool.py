@@ -17,14 +17,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from holdfast.address import normal
 from holdfast.database import Database, is_busy, statements
 from holdfast.errors import HoldfastError
-from holdfast.request import PLACEHOLDER, WRITES, Request, Write, dumped, is_of_service
+from holdfast.kept import Entry as Entry
+from holdfast.kept import Left as Left
+from holdfast.kept import OtherAddress as OtherAddress
+from holdfast.kept import OtherKey as OtherKey
+from holdfast.kept import Refused as Refused
+from holdfast.kept import SpoolStats as SpoolStats
+from holdfast.request import PLACEHOLDER, Request, Write, dumped
 
 log = logging.getLogger("holdfast.spool")
 
@@ -48,86 +54,6 @@ MAX_ADDRESSES = 50
 ADOPTION_SECONDS = 2.0
 # What an entry of no API key at all is listed under.
 NO_KEY = "none"
-
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-
-
-class Entry(NamedTuple):
-    """A write that is kept. Its idempotency key is what it is known by."""
-
-    key: str
-    method: str
-    path: str
-    body: str
-    placeholder: str | None
-    replaces: str | None
-    kept_at: float
-    tried_at: float | None
-    faults: int
-
-    @property
-    def request(self) -> Request:
-        """What is to be sent."""
-        return Request(self.method, self.path, json.loads(self.body), idempotency_key=self.key)
-
-    @property
-    def fault(self) -> str | None:
-        """Why it cannot be one of ours, whoever wrote it into the file; ``None`` if it can."""
-        if self.method not in WRITES:
-            return f"{self.method!r} changes nothing"
-        if not _is_text(self.path) or not is_of_service(self.path):
-            return f"{self.path!r} is no path of the service"
-        if not _is_text(self.key) or not _KEY.fullmatch(self.key):
-            return f"{self.key!r} is no idempotency key"
-        try:
-            is_object = isinstance(json.loads(self.body), dict)
-        except (TypeError, ValueError, RecursionError):
-            is_object = False
-        return None if is_object else "its body is no JSON object"
-
-
-class Refused(NamedTuple):
-    """A write that the service refused when it was sent at last. Times are seconds since 1970."""
-
-    method: str
-    path: str
-    body: str
-    kept_at: float
-    refused_at: float
-    code: str
-    message: str
-
-
-class Left(NamedTuple):
-    """What a process leaves behind, but for heartbeats: kept on disk, and lost with its memory."""
-
-    kept: int
-    lost: int
-
-
-class OtherKey(NamedTuple):
-    """What waits for another API key: the key's id, how many writes, and since when."""
-
-    key_id: str
-    writes: int
-    since: float
-
-
-class OtherAddress(NamedTuple):
-    """What waits for another address: what to call it by, how many writes, and since when."""
-
-    address: str
-    writes: int
-    since: float
-    path: Path
-
-
-class SpoolStats(NamedTuple):
-    """How many writes wait to be sent, wait for another API key, were refused."""
-
-    kept: int
-    of_other_keys: int
-    refused: int
 
 
 class Spool:
@@ -566,11 +492,6 @@ class Spool:
             log.info(
                 "The spool %s can be used again; what was kept in memory is there now.", self.path
             )
-
-
-def _is_text(value: object) -> bool:
-    # The file may hold anything in any column.
-    return isinstance(value, str)
 
 
 def _dumped(body: Mapping[str, Any]) -> str:
