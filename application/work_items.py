@@ -230,7 +230,7 @@ def _may_take_over(work: Work, claim: Claim, previous: Holder, takeover: bool) -
 
 
 def _is_silent(work: Work, claim: Claim, holder: Holder) -> bool:
-    silent = claim.silent_seconds(work.now, holder.gap_seconds(work.now))
+    silent = claim.silent_seconds(work.now, holder.silent_seconds(work.now, work.serving))
     return silent > work.policy.claim_stale_seconds
 
 

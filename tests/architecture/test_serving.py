@@ -38,6 +38,19 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
                     yield f"{path.relative_to(ROOT)}:{node.lineno}", node
 
 
+def test_no_verdict_is_made_of_the_true_age() -> None:
+    """What a holder's gap is passed to, or compared with: nothing but what tells ages to people."""
+    judged = []
+    for path in (ROOT / "application").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_verdict = isinstance(node, ast.Call) and (
+                isinstance(node.func, ast.Attribute) and node.func.attr in {*JUDGES, "may_pass_on"}
+            )
+            if is_verdict and "gap_seconds(" in ast.unparse(node):
+                judged.append(f"{path.relative_to(ROOT)}: {ast.unparse(node)}")
+    assert judged == []
+
+
 def test_every_verdict_on_silence_knows_of_the_services_absences() -> None:
     found = list(calls())
     assert len(found) > len(JUDGES)

@@ -69,6 +69,8 @@ class World:
     counts: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     misdated: list[str] = field(default_factory=list)
+    # Whether for a moment no process of the service was there.
+    was_absent: bool = False
 
     @property
     def calls(self) -> int:

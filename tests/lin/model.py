@@ -43,10 +43,19 @@ class Claims:
     Whether a holder was stale is a matter of time, and the recorder knows only between which times
     things happened. It gives the service the benefit of the doubt: a takeover is wrong if the
     silence was too short however one looks at it, a refusal if it was long enough however one
-    looks at it. ``slack`` is by how many seconds clocks may disagree.
+    looks at it. ``slack`` is by how many seconds clocks may disagree. ``was_absent``: no process of
+    the service was there for a moment, so no silence was long enough for certain.
     """
 
-    def __init__(self, vitals: Vitals, stale_seconds: float, slack: float = 0.0) -> None:
+    def __init__(
+        self,
+        vitals: Vitals,
+        stale_seconds: float,
+        slack: float = 0.0,
+        *,
+        was_absent: bool = False,
+    ) -> None:
+        self._was_absent = was_absent
         self._vitals = vitals
         self._stale_seconds = stale_seconds
         self._slack = slack
@@ -130,6 +139,8 @@ class Claims:
     def _must_lose(self, register: Register, operation: Operation) -> bool:
         """Whether the owner was silent for too long to be kept."""
         assert register.owner is not None
+        if self._was_absent:
+            return False
         heard = self._vitals.last_possibly(register.owner, operation.answered)
         silent = operation.invoked - max(heard, register.granted[1])
         return silent - self._slack > self._stale_seconds

@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -96,10 +97,21 @@ def services(url: str, directory: Path, settings: Mapping[str, str]) -> Iterator
 def quarrel(running: Sequence[Service], plan: Plan, watch: Watcher = lambda _: None) -> Result:
     """Go through with the plan, on items that nobody has claimed before."""
     world = World([service.url for service in running], STALE_SECONDS, SLACK_SECONDS)
+    before = _intervals(running[0])
     with _callers(world, plan.seed):
         _torment(plan, world, running, watch)
+    world.was_absent = _intervals(running[0]) > before
     findings = {item: verdict(found, world) for item, found in _checked(world).items()}
     return Result(world, {**findings, "other answers": world.broken, "dates": world.misdated})
+
+
+def _intervals(service: Service) -> int:
+    """How often the service has come to be there so far."""
+    eventually(service.answers, f"a process serving on port {service.port}")
+    told = httpx.get(
+        f"{service.url}/api/serving", headers={"X-API-Key": API_KEY}, timeout=30, trust_env=False
+    )
+    return int(told.json()["total_count"])
 
 
 def surprises(running: Sequence[Service]) -> list[str]:
@@ -113,7 +125,8 @@ def surprises(running: Sequence[Service]) -> list[str]:
 
 def verdict(operations: Sequence[Operation], world: World) -> list[str]:
     """What is wrong with one item's history."""
-    claims = Claims(Vitals(world.signs), STALE_SECONDS, SLACK_SECONDS)
+    vitals = Vitals(world.signs)
+    claims = Claims(vitals, STALE_SECONDS, SLACK_SECONDS, was_absent=world.was_absent)
     try:
         violation = check(operations, claims)
     except Undecided as undecided:
