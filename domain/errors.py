@@ -73,15 +73,22 @@ class InvalidInput(HoldfastError):
 
     @classmethod
     def of_fields(
-        cls, fields: Sequence[FieldError], *, details: Mapping[str, object] | None = None
+        cls,
+        fields: Sequence[FieldError],
+        *,
+        details: Mapping[str, object] | None = None,
+        more: int = 0,
     ) -> Self:
-        """The error for these fields, its message naming each: the first hundred (spec 9)."""
+        """The error for these fields, its message naming each: the first hundred (spec 9).
+
+        ``more`` is how many there are besides.
+        """
         named: list[FieldError] = [
             {"field": _short(f["field"], 200), "message": _short(f["message"], 500)}
             for f in fields[:MAX_FIELD_ERRORS]
         ]
         message = "; ".join(f"{f['field']}: {f['message']}" for f in named)
-        if more := len(fields) - len(named):
+        if more := more + len(fields) - len(named):
             message += f"; and {more} more"
         return cls(message, details=details, errors=named)
 

@@ -16,6 +16,7 @@ from application.fields import FoundMark
 from application.idempotency import KeepReply, NothingKept, RecallReply
 from application.work import Context, Outcome, Outdated
 from domain.errors import (
+    MAX_FIELD_ERRORS,
     FieldError,
     InstanceNotFound,
     InvalidInput,
@@ -117,19 +118,21 @@ class Undertaking:
         Raises :class:`InvalidInput` that names each field.
         """
         unknown: list[FieldError] = []
+        more = 0
         if not self._allowed.issuperset(given):
-            unknown = [
-                {"field": name, "message": "is not a field of this request"}
-                for name in given
-                if name not in self._allowed
-            ]
+            names = [name for name in given if name not in self._allowed]
+            message = "is not a field of this request"
+            # Tens of thousands need not be put into words to be counted.
+            unknown = [{"field": name, "message": message} for name in names[:MAX_FIELD_ERRORS]]
+            more = len(names) - len(unknown)
             values = {name: value for name, value in values.items() if name in self._fields}
         try:
             model: BaseModel = self.operation.model.model_validate(values)
         except ValidationError as e:
-            raise InvalidInput.of_fields([*errors.invalid(e).errors, *unknown]) from None
+            fields = [*errors.invalid(e).errors, *unknown]
+            raise InvalidInput.of_fields(fields, more=more) from None
         if unknown:
-            raise InvalidInput.of_fields(unknown)
+            raise InvalidInput.of_fields(unknown, more=more)
         return model
 
     async def command(self, command: BaseModel, context: Context) -> Outcome:

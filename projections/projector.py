@@ -23,7 +23,9 @@ from projections.reads import LIVE_SCHEMA
 
 log = logging.getLogger("holdfast.projector")
 
+# A batch: so many events, and so many bytes of them. Other namespaces wait for it.
 BATCH = 5_000
+BATCH_BYTES = 8 * 1024 * 1024
 RETRY_SECONDS = 0.5
 PAUSE_SECONDS = 0.02
 
@@ -122,7 +124,7 @@ class Folder:
         cursor = self._connection.cursor(row_factory=tuple_row, binary=True)
         rows = cursor.execute(
             _SQL["events"],
-            {"namespace": namespace, "after": after, "limit": limit},
+            {"namespace": namespace, "after": after, "limit": limit, "room": BATCH_BYTES},
             prepare=True,
         ).fetchall()
         return [Recorded._make(row) for row in rows]

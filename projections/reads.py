@@ -28,6 +28,7 @@ LIVE_SCHEMA = "read_models"
 WAIT_SECONDS = 1.0  # spec 9
 # What is answered whole, without pages, has at most so many entries, and says if there are more.
 WHOLE_MAX = 5_000
+CANCEL_SECONDS = 2.0
 # Between two looks at a position that another process may be moving.
 LOOK_SECONDS = 0.02
 
@@ -203,8 +204,65 @@ class Reads:
                 return await self._with_connection(fetch)
 
     async def _with_connection(self, use: Callable[[psycopg.AsyncConnection], Awaitable[T]]) -> T:
-        async with self._pool.connection() as connection:
-            return await use(connection)
+        """Use a connection. Whoever is cancelled meanwhile leaves, and the query is ended.
+
+        The connection is used in a task of its own, which is not cancelled: it could not give the
+        connection back to the pool then, and after a few clients that went there would be none.
+        """
+        turn = _Turn()
+        using = asyncio.ensure_future(turn.take(self._pool, use))
+        try:
+            return await asyncio.shield(using)
+        except asyncio.CancelledError:
+            using.add_done_callback(_ended)
+            turn.leave()
+            raise
+
+
+class _Turn:
+    """One use of a connection."""
+
+    def __init__(self) -> None:
+        self._connection: psycopg.AsyncConnection | None = None
+        self._is_left = False
+        self._ending: asyncio.Task[None] | None = None
+
+    async def take(
+        self,
+        pool: AsyncConnectionPool,
+        use: Callable[[psycopg.AsyncConnection], Awaitable[T]],
+    ) -> T:
+        """Wait for a connection, and use it."""
+        async with pool.connection() as connection:
+            if self._is_left:
+                raise Unavailable("Nobody waits for the answer any more.")
+            self._connection = connection
+            try:
+                return await use(connection)
+            finally:
+                self._connection = None
+                if self._ending is not None:
+                    # Or it would end the query of whoever has the connection next.
+                    await asyncio.wait({self._ending})
+
+    def leave(self) -> None:
+        """End the query that is under way, or do not begin it."""
+        self._is_left = True
+        if self._connection is not None:
+            self._ending = asyncio.ensure_future(_cancelled(self._connection))
+
+
+async def _cancelled(connection: psycopg.AsyncConnection) -> None:
+    try:
+        await connection.cancel_safe(timeout=CANCEL_SECONDS)
+    except psycopg.Error as e:
+        log.warning("query_not_cancelled", extra={"error": str(e).strip()})
+
+
+def _ended(using: asyncio.Future[Any]) -> None:
+    """Nobody wants to know how it ended."""
+    if not using.cancelled():
+        using.exception()
 
 
 def _pool(info: str, size: int) -> AsyncConnectionPool:

@@ -58,10 +58,20 @@ INSERT INTO projector_position VALUES (%(namespace)s, 0) ON CONFLICT DO NOTHING
 SELECT position FROM projector_position WHERE namespace = %(namespace)s FOR UPDATE SKIP LOCKED
 
 -- name: events
+-- The next events, as many as have room, and one at least. Their sizes are those in the table: what is
+-- compressed there is not unpacked to be left out, and counts as large as it is likely to be.
 SELECT position, event_id, stream_id, sequence_num, event_type, "timestamp", event_data, metadata
-FROM event_store
-WHERE namespace = %(namespace)s AND position > %(after)s
-ORDER BY position LIMIT %(limit)s
+FROM (
+    SELECT *, sum(size) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING) - size AS before
+    FROM (
+        SELECT *, CASE WHEN pg_column_compression(event_data) IS NULL
+                       THEN pg_column_size(event_data)
+                       ELSE least(40 * pg_column_size(event_data), 262144) END AS size
+        FROM event_store
+        WHERE namespace = %(namespace)s AND position > %(after)s
+        ORDER BY position LIMIT %(limit)s) AS sized) AS counted
+WHERE before < %(room)s
+ORDER BY position
 
 -- name: advance
 UPDATE projector_position SET position = %(position)s WHERE namespace = %(namespace)s

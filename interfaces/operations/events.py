@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from application.eventstore.mapper import Recorded
-from application.eventstore.store import Criteria
+from application.eventstore.store import MAX_POSITION, Criteria
 from application.fields import Sought
 from application.history import History
 from domain.aggregate import BASE_FIELDS, Event, Json
@@ -202,9 +202,10 @@ async def _feed(s: Services, namespace: str, p: Feed) -> Json:
     types = stored_types(p.event_type)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + min(p.wait, LONGEST_WAIT_SECONDS)
-    head = await s.followers.head(namespace)
+    # What was known before the look: it may see more, and never less.
+    head = s.followers.known(namespace)
     begin = s.followers.skipped(namespace, types, p.after)
-    events, has_more = await _after(s, namespace, begin, head, p, types)
+    events, has_more = await _after(s, namespace, begin, MAX_POSITION, p, types)
     if not events:
         s.followers.found_nothing(namespace, types, p.after, head)
     if not events and p.wait:
@@ -232,8 +233,6 @@ async def _feed(s: Services, namespace: str, p: Feed) -> Json:
 async def _after(
     s: Services, namespace: str, position: int, head: int, p: Feed, types: Sequence[str]
 ) -> tuple[list[Recorded], bool]:
-    if head <= position:
-        return [], False
     return await s.history.ask(History.after, namespace, position, head, p.limit, types)
 
 

@@ -78,8 +78,12 @@ class Followers:
         if len(self._nothing) > MOST_REMEMBERED:
             del self._nothing[next(iter(self._nothing))]
 
-    async def head(self, namespace: str) -> int:
-        """The position of the last event, as it is now."""
+    def known(self, namespace: str) -> int:
+        """How far the log has come at least, without a look."""
+        head, _ = self._known.get(namespace, (0, 0.0))
+        return max(head, self._progress.position(namespace))
+
+    async def _look(self, namespace: str) -> int:
         head = await self._reads.head(namespace)
         self._known[namespace] = head, asyncio.get_running_loop().time()
         return head
@@ -97,13 +101,12 @@ class Followers:
 
     async def _recent(self, namespace: str) -> int:
         """The head, from the last look if that was a moment ago."""
-        head, at = self._known.get(namespace, (0, float("-inf")))
-        head = max(head, self._progress.position(namespace))
+        _, at = self._known.get(namespace, (0, float("-inf")))
         if asyncio.get_running_loop().time() - at < LOOK_SECONDS / 2:
-            return head
+            return self.known(namespace)
         looking = self._looking.get(namespace)
         if looking is None:
-            looking = asyncio.ensure_future(self.head(namespace))
+            looking = asyncio.ensure_future(self._look(namespace))
             self._looking[namespace] = looking
             looking.add_done_callback(lambda _: self._looking.pop(namespace, None))
         # Who goes does not take the look from the others.

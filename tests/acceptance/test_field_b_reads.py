@@ -72,3 +72,27 @@ def test_a_query_ends_with_the_client_that_wanted_it(alone: Server, path: str, t
         owner.rollback()
         ok(api.get(f"/api/instances/{instance_id}"))
         assert alone.lines("request_failed") == []
+
+
+def test_clients_that_go_take_no_connection_with_them(alone: Server) -> None:
+    """Given hundreds that ask and go at once, then whoever comes next is answered as ever."""
+    with alone.default() as api:
+        instance_id = ok(
+            api.post("/api/instances", json={"project": name("p"), "instance_type": "PS"}), 201
+        )["instance_id"]
+        paths = (
+            "/api/events?after=1000000&wait=20",
+            "/api/sessions",
+            "/api/work-items",
+            f"/api/instances/{instance_id}",
+            f"/api/instances/{instance_id}/events",
+        )
+        for _ in range(60):
+            for path in paths:
+                with asked(api, path):
+                    pass
+        for _ in range(20):
+            ok(api.get("/api/sessions"))
+            ok(api.get(f"/api/instances/{instance_id}"))
+            ok(api.get(f"/api/instances/{instance_id}/events"))
+        assert alone.lines("request_failed") == []

@@ -153,6 +153,7 @@ PARAMETERS: Mapping[str, Any] = {
     "past_listed_at": None,
     "past_claimed_at": None,
     "past_item_id": None,
+    "room": 1_000_000,
     "past_interval_num": None,
     "past_instance_id": None,
     "seen": ["0123456789abcdef"],

@@ -93,3 +93,22 @@ def test_what_a_body_takes_with_its_numbers_written_out_is_bounded_like_the_body
         parse(body)
     few = body.decode().split(",")[: many // 30]
     assert parse((",".join(few) + "]}").encode())
+
+
+def test_the_field_is_named_by_its_path_whatever_stands_before_it() -> None:
+    """Nested, empty ones, keys that look like numbers or have quotes."""
+    body = (
+        rb'{"a": [], "b": {"c": {}, "1e999": "x", "\"": [1, {"e.\u0041": [[], [3, 1e308]]}]},'
+        rb' "f": 1e500}'
+    )
+    with pytest.raises(InvalidInput) as refused:
+        parse(body.replace(b"1e500", b"0"))
+    assert refused.value.errors[0]["field"] == 'b.".1.e.A.1.1'
+
+
+def test_a_large_body_is_refused_without_reading_it_all_again() -> None:
+    """The number that is refused stands behind tens of thousands of others: the body is named."""
+    many = ",".join(["1e5"] * 40_000)
+    with pytest.raises(InvalidInput) as refused:
+        parse(f'{{"a": [{many}, 1e16]}}'.encode())
+    assert refused.value.errors[0]["field"] == "body"
