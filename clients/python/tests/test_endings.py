@@ -211,8 +211,8 @@ def test_a_second_signal_ends_it_at_once(api: Api) -> None:
         BEGIN
         + """
 with client.session("odin"):
-    say("up")
     try:
+        say("up")
         signal.pause()
     finally:
         say("tidying")
