@@ -30,7 +30,7 @@ def document() -> Json:
     for operation in OPERATIONS:
         path = re.sub(r":\w+\}", "}", operation.path)
         paths.setdefault(path, {})[operation.verb.lower()] = _operation(operation, components)
-    paths["/health"] = {"get": _open("health", "Whether the process serves.")}
+    paths["/health"] = {"get": _open("health", "Whether the process, and its database, serve.")}
     paths["/api/docs"] = {"get": _open("docs", "This document.")}
     return {
         "openapi": "3.1.0",
