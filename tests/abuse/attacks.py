@@ -311,6 +311,7 @@ DIGITS = b'{"metadata": {"n": [' + b",".join([b"1e99"] * 30_000) + b"]}}"
 WITHOUT_A_KEY: Mapping[str, Attack] = {
     "(no attack)": nothing,
     "pipelined requests, no reply read": _endless(b"", HEALTH * 500),
+    "the same on 200 connections": _endless(b"", HEALTH * 500, at_once=200),
     "pipelined documents, no reply read": _endless(b"", DOCS * 500),
     "endless URL": _endless(b"GET /", b"a" * 60_000),
     "endless header value": _endless(GET + b"A: ", b"a" * 60_000),
