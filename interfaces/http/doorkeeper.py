@@ -12,7 +12,8 @@ import ipaddress
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,9 @@ log = logging.getLogger("holdfast.http")
 OTHER_FILES = 128
 # What all connections together may hold of requests that wait behind unanswered ones, in bytes.
 MAX_HELD = 32 * 1024 * 1024
+# How many requests of strangers are begun in one round of the event loop. The others wait for the
+# next round, so that whoever has a key waits for no more than these, however many there are.
+TURNS = 8
 # How often connections are looked at, in seconds; more often where the limits are shorter.
 LOOK_SECONDS = 0.5
 
@@ -84,6 +88,8 @@ class Doorkeeper:
         self.refusals = Repeats()
         self._most = min(limits.connections, _file_limit() - OTHER_FILES)
         self._exempt = [ipaddress.ip_network(proxy) for proxy in limits.trusted_proxies]
+        self._turns = 0
+        self._waiting: deque[Callable[[], None]] = deque()
         # Dictionaries, as they keep the order in which connections came.
         self._all: dict[Visitor, None] = {}
         self._strangers: dict[Visitor, None] = {}
@@ -123,6 +129,23 @@ class Doorkeeper:
         self._counts[place] -= 1
         if not self._counts[place]:
             del self._counts[place]
+
+    def take_turns(self, begin: Callable[[], None]) -> None:
+        """Begin to answer a stranger, at once or after those who came before."""
+        if self._waiting or self._turns >= TURNS:
+            self._waiting.append(begin)
+            return
+        if not self._turns:
+            asyncio.get_running_loop().call_soon(self._next_turns)
+        self._turns += 1
+        begin()
+
+    def _next_turns(self) -> None:
+        self._turns = min(TURNS, len(self._waiting))
+        if self._turns:
+            asyncio.get_running_loop().call_soon(self._next_turns)
+        for _ in range(self._turns):
+            self._waiting.popleft()()
 
     def tell(self, reason: str, address: str) -> None:
         """Log that something was refused, unless that has been said often enough."""

@@ -13,6 +13,7 @@ arrived, gathers a header for as long as it goes on, and waits for ever. Here
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -363,7 +364,15 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         self._has_asked = True
-        super()._start_asgi_task(cycle, app)
+        if self._has_key:
+            super()._start_asgi_task(cycle, app)
+        else:
+            self._doorkeeper.take_turns(partial(self._begin, cycle, app))
+
+    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        # Whoever waited for his turn may have gone, or may have sent what ends it.
+        if not cycle.disconnected:
+            super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """A request is answered: it is the next one's turn."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from interfaces.addresses import is_loopback, neighbourhood
-from interfaces.http.doorkeeper import Doorkeeper, Limits
+from interfaces.http.doorkeeper import TURNS, Doorkeeper, Limits
 
 
 @dataclass(eq=False)
@@ -96,3 +98,25 @@ def test_addresses_that_are_one() -> None:
     assert is_loopback("::ffff:127.0.0.1")
     assert not is_loopback("10.0.0.1")
     assert not is_loopback("unknown")
+
+
+def test_strangers_take_turns() -> None:
+    """Given many strangers' requests at once, then a few in each round, in the order they came."""
+    begun: list[int] = []
+
+    async def rounds() -> list[int]:
+        doorkeeper = Doorkeeper(Limits())
+        counts = []
+        for number in range(3 * TURNS + 1):
+            doorkeeper.take_turns(partial(begun.append, number))
+        for _ in range(4):
+            counts.append(len(begun))
+            await asyncio.sleep(0)
+        # Another one is at once answered when nobody waits any more.
+        await asyncio.sleep(0)
+        doorkeeper.take_turns(partial(begun.append, 3 * TURNS + 1))
+        return [*counts, len(begun)]
+
+    counts = asyncio.run(rounds())
+    assert counts == [TURNS, 2 * TURNS, 3 * TURNS, 3 * TURNS + 1, 3 * TURNS + 2]
+    assert begun == list(range(3 * TURNS + 2))
