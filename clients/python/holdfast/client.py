@@ -26,7 +26,7 @@ from holdfast.outage import Outage
 from holdfast.recorder import QUEUE_SECONDS, Recorder
 from holdfast.refusals import Refusals
 from holdfast.request import Request, Write
-from holdfast.settings import RUN_OVER, Settings, is_in_clear
+from holdfast.settings import RUN_OVER, Settings, warn_of_clear_text
 from holdfast.spool import Spool
 from holdfast.transport import (
     DEFAULT_PATIENCE_SECONDS,
@@ -37,8 +37,6 @@ from holdfast.transport import (
 from holdfast.types import Beats, Json
 
 log = logging.getLogger("holdfast.client")
-
-_WARNED: set[str] = set()
 
 
 class Client:
@@ -76,7 +74,7 @@ class Client:
         )
         if self.settings.past_run:
             log.warning("%s (%s).", RUN_OVER, ", ".join(self.settings.past_run))
-        _warn_of_clear_text(self.settings)
+        warn_of_clear_text(self.settings)
         self.lenient = lenient
         self.outage = Outage(self.settings.url)
         self.spool = Spool(self.settings.spool_dir, self.settings.url, self.settings.api_key)
@@ -244,13 +242,3 @@ class Client:
         if self._recorder is not None:
             self._recorder.close()
         self.transport.close()
-
-
-def _warn_of_clear_text(settings: Settings) -> None:
-    """Once in a process for each address."""
-    url = settings.url
-    if settings.api_key and is_in_clear(url) and url not in _WARNED:
-        _WARNED.add(url)
-        logging.getLogger("holdfast").warning(
-            "The API key goes to %s in clear, for all on the way there to read: use https.", url
-        )

@@ -264,7 +264,8 @@ def _read(name: str) -> Process | None:
 
 
 def _from_ps() -> Iterable[Process]:
-    environ = {**os.environ, "LC_ALL": "C"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+    environ = {**kept, "LC_ALL": "C"}
     try:
         with subprocess.Popen(PS, env=environ, stdout=subprocess.PIPE, text=True) as ps:
             listed, _ = ps.communicate(timeout=5)

@@ -23,6 +23,8 @@ log = logging.getLogger("holdfast")
 QUEUE_SECONDS = 2.0
 FIRST_LOOK_SECONDS = 0.5
 LONGEST_LOOK_SECONDS = 5.0
+# Whoever asks for more than a minute, which the service's limits are counted by.
+LONGEST_ASKED_SECONDS = 60.0
 # A key that was refused is rarely valid a moment later, and the service logs every attempt.
 LONGEST_REFUSED_LOOK_SECONDS = 30.0
 
@@ -185,7 +187,8 @@ class Recorder:
                         self._thread = None
                         return
                 pause = FIRST_LOOK_SECONDS
-            wait = self._delivery.asked_to_wait() + pause * random.uniform(0.5, 1.0)
+            asked = min(self._delivery.asked_to_wait(), LONGEST_ASKED_SECONDS)
+            wait = asked + pause * random.uniform(0.5, 1.0)
             if self._wake.wait(wait):
                 self._wake.clear()
                 pause = FIRST_LOOK_SECONDS

@@ -75,6 +75,9 @@ REPLIES: Mapping[tuple[str, str], Any] = {
     ("POST", f"{_SESSION}/mark-failed"): Session,
     ("POST", f"{_SESSION}/mark-stalled"): Session,
     ("POST", f"{_SESSION}/archive"): Session,
+    ("POST", f"{_SESSION}/take-up"): Session,
+    ("POST", f"{_SESSION}/put-down"): Session,
+    ("POST", f"{_SESSION}/end"): Session,
     ("POST", f"{_SESSION}/prepare-recovery"): Session,
     ("POST", "/api/tasks"): Task,
     ("GET", "/api/tasks"): TaskPage,
@@ -92,6 +95,8 @@ REPLIES: Mapping[tuple[str, str], Any] = {
     ("POST", f"{_INSTANCE}/heartbeat"): Beat,
     ("PUT", f"{_INSTANCE}/parent"): Instance,
     ("POST", f"{_INSTANCE}/close"): Instance,
+    ("POST", f"{_INSTANCE}/take-up"): Instance,
+    ("POST", f"{_INSTANCE}/put-down"): Instance,
     ("POST", f"{_INSTANCE}/events"): Emitted,
     ("GET", f"{_INSTANCE}/events"): EventPage,
     ("GET", f"{_INSTANCE}/replay"): Replay,
@@ -113,6 +118,8 @@ REPLIES: Mapping[tuple[str, str], Any] = {
     ("POST", "/api/work-items/claim-next"): Union[Claim, None],  # noqa: UP007
     ("GET", _ITEM): WorkItem,
     ("POST", f"{_ITEM}/complete"): WorkItem,
+    ("POST", f"{_ITEM}/reopen"): WorkItem,
+    ("POST", f"{_ITEM}/cancel"): WorkItem,
 }
 
 

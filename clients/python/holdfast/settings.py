@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import re
 import tempfile
@@ -18,6 +19,9 @@ from holdfast.errors import ConfigurationError, malformed_key
 DEFAULT_URL = "http://127.0.0.1:8080"
 LONGEST_KEY = 128
 
+log = logging.getLogger("holdfast")
+
+_WARNED: set[str] = set()
 _WELL_FORMED_KEY = re.compile(r"[\x21-\x7e]+(?: +[\x21-\x7e]+)*")
 
 
@@ -106,6 +110,16 @@ def is_in_clear(url: str) -> bool:
     return urlsplit(url).scheme == "http" and not is_local(url)
 
 
+def warn_of_clear_text(settings: Settings) -> None:
+    """Say that the API key goes in clear; once in a process for each address."""
+    url = settings.url
+    if settings.api_key and is_in_clear(url) and url not in _WARNED:
+        _WARNED.add(url)
+        log.warning(
+            "The API key goes to %s in clear, for all on the way there to read: use https.", url
+        )
+
+
 def is_local(url: str) -> bool:
     """Whether the URL leads to this very machine."""
     host = urlsplit(url).hostname or ""
@@ -136,6 +150,9 @@ def _development_key(url: str, environ: Mapping[str, str]) -> str | None:
         return None
     given = environ.get("DATA_DIR", "").strip()
     folder = Path(given) if given else platformdirs.user_data_path("holdfast")
+    if not folder.is_absolute():
+        # Who has no home has no key there either.
+        folder = folder if given else Path(os.devnull)
     try:
         return (folder / "api_key").read_text(encoding="ascii").strip() or None
     except (OSError, ValueError):

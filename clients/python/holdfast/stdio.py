@@ -31,7 +31,7 @@ from holdfast.errors import (
 )
 from holdfast.exchange import Answer, Exchange, Unusable
 from holdfast.replies import parsed
-from holdfast.settings import RUN_OVER, Settings, is_over, key_header
+from holdfast.settings import RUN_OVER, Settings, is_over, key_header, warn_of_clear_text
 
 log = logging.getLogger("holdfast.mcp")
 
@@ -57,6 +57,7 @@ class Bridge:
     """Carries messages until ``source`` ends."""
 
     def __init__(self, settings: Settings, source: BinaryIO, sink: BinaryIO) -> None:
+        warn_of_clear_text(settings)
         self._settings = settings
         self._source = source
         self._sink = sink

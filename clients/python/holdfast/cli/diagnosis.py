@@ -123,7 +123,10 @@ def _reached(client: Client) -> Check:
 
 def _clock(client: Client) -> Check:
     before = time.time()
-    told = datetime.fromisoformat(client.health()["timestamp"].replace("Z", "+00:00"))
+    try:
+        told = datetime.fromisoformat(client.health()["timestamp"].replace("Z", "+00:00"))
+    except (HoldfastError, ValueError) as e:
+        return Check("clock", False, f"the service does not tell the time: {e}")
     return clock(before, told.timestamp(), time.time())
 
 
@@ -140,7 +143,11 @@ def clock(before: float, told: float, after: float) -> Check:
 def _versions(client: Client) -> Check:
     from holdfast.request import Request
 
-    own, its = version("holdfast"), client.read(Request("GET", "/api/docs"))["info"]["version"]
+    own = version("holdfast")
+    try:
+        its = client.read(Request("GET", "/api/docs"))["info"]["version"]
+    except HoldfastError as e:
+        return Check("versions", False, e.message, "see what answers there", e.exit_code)
     found = f"holdfast {own}, service {its}"
     if own.split(".")[:2] == str(its).split(".")[:2]:
         return Check("versions", True, found)
