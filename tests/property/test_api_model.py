@@ -144,6 +144,12 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.held: dict[tuple[object, ...], str] = {}
 
+    def require_available(self, machine: str) -> None:
+        """No work is put on a machine that is offline or in maintenance."""
+        known = self.machines.get(machine)
+        if known and known.status != "online":
+            raise Refusal(409, "machine_unavailable")
+
     def require_free(
         self, place: Place, *, replace: bool = False, leaving: str | None = None
     ) -> None:
@@ -231,7 +237,12 @@ class ApiMachine(RuleBasedStateMachine):
         self, project: str, machine: str, slot: int | None, replace: bool, metadata: Json
     ) -> None:
         place = Place(project, machine, slot)
-        refusal = _refusal(lambda: self.world.require_free(place, replace=replace))
+
+        def check() -> None:
+            self.world.require_available(machine)
+            self.world.require_free(place, replace=replace)
+
+        refusal = _refusal(check)
         body: Json = {"project_id": project, "machine_id": machine, "metadata": metadata}
         body |= {"docker_slot": slot, "replace": replace}
         created = self._agrees(self.api.post("/api/sessions", json=body), refusal, 201)
@@ -343,9 +354,7 @@ class ApiMachine(RuleBasedStateMachine):
                 return
             if session.status not in ("failed", "stalled"):
                 raise Refusal(400, "not_recoverable")
-            known = self.world.machines.get(machine)
-            if known and known.status != "online":
-                raise Refusal(409, "machine_unavailable")
+            self.world.require_available(machine)
             self.world.require_free(place, leaving=session_id)
 
         refusal = _refusal(check)
