@@ -13,6 +13,7 @@ from application import engine as engine_module
 from application.eventstore.store import Appended
 from application.sessions import BeatSession, CreateSession, UpdateSession
 from domain.errors import Unavailable
+from domain.session import Session
 from tests.support.postgres import log_held, wait_until_blocked
 from tests.support.wiring import Done, Service, context, done, service
 
@@ -120,6 +121,6 @@ def test_a_stream_of_large_events_is_quick_to_load(
     for number in range(10):
         note = UpdateSession(session_id=session_id, metadata={"t": "x" * 5 * KIB, "n": number})
         sized(here, note, "default", 200 * KIB).result(30)
-    loaded = here.store.load("default", {f"session-{session_id}": 1})
+    loaded = here.store.load("default", {f"session-{session_id}": Session.state_version})
     assert len(loaded) <= 5
     assert here.session(session_id).metadata["n"] == 9
