@@ -49,6 +49,8 @@ class _Arriving:
 
 
 _arriving = _Arriving()
+# Looking through a body of this size takes so long that there is one in a round of the event loop.
+LARGE = 16 * 1024
 
 
 async def read(scope: Scope, receive: Receive) -> bytes:
@@ -57,6 +59,14 @@ async def read(scope: Scope, receive: Receive) -> bytes:
     Raises :class:`PayloadTooLarge` as soon as it is known to be, :class:`TooManyBodies`, and
     ``ClientGone`` if the rest will never come: half a body is none.
     """
+    raw = await _read(scope, receive)
+    doorkeeper = scope["state"].get("doorkeeper")
+    if len(raw) > LARGE and doorkeeper is not None:
+        await doorkeeper.wait_for_large_body()
+    return raw
+
+
+async def _read(scope: Scope, receive: Receive) -> bytes:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > MAX_BYTES:
             raise PayloadTooLarge

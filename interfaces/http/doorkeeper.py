@@ -88,6 +88,7 @@ class Doorkeeper:
         self.refusals = Repeats()
         self._most = min(limits.connections, _file_limit() - OTHER_FILES)
         self._exempt = [ipaddress.ip_network(proxy) for proxy in limits.trusted_proxies]
+        self._large_bodies = asyncio.Lock()
         self._turns = 0
         self._waiting: deque[Callable[[], None]] = deque()
         # Dictionaries, as they keep the order in which connections came.
@@ -146,6 +147,11 @@ class Doorkeeper:
             asyncio.get_running_loop().call_soon(self._next_turns)
         for _ in range(self._turns):
             self._waiting.popleft()()
+
+    async def wait_for_large_body(self) -> None:
+        """Return in a round of the event loop in which no other large body is looked through."""
+        async with self._large_bodies:
+            await asyncio.sleep(0)
 
     def tell(self, reason: str, address: str) -> None:
         """Log that something was refused, unless that has been said often enough."""
