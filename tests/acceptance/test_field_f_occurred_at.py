@@ -77,8 +77,8 @@ def test_sessions_tasks_and_ends_say_when_they_happened(api: Api) -> None:
 @pytest.mark.parametrize(
     "told",
     [
-        ago(days=31),
-        ago(days=-1),
+        pytest.param(ago(days=31), id="too long ago"),
+        pytest.param(ago(days=-1), id="tomorrow"),
         "1970-01-01T00:00:00Z",
         "9999-12-31T23:59:59Z",
         "0001-01-01T00:00:00+14:00",
