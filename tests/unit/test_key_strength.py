@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import secrets
+import string
 import uuid
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from interfaces.auth import ApiKeys
 from interfaces.key_strength import weakness
 
+# Of password managers: a third of it is none of letters and digits.
+MARKED = string.ascii_letters + string.digits + "!@#$%^&*()-_=+[]{}<>?/.|~;"
 GUESSED = [
     "a",
     "change-me",
@@ -32,6 +36,21 @@ GUESSED = [
     "00000000-0000-0000-0000-000000000000",
     "12345678-1234-1234-1234-123456789012",
     "deadbeefdeadbeefdeadbeefdeadbeef",
+    "dev-key-do-not-use-in-production-1",
+    "this-is-a-very-secret-key-do-not-share",
+    "team-alpha-shared-api-key-2026",
+    "openssl-rand-hex-32-output-here",
+    "the-quick-brown-fox-jumps-over-the-lazy-dog",
+    "pass-word-pass_word-pass.word1",
+    "P@ssw0rd-for-production-2026",
+    "S3cr3tK3yF0rPr0duct10n2026",
+    "qwertyuiopasdfghjklzxcvbnm123",
+    "poiuytrewqlkjhgfdsamnbvcxz",
+    "1qaz2wsx3edc4rfv5tgb6yhn7ujm",
+    "a1b2c3d4e5f6g7h8i9j0k1l2m3n4",
+    "123e4567-e89b-12d3-a456-426614174000",
+    "cGFzc3dvcmQxMjM0NTY3ODkw",
+    "73656372657473656372657473656372657431",
 ]
 
 
@@ -49,6 +68,10 @@ def test_what_is_drawn_is_good() -> None:
             secrets.token_urlsafe(24),
             str(uuid.uuid4()),
             f"hf_{secrets.token_urlsafe(32)}",
+            base64.b64encode(secrets.token_bytes(18)).decode(),
+            "".join(secrets.choice(string.ascii_letters) for _ in range(24)),
+            "".join(secrets.choice(MARKED) for _ in range(24)),
+            "rotten-anvil-sprocket-lagoon-mutiny-quartz",
         ):
             assert weakness(key) is None, key
 
