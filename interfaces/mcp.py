@@ -126,6 +126,7 @@ class _Tool:
         """The answer as HTTP gives it; an error as something that a model can act on."""
         request_id: str = state["request_id"]
         try:
+            body.inspect(arguments)
             if state["refused"] is not None:
                 raise state["refused"]
             return await self._carry_out(arguments, state["principal"], request_id, state["size"])
@@ -141,7 +142,6 @@ class _Tool:
     async def _carry_out(
         self, arguments: Json, principal: Principal, request_id: str, size: int
     ) -> CallToolResult:
-        body.inspect(arguments)
         given = self._flat(arguments)
         checked_path({f: v for f in self._in_path if isinstance(v := given.get(f), str)})
         checked = self._work.checked(given, given)

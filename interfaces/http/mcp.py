@@ -49,8 +49,9 @@ class McpEndpoint:
         authenticated(self._keys, scope, dict(scope["headers"]))
         raw = await body.read(scope, receive)
         scope["state"]["size"] = len(raw)
-        # The library does not say how numbers were written; the tool that is called answers it.
-        scope["state"]["refused"] = _wrong_numbers(raw)
+        # The library does not say how numbers were written, and takes NaN for one; the tool that
+        # is called answers it.
+        scope["state"]["refused"] = _refused(raw)
         self._wanted.set()
         face = await asyncio.shield(self._face)
         await face(scope, _once(raw, receive), send)
@@ -75,12 +76,12 @@ def _load(services: Services, hosts: Sequence[str]) -> StreamableHTTPSessionMana
     return mcp.manager(services, hosts)
 
 
-def _wrong_numbers(raw: bytes) -> HoldfastError | None:
-    """What is wrong with the numbers of a call, if it is JSON at all."""
+def _refused(raw: bytes) -> HoldfastError | None:
+    """Why HTTP would not take the body, if so; of what is no message at all no tool hears."""
     try:
         body.parse(raw)
     except InvalidInput as e:
-        return numbers.of_arguments(e) if e.errors[0]["field"] != "body" else None
+        return numbers.of_arguments(e)
     except PayloadTooLarge as e:
         return e
     return None

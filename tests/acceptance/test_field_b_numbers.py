@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.acceptance.mcp_client import LEGACY, MODERN
-from tests.acceptance.serving import Api, invalid, name, ok, refused
+from tests.acceptance.serving import Api, Json, invalid, name, ok, refused
 from tests.acceptance.test_mcp import _ENVELOPE, post
 
 REFUSED = (
@@ -82,6 +82,54 @@ def test_a_number_that_grows_in_the_store_is_refused_by_a_tool(
     assert told["code"] == "validation_error"
     assert [error["field"] for error in told["errors"]] == ["event_data.x.0"]
     assert stored() == before
+
+
+@pytest.mark.parametrize(
+    ("beside", "within"),
+    [
+        (', "noted": NaN', ""),
+        ("", ', "_meta": {"seen": -Infinity}'),
+        (', "noted": [1e400]', ""),
+        ("", ', "arguments": {"instance_id": NaN}'),
+    ],
+)
+def test_what_only_some_parsers_take_hides_no_number_from_a_tool(
+    api: Api, stored: Callable[[], int], beside: str, within: str
+) -> None:
+    """Given a call that is JSON for the MCP library and not for HTTP: nothing of it is believed."""
+    instance_id = instance(api)
+    before = stored()
+    for numbers in ("1e-300", "5e-324", ",".join(["1e-99"] * 30_000)):
+        told = _called(api, instance_id, f"[{numbers}]", beside, within)
+        assert told["code"] == "validation_error"
+        assert told["errors"]
+    assert stored() == before
+
+
+def test_no_number_is_out_of_sight_for_a_tool(api: Api, stored: Callable[[], int]) -> None:
+    """Given so many before it that its field is no longer told: it is refused all the same."""
+    instance_id = instance(api)
+    before = stored()
+    told = _called(api, instance_id, f"[{'1,' * 11_000}1e-300]")
+    assert told["code"] == "validation_error"
+    assert "exponent" in told["message"]
+    assert stored() == before
+
+
+def _called(api: Api, instance_id: str, value: str, beside: str = "", within: str = "") -> Json:
+    """What the tool says to an event with ``value``; the rest of the message as it is given."""
+    data = f'{{"epic_id": "e", "x": {value}}}'
+    arguments = (
+        f'{{"instance_id": "{instance_id}", "event_type": "epic_started", "event_data": {data}}}'
+    )
+    # Of two members of one name the later one counts.
+    params = f'{{"name": "mcp_meta_emit_event"{within}, "arguments": {arguments}}}'
+    message = f'{{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {params}{beside}}}'
+    headers = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+    result = ok(api.post("/mcp", content=message, headers=headers))["result"]
+    assert result["isError"] is True
+    told: Json = result["structuredContent"]
+    return told
 
 
 def test_a_body_may_not_grow_in_the_store(api: Api, stored: Callable[[], int]) -> None:
