@@ -20,6 +20,8 @@ from interfaces.key_strength import weakness
 
 if sys.platform != "win32":
     import fcntl
+    import grp
+    import pwd
 
 KEY_FILE = "api_key"
 _OTHERS_WRITE = 0o022
@@ -40,7 +42,8 @@ def prepare(folder: Path, *, others_pass: bool = False) -> Path:
     its own in there that Postgres runs as.
 
     Raises :class:`DataFolderError` unless it belongs to this user and nobody else can write in it.
-    An empty one of ours that others could write in is closed to them instead.
+    One of ours that others could write in is closed to them instead if it is empty, or if those
+    others are a group that nobody else is in.
     """
     try:
         _require_own_links(folder)
@@ -70,7 +73,8 @@ def development_key(folder: Path) -> str:
                 write_secret(path, key)
     except OSError as e:
         raise DataFolderError(f"{path} cannot be used: {e.strerror}") from e
-    if not is_well_formed(key) or weakness(key) is not None:
+    # With a comma or a colon it is a list, or has a namespace: that is for API_KEYS.
+    if not is_well_formed(key) or weakness(key) is not None or set(key) & set(",:"):
         raise DataFolderError(
             f"the key in {path} can be guessed, or is none; delete the file, and the next start"
             " makes a good one"
@@ -97,7 +101,7 @@ def read_secret(path: Path) -> str:
         found = os.fstat(descriptor)
         if sys.platform != "win32":
             _require_own_file(path, found)
-            if found.st_mode & _OTHERS_READ:
+            if found.st_mode & (_OTHERS_READ | _OTHERS_WRITE):
                 log.warning("secret_was_readable_to_others", extra={"path": str(path)})
                 os.fchmod(descriptor, 0o600)
         return file.read(_MAX_BYTES).decode("utf-8", "replace").strip()
@@ -166,7 +170,7 @@ def _require_closed(folder: Path) -> None:
     if found.st_uid == os.geteuid():
         # Closed first, then looked at: nothing is planted in between.
         folder.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS_WRITE)
-        if not any(folder.iterdir()):
+        if not any(folder.iterdir()) or not _others_may_have_written(found):
             log.warning("data_folder_closed_to_others", extra={"path": str(folder)})
             return
         folder.chmod(stat.S_IMODE(found.st_mode))
@@ -176,12 +180,31 @@ def _require_closed(folder: Path) -> None:
     )
 
 
+def _others_may_have_written(found: os.stat_result) -> bool:
+    """Whether the write bits of a folder or file of ours let in anybody but us.
+
+    Where the umask is 002, each user has a group of his own, of his name.
+    """
+    if found.st_mode & stat.S_IWOTH or os.geteuid() == 0 or found.st_uid != os.geteuid():
+        return True
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(found.st_gid)
+    except KeyError:
+        return True
+    return not (
+        user.pw_gid == group.gr_gid
+        and user.pw_name == group.gr_name
+        and set(group.gr_mem) <= {user.pw_name}
+        and all(u.pw_uid == user.pw_uid for u in pwd.getpwall() if u.pw_gid == user.pw_gid)
+    )
+
+
 def _require_own_file(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         what = "has other names (hard links)" if stat.S_ISREG(found.st_mode) else "is no plain file"
     elif found.st_uid not in (0, os.geteuid()):
         what = f"belongs to user {found.st_uid}"
-    elif found.st_mode & _OTHERS_WRITE:
+    elif found.st_mode & _OTHERS_WRITE and _others_may_have_written(found):
         what = f"can be written by others (mode {found.st_mode & 0o7777:o})"
     else:
         return

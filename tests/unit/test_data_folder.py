@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -135,7 +138,19 @@ def test_a_link_in_place_of_the_key_is_refused(folder: Path, tmp_path: Path) -> 
         development_key(folder)
 
 
-@pytest.mark.parametrize("weak", ["a", "change-me", "secret" * 6, "1" * 40, "\u202eabc", "x" * 200])
+@pytest.mark.parametrize(
+    "weak",
+    [
+        "a",
+        "change-me",
+        "secret" * 6,
+        "1" * 40,
+        "\u202eabc",
+        "x" * 200,
+        f"team:{PLANTED}",
+        f"{PLANTED},{PLANTED[::-1]}",
+    ],
+)
 def test_a_key_that_can_be_guessed_is_refused_and_not_told(folder: Path, weak: str) -> None:
     prepare(folder)
     (folder / "api_key").write_text(weak)
@@ -167,3 +182,54 @@ def test_a_link_of_someone_elses_to_the_folder_is_refused(folder: Path, tmp_path
     os.chown(link, 12_345, -1, follow_symlinks=False)
     with pytest.raises(DataFolderError, match="a link of user 12345's"):
         prepare(link)
+
+
+@as_root
+@pytest.mark.parametrize("own", [True, False])
+def test_a_group_of_one_s_own_is_nobody_else(own: bool) -> None:
+    """Given umask 002, as where each user has such a group: the folder is closed, and believed."""
+    user = next((u for u in pwd.getpwall() if u.pw_uid and has_own_group(u)), None)
+    if user is None:
+        pytest.skip("no user of this machine has a group of its own")
+    with tempfile.TemporaryDirectory() as above:
+        Path(above).chmod(0o755)
+        folder = Path(above, "data")
+        folder.mkdir()
+        (folder / "api_key").write_text(PLANTED)
+        for path, mode in ((folder, 0o775), (folder / "api_key", 0o660)):
+            os.chown(path, user.pw_uid, user.pw_gid if own else 0)
+            path.chmod(mode)
+        told = key_for(user, folder)
+        assert told == PLANTED if own else "others can write in DATA_DIR" in told
+        assert (mode_of(folder), mode_of(folder / "api_key")) == (
+            (0o755, 0o600) if own else (0o775, 0o660)
+        )
+
+
+def key_for(user: pwd.struct_passwd, folder: Path) -> str:
+    """The key that a process of the user's finds, or why it finds none."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user.pw_gid)
+            os.setuid(user.pw_uid)
+            os.write(write, development_key(folder).encode())
+        except BaseException as e:
+            os.write(write, str(e).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with open(read) as answer:
+        return answer.read()
+
+
+def has_own_group(user: pwd.struct_passwd) -> bool:
+    try:
+        group = grp.getgrgid(user.pw_gid)
+    except KeyError:
+        return False
+    sharing = [other for other in pwd.getpwall() if other.pw_gid == user.pw_gid]
+    return group.gr_name == user.pw_name and not group.gr_mem and len(sharing) == 1
