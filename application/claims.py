@@ -9,6 +9,7 @@ from pydantic import StrictBool
 
 from application.claim_view import owner, view
 from application.fields import (
+    BySupervisor,
     Command,
     Dated,
     Fence,
@@ -41,8 +42,11 @@ from domain.session import Session
 MAX_HELD = 10_000
 
 
-class ForHolder(Command):
-    """A command on behalf of a session or of an instance: exactly one of them."""
+class ForHolder(BySupervisor):
+    """A command on behalf of a session or of an instance: exactly one of them.
+
+    From its supervisor it may come with that one's fence, like a beat or an end.
+    """
 
     session_id: Id | None = None
     instance_id: Id | None = None
@@ -147,7 +151,18 @@ def fenced(handler: Handler) -> Handler:
 
 
 def claimer_of(work: Work, command: ForHolder) -> Session | Instance:
-    """The session or instance on whose behalf a command comes. Raises ``InvalidInput``."""
+    """The session or instance on whose behalf a command comes.
+
+    Raises ``InvalidInput``, or ``SupervisorReplaced`` for an earlier supervisor's fence.
+    """
+    claimer = _claimer(work, command)
+    if not claimer.has_ended:
+        # Of one that is over its end says more.
+        claimer.require_supervisor(command.supervisor_fence)
+    return claimer
+
+
+def _claimer(work: Work, command: ForHolder) -> Session | Instance:
     if command.session_id is not None and command.instance_id is not None:
         message = "name one holder: session_id or instance_id, not both"
         raise InvalidInput.of_fields(

@@ -63,14 +63,24 @@ def concerned(
     if previous is None and isinstance(claimer, Session) and not claimer.lost_last_item:
         return None, None
     prepare_workers(work, *(h for h in (previous, claimer) if isinstance(h, Session)))
-    return worker_of(work, previous), worker_of(work, claimer)
+    loser = worker_of(work, previous)
+    if loser is not None:
+        work.prepare(*((Session, session_id) for session_id in loser.sessions))
+    return loser, worker_of(work, claimer)
 
 
 def note_takeover(
     work: Work, item_id: str, loser: Instance | None, previous: Holder | None, claimer: Holder
 ) -> None:
-    """Whoever lost its last item to another is fenced off."""
-    if loser is None or previous is None or any(map(is_work_item, (*previous.held, *loser.held))):
+    """Whoever lost its last item to another is fenced off.
+
+    Not while it has another session to work in, or an item in any.
+    """
+    if loser is None or previous is None:
+        return
+    sessions = [work.load(Session, key) for key in loser.sessions if key != previous.key]
+    held = (resource for holder in (previous, loser, *sessions) for resource in holder.held)
+    if (sessions and isinstance(previous, Session)) or any(map(is_work_item, held)):
         return
     session_id = previous.key if isinstance(previous, Session) else None
     loser.lose_work(work.now, item_id, session_id, claimer.key)

@@ -32,6 +32,8 @@ log = logging.getLogger("holdfast")
 MESSAGE_LENGTH = 2_000
 # Another thread is just reporting it.
 ENDING_SECONDS = 1.0
+# A supervisor's fence of what is made by it.
+FIRST_FENCE = 1
 
 
 def this_machine() -> str:
@@ -78,6 +80,7 @@ class Managed:
         self._process = 0
         self._ending = threading.RLock()
         self._is_over = True
+        self._fence: int | None = None
         self.ended: HoldfastError | None = None
         self.heartbeats = HeartbeatManager(
             client, interval=interval, on_lost_claims=on_lost_claims, on_ended=self._note_end
@@ -123,10 +126,29 @@ class Managed:
         """An item is done."""
         return self._client.work_items.complete(item_id, **self._holder(), fence=fence)
 
-    def _holder(self) -> dict[str, str]:
+    def _holder(self) -> dict[str, Any]:
         if self.id is None:
             raise HoldfastError(f"This {self.kind} is not recorded.", code="not_recorded")
-        return {f"{self.kind}_id": self.id}
+        return {f"{self.kind}_id": self.id, **self._proof()}
+
+    def _supervise(self, made: Mapping[str, Any]) -> str | None:
+        """Look after what was made with :meth:`_supervisor`; its id."""
+        self._given_id = made.get(f"{self.kind}_id")
+        if self._given_id is not None:
+            # What is kept for later will have the number of the event that makes it.
+            self._fence = made.get("supervisor_fence") or FIRST_FENCE
+        return self._given_id
+
+    def _supervisor(self) -> str:
+        """This process, as whoever would take up what it looks after sees it."""
+        # It needs this module itself.
+        from holdfast.supervision import this_supervisor
+
+        return str(this_supervisor(uuid.uuid4().hex))
+
+    def _proof(self) -> dict[str, Any]:
+        """What shows that nobody else has taken it up, which goes with all that is said of it."""
+        return {} if self._fence is None else {"supervisor_fence": self._fence}
 
     def _report(self, method: str, path: str, body: Mapping[str, Any]) -> None:
         """What the end was like: kept if it cannot be sent, even by a client that is strict."""
@@ -209,18 +231,19 @@ class ManagedSession(Managed):
 
     def __enter__(self) -> ManagedSession:
         self._begin()
-        created = self._client.sessions.create(self.project_id, self.machine_id, **self._fields)
-        self._given_id = created.get("session_id")
-        if self._given_id is not None:
-            self.heartbeats.start(self._given_id, self._describe)
+        fields = {"supervisor": self._supervisor(), **self._fields}
+        made = self._client.sessions.create(self.project_id, self.machine_id, **fields)
+        if (session_id := self._supervise(made)) is not None:
+            self.heartbeats.start(session_id, self._describe, **self._proof())
         return self
 
     def _report_end(self, an_id: str, message: str | None) -> None:
         path = f"/api/sessions/{part(an_id)}"
         if message is None:
-            self._report("PATCH", path, {"status": "completed"})
+            self._report("PATCH", path, {"status": "completed", **self._proof()})
         else:
-            self._report("POST", f"{path}/mark-failed", {"error_message": message})
+            body = {"error_message": message, **self._proof()}
+            self._report("POST", f"{path}/mark-failed", body)
 
     @contextmanager
     def task(
@@ -295,12 +318,10 @@ class ManagedInstance(Managed):
 
     def __enter__(self) -> ManagedInstance:
         self._begin()
-        registered = self._client.instances.register(
-            self.project, self.instance_type, **self._fields
-        )
-        self._given_id = registered.get("instance_id")
-        if self._given_id is not None:
-            self.heartbeats.start(self._given_id)
+        fields = {"supervisor": self._supervisor(), **self._fields}
+        made = self._client.instances.register(self.project, self.instance_type, **fields)
+        if (instance_id := self._supervise(made)) is not None:
+            self.heartbeats.start(instance_id, **self._proof())
         return self
 
     def _report_end(self, an_id: str, message: str | None) -> None:
@@ -310,7 +331,7 @@ class ManagedInstance(Managed):
             self._report(
                 "POST", f"{path}/events", {"event_type": "command_logged", "event_data": data}
             )
-        self._report("POST", f"{path}/close", {})
+        self._report("POST", f"{path}/close", self._proof())
 
     def emit(self, event_type: str, data: Mapping[str, Any] | None = None, **fields: Any) -> Json:
         """Record what it did: an event of the catalogue, its fields by name or in ``data``."""

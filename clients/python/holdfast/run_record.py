@@ -21,7 +21,7 @@ from holdfast.errors import Conflict, HoldfastError, NotFound
 from holdfast.facts import fact
 from holdfast.git import WorkingCopy
 from holdfast.heartbeat import INTERVAL_SECONDS, Describe, HeartbeatManager
-from holdfast.managed import MESSAGE_LENGTH, this_machine, whereabouts
+from holdfast.managed import FIRST_FENCE, MESSAGE_LENGTH, this_machine, whereabouts
 from holdfast.outcome import Outcome
 from holdfast.request import PLACEHOLDER, Request, Write
 from holdfast.restarts import RestartPolicy, Restarts
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 # `docker stop` kills ten seconds after it asked, of which the command has the grace.
 GRACE_SECONDS = 8.0
 REPORT_SECONDS = 1.0
-# Of what is made by a supervisor.
-FIRST_FENCE = 1
 
 
 @dataclass(frozen=True)
@@ -126,6 +124,8 @@ class RunRecord:
         self._supervisor = str(this_supervisor(mark))
         self._fences: dict[str, int] = {}
         self._lost: set[str] = set()
+        # How often the instance that is carried on had been started again before.
+        self._restarts_before = 0
         self._is_hurried = False
 
     def __str__(self) -> str:
@@ -191,7 +191,8 @@ class RunRecord:
     def started(self, restarts: int, *, answers: bool = False) -> None:
         """The command runs, after so many restarts. ``answers``: whoever asked for one is told."""
         if self.instance_id is not None and (restarts or answers):
-            self.heartbeats.say(self.instance_id, at_once=True, restarts=restarts)
+            total = self._restarts_before + restarts
+            self.heartbeats.say(self.instance_id, at_once=True, restarts=total)
 
     def ran(self, outcome: Outcome) -> None:
         """The command ended, for now or for good."""
@@ -213,10 +214,11 @@ class RunRecord:
         run, session_id = self._run, self._session_id
         if outcome.interrupted is None:
             self.heartbeats.stop()
+        total = self._restarts_before + restarts.total
         metadata = said(
             exit_code=outcome.exit_code,
             signal=outcome.signal,
-            restarts=restarts.total,
+            restarts=total,
             interrupted_by=outcome.interrupted,
             left_running=[*outcome.handed_on] or None,
         )
@@ -236,7 +238,7 @@ class RunRecord:
             if restarts.total:
                 # A run that ends soon after its last start had no time to say so.
                 path = f"/api/instances/{part(self.instance_id)}/heartbeat"
-                body = {"restarts": restarts.total, **self._proof(self.instance_id)}
+                body = {"restarts": total, **self._proof(self.instance_id)}
                 self._keep("POST", path, body)
             self._close(self.instance_id)
         if self._is_hurried:
@@ -271,6 +273,7 @@ class RunRecord:
         else:
             self._take_up(instance)
             self.instance_id = instance["instance_id"]
+            self._restarts_before = instance["restarts"]
             self._held |= held_by(self._client, instance_id=self.instance_id)
         if session is None:
             session_id = self._create("session", "/api/sessions", self._session(instance))
@@ -313,10 +316,15 @@ class RunRecord:
     def _beat(self, an_id: str, describe: Describe | None = None) -> None:
         self.heartbeats.start(an_id, describe, supervisor_fence=self._fences.get(an_id))
 
-    def _proof(self, an_id: str) -> dict[str, int]:
+    def _proof(self, an_id: str) -> dict[str, Any]:
         """What shows that it is this supervisor who says something."""
         fence = self._fences.get(an_id)
         return {} if fence is None else {"supervisor_fence": fence}
+
+    def _proven(self, holder: dict[str, str]) -> dict[str, Any]:
+        """A holder, for whom it is this supervisor who speaks."""
+        [an_id] = holder.values()
+        return {**holder, **self._proof(an_id)}
 
     def _require_free(self, item: str, instance: Instance | None) -> None:
         """Before there is anything to be taken back."""
@@ -359,7 +367,10 @@ class RunRecord:
         held = self._held.get(item)
         holder = held.holder if held else {"session_id": session_id}
         claim = self._client.claims.take(
-            item, **holder, **whereabouts(), takeover=self._run.takeover
+            item,
+            **self._proven(holder),
+            **whereabouts(),
+            takeover=self._run.takeover,
         )
         self._held[item] = Held(claim["fence"], holder)
 
@@ -370,7 +381,8 @@ class RunRecord:
             # A completion that is refused (someone else's by now) is no reason to fail the run.
             with suppress(HoldfastError):
                 if held is not None:
-                    self._client.work_items.complete(item, **held.holder, fence=held.fence)
+                    holder = self._proven(held.holder)
+                    self._client.work_items.complete(item, **holder, fence=held.fence)
 
     def _close(self, instance_id: str) -> None:
         self._keep("POST", f"/api/instances/{part(instance_id)}/close", self._proof(instance_id))

@@ -36,6 +36,8 @@ def test_an_instance_registers_beats_records_and_closes(client: Client, api: Api
         "instance_registered",
         "epic_started",
         "checkpoint_created",
+        "session_joined",
+        "session_left",
         "instance_closed",
     ]
 

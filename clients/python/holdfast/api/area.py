@@ -69,10 +69,14 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not UNSET}
 
 
-def holder(session_id: str | None, instance_id: str | None) -> dict[str, str]:
-    """The one holder that is named; the service says what is wrong with none or two."""
-    named = {"session_id": session_id, "instance_id": instance_id}
-    return {name: value for name, value in named.items() if value is not None}
+def holder(
+    session_id: str | None, instance_id: str | None, supervisor_fence: int | None = None
+) -> dict[str, Any]:
+    """The one holder that is named; the service says what is wrong with none or two.
+
+    With a ``supervisor_fence`` the command is refused once another supervises the holder.
+    """
+    return said(session_id=session_id, instance_id=instance_id, supervisor_fence=supervisor_fence)
 
 
 def said(**fields: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Claims(Area):
         *,
         session_id: str | None = None,
         instance_id: str | None = None,
+        supervisor_fence: int | None = None,
         hostname: str | None = None,
         tty: str | None = None,
         codebase: str | None = None,
@@ -33,7 +34,7 @@ class Claims(Area):
         """
         body = said(
             item_id=item_id,
-            **holder(session_id, instance_id),
+            **holder(session_id, instance_id, supervisor_fence),
             hostname=hostname,
             tty=tty,
             codebase=codebase,
@@ -71,10 +72,11 @@ class Claims(Area):
         *,
         session_id: str | None = None,
         instance_id: str | None = None,
+        supervisor_fence: int | None = None,
         fence: int | None = None,
     ) -> Claim:
         """Give an item back. ``Conflict`` ``not_holder`` or ``stale_fence`` if it is not ours."""
-        body = said(**holder(session_id, instance_id), fence=fence)
+        body = said(**holder(session_id, instance_id, supervisor_fence), fence=fence)
         return cast(Claim, self._write("POST", f"{_claim(item_id)}/release", body))
 
     def verify(self, item_id: str, fence: int) -> Json:
@@ -131,6 +133,7 @@ class WorkItems(Area):
         *,
         session_id: str | None = None,
         instance_id: str | None = None,
+        supervisor_fence: int | None = None,
         track: str | None = None,
         hostname: str | None = None,
         tty: str | None = None,
@@ -142,7 +145,7 @@ class WorkItems(Area):
         With ``takeover`` also one whose holder has been silent for long enough.
         """
         body = said(
-            **holder(session_id, instance_id),
+            **holder(session_id, instance_id, supervisor_fence),
             track=track,
             hostname=hostname,
             tty=tty,
@@ -158,10 +161,11 @@ class WorkItems(Area):
         *,
         session_id: str | None = None,
         instance_id: str | None = None,
+        supervisor_fence: int | None = None,
         fence: int | None = None,
     ) -> WorkItem:
         """It is done, and free. ``Conflict`` ``not_holder`` or ``stale_fence``."""
-        body = said(**holder(session_id, instance_id), fence=fence)
+        body = said(**holder(session_id, instance_id, supervisor_fence), fence=fence)
         return cast(WorkItem, self._write("POST", f"{_item(item_id)}/complete", body))
 
     def reopen(self, item_id: str, reason: str) -> WorkItem:
@@ -176,13 +180,14 @@ class WorkItems(Area):
         *,
         session_id: str | None = None,
         instance_id: str | None = None,
+        supervisor_fence: int | None = None,
         fence: int | None = None,
     ) -> WorkItem:
         """It will not be done: nothing waits for it, nobody holds it, its holder is told.
 
         On behalf of a session or instance only what that one holds.
         """
-        body = said(**holder(session_id, instance_id), reason=reason, fence=fence)
+        body = said(**holder(session_id, instance_id, supervisor_fence), reason=reason, fence=fence)
         return cast(WorkItem, self._write("POST", f"{_item(item_id)}/cancel", body))
 
     def remove(self, item_id: str) -> None:
