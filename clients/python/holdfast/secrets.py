@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 MASK = "***"
 # What is longer is not looked at, and not recorded.
@@ -36,36 +36,101 @@ _FORMS = re.compile(
     r")",
     re.DOTALL,
 )
-_QUOTED = r"\"(?:\\.|[^\"\\])*\"|'[^']*'"
+# Whole words as a shell reads them, and what stands in quotes within quotes.
+_QUOTED = r"\\*\"(?:\\[^\"]|[^\"\\])*\\*\"|'[^']*'"
+_PIECE = rf"{_QUOTED}|\$\([^)]*\)|\\.|(?!,[A-Za-z_][\w.-]*=)[^\s;|&\"'\\]"
+_VALUE = rf"(?:{_PIECE})+"
 _URL_PASSWORD = re.compile(
     r"(?P<before>\b[a-zA-Z][a-zA-Z0-9+.-]{0,20}://[^\s/:@'\"]*):(?!\d+/)[^\s@'\"]+@"
 )
 _URL_USER = re.compile(r"(?P<before>\b[a-zA-Z][a-zA-Z0-9+.-]{0,20}://)[^\s/:@'\"]{20,}@")
+_URL_HOOK = re.compile(
+    r"(?P<before>hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/"
+    r"|\.webhook\.office\.com/|api\.telegram\.org/bot)[^\s'\"]+"
+)
 _SCHEME = re.compile(r"(?i)\b(?P<scheme>bearer|basic)\s+(?=[^\s'\"]*[\d=_.-])[\w.~+/=:-]{6,}")
+# Headers that are secret to their end, whatever blanks they hold.
+_WHOLE_HEADER = re.compile(
+    r"(?i)(?P<before>(?<![\w-])(?:(?:set-)?cookie[\"']?\s*:\s*"
+    r"|[\w-]{0,20}authorization[\"']?\s*:\s*(?:digest|aws4-hmac-sha256|hawk|oauth|signature)\s+))"
+    r"(?:\\.|[^'\n\\])+"
+)
 _HEADER = re.compile(
-    r"(?i)(?<![\w-])(?P<name>[\w-]{0,60}(?:authorization|token|api-?key|secret|password|passwd|cookie))"
-    r"(?P<between>[\"']?\s*:\s*)(?P<scheme>(?:bearer|basic|token|digest|apikey)\s+)?"
-    rf"(?P<value>{_QUOTED}|[^\s\"',}}]+)"
+    r"(?i)(?<![\w.-])(?P<name>[\w.-]{0,60}(?:authorization|token|(?:api|secret|access|private|account)[_-]?key"
+    r"|secret|password|passwd|passphrase|credentials?|cookie))"
+    r"(?P<between>\\*[\"']?\s*:=?\s*)(?P<scheme>(?:bearer|basic|token|digest|apikey)(?:\\?\s)+)?"
+    rf"(?P<value>(?:{_QUOTED}|\\.|[^\s\"',}}\\])+)"
 )
+# Up to where the value of what is named begins.
+_FIELD = re.compile(r"\\*[\"'](?P<name>[A-Za-z_][\w.-]{0,80})\\*[\"']\s*:\s*(?=\\*[\"'])")
 _ASSIGNED = re.compile(
-    rf"(?<![\w.-])(?P<name>[A-Za-z_][\w.-]{{0,80}})(?P<between>\s?[=]\s?)(?P<value>{_QUOTED}|[^\s&;|\"']+)"
+    r"(?<![\w.-])(?P<name>[A-Za-z_][\w.-]{0,80})(?:[\"']?\])?(?:\s?=\s?|%3[Dd])(?=\S)"
 )
-_OPTION = re.compile(
-    rf"(?P<name>(?<![\w-])--?[A-Za-z][\w-]{{2,}})(?P<between>=|\s+)(?P<value>{_QUOTED}|[^\s;|\"'-][^\s;|\"']*)"
+_OPTION = re.compile(r"(?P<name>(?<![\w-])--?[A-Za-z][\w-]{1,80})(?:=|(?:\\?\s)+(?!-))(?=\S)")
+_SET = re.compile(r"\b(?:setenv|set\s+-\w+)\s+(?P<name>[A-Za-z_]\w*)\s+(?=\S)")
+_HERE = re.compile(_VALUE, re.DOTALL)
+_PIPED = re.compile(
+    rf"(?P<before>\b(?:echo|printf)\s+(?:-\w+\s+|['\"]?%s\S*\s+)*){_VALUE}"
+    r"(?=\s*\|[^|;&]*(?:--(?:password|pass|token)-?stdin|--with-token|--passphrase-fd|\bsudo\s+-S))"
 )
-_WHOLE_OPTION = re.compile(r"--?(?P<name>[A-Za-z][\w.-]{2,})")
+_PROSE = re.compile(
+    r"(?i)(?P<before>\b(?:password|passphrase|passwd|api[ -]key|secret|token)\b"
+    r"(?:\s+is\b|\s*[:=])?\s+[\"'`]?)"
+    r"(?=[^\s\"'`/]*\d)(?=[^\s\"'`/]*[a-z])[^\s\"'`/]{8,}"
+)
+_USER = re.compile(
+    r"(?P<before>(?<!\S)(?:-u|-U|--user|--proxy-user)(?:\s+|=)?[\"']?(?P<user>[^\s:%@/\"'=-][^\s:%/\"'=]*)[:%])"
+    r"(?P<value>[^\s/\"'][^\s\"']*)"
+)
+_WHOLE_OPTION = re.compile(r"--?(?P<name>[A-Za-z][\w.-]+)")
 _WHOLE_ASSIGNMENT = re.compile(r"(?P<name>-{0,2}[A-Za-z_][\w.-]*)=(?P<value>.+)", re.DOTALL)
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_STRONG = re.compile(r"(?:secrets?|passw(?:or)?ds?|passphrase|pwd|apikey|credentials?|bearer|jwt)")
+_STRONG = re.compile(
+    r"(?:secrets?|passw(?:or)?ds?|passphrase|passin|passout|pwd?|apikey|creds?|credentials?|bearer|jwt)"
+)
 _LAST = re.compile(r"(?:token|key|pat|auth|authorization|cookie|pass|signature|sig)")
 # It is called after a secret, but is something about it.
 _ABOUT = re.compile(
     r"file|path|dir|folder|names?|ids?|ur[il]|limit|length|count|type|ttl|policy|env|var|stdin"
     r"|prompt|helper|command|cmd|store|hash|field|header|algorithm|size|expiry|ring|board"
 )
+# Keys that open nothing.
+_OF_DATA = re.compile(
+    r"(?:sort|primary|foreign|partition|cache|idempotency|public|index|group|join|row|item|unique"
+    r"|host|hot|map|order|range|shard|dedup|routing)key"
+)
+# What may be said about a key or of how one is let in, and is neither.
+_NO_KEY = re.compile(
+    r"[\d.,:-]{1,6}|none|basic|digest|oauth2?|ntlm|negotiate|true|false|yes|no|on|off|auto"
+    r"|len|lambda|str(?:\.lower)?|name|id|value|enter|return|tab|escape|space"
+)
+_WEAK = re.compile(r"(?:key|auth|signature|sig)")
 _WITH_COLON = frozenset({"-u", "--user", "--proxy-user", "-U"})
-_SHORT = {"sshpass": "-p", "mysql": "-p", "mysqldump": "-p", "mysqladmin": "-p", "mariadb": "-p"}
+_MYSQL = ("-p",)
+# Options of one letter that are followed by a secret, in a word of its own or in the same.
+_SHORT: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("mysql", "mysqldump", "mysqladmin", "mysqlsh", "mariadb"), _MYSQL),
+    **dict.fromkeys(("mongo", "mongosh", "mongodump", "mongorestore", "mongoimport"), ("-p",)),
+    **dict.fromkeys(("zip", "unzip", "zipcloak", "ipmitool", "sqlcmd"), ("-P",)),
+    **dict.fromkeys(("ldapsearch", "ldapadd", "ldapmodify", "ldapdelete", "ldapwhoami"), ("-w",)),
+    **dict.fromkeys(("7z", "7za", "7zz", "rar", "unrar"), ("-p",)),
+    **dict.fromkeys(("http", "https", "xh", "xhs", "redis-cli"), ("-a",)),
+    "sshpass": ("-p",),
+    "curl": ("-b",),
+    "openssl": ("-k", "-K"),
+}
+# Of whatever has this among its arguments: `docker login`, `gh secret set`.
+_OF_LOGIN = ("-p",)
+_OF_SECRETS = ("-b", "--body", "--secret-string", "--from-literal")
+_SHORT_VALUE = re.compile(rf"(?P<blank>\s*)(?!-){_VALUE}")
+_SHORT_IN_SCRIPT = re.compile(
+    "|".join(
+        rf"(?:(?<![\w.-]){re.escape(program)}\s(?:[^|;&\n]*?\s)?(?:{'|'.join(options)}))"
+        for program, options in _SHORT.items()
+    )
+    + r"|(?<![\w.-])\w+\slogin\s(?:[^|;&\n]*?\s)?-p"
+)
 
 
 def masked(text: str) -> str:
@@ -73,18 +138,54 @@ def masked(text: str) -> str:
     text = _FORMS.sub(MASK, text[:LONGEST])
     text = _URL_PASSWORD.sub(rf"\g<before>:{MASK}@", text)
     text = _URL_USER.sub(rf"\g<before>{MASK}@", text)
+    text = _URL_HOOK.sub(rf"\g<before>{MASK}", text)
+    text = _PIPED.sub(rf"\g<before>{MASK}", text)
+    text = _WHOLE_HEADER.sub(rf"\g<before>{MASK}", text)
     text = _HEADER.sub(lambda m: f"{m['name']}{m['between']}{m['scheme'] or ''}{MASK}", text)
     text = _SCHEME.sub(rf"\g<scheme> {MASK}", text)
-    text = _ASSIGNED.sub(_if_named, text)
-    return _OPTION.sub(_if_named, text)
+    text = _PROSE.sub(rf"\g<before>{MASK}", text)
+    text = _USER.sub(_if_password, text)
+    text = _in_scripts(text)
+    for form in (_FIELD, _SET, _ASSIGNED, _OPTION):
+        text = _named_ones(form, text)
+    return text
+
+
+def _named_ones(form: re.Pattern[str], text: str) -> str:
+    """What is called a secret is masked; what is not may hold some of its own."""
+    found: list[str] = []
+    at = 0
+    while (match := form.search(text, at)) is not None:
+        found.append(text[at : match.end()])
+        at = match.end()
+        if not _says(match["name"]):
+            continue
+        value = _HERE.match(text, at)
+        if value is not None and _is_secret(match["name"], value[0]):
+            found.append(MASK)
+            at = value.end()
+    return "".join(found) + text[at:]
+
+
+def _in_scripts(text: str) -> str:
+    """Programs whose secrets follow an option of one letter."""
+    found: list[str] = []
+    at = 0
+    while (match := _SHORT_IN_SCRIPT.search(text, at)) is not None:
+        found.append(text[at : match.end()])
+        at = match.end()
+        value = _SHORT_VALUE.match(text, at)
+        if value is not None:
+            found.append(f"{value['blank']}{MASK}")
+            at = value.end()
+    return "".join(found) + text[at:]
 
 
 def masked_command(command: Sequence[str]) -> list[str]:
     """The command's arguments without the secrets among them; the first few thousand letters."""
-    program = os.path.basename(command[0]) if command else ""
     found: list[str] = []
     room = LONGEST
-    for argument in _masked(command, _SHORT.get(program)):
+    for argument in _masked(command):
         found.append(argument[:room])
         room -= len(argument) + 1
         if room <= 0:
@@ -92,39 +193,85 @@ def masked_command(command: Sequence[str]) -> list[str]:
     return found
 
 
-def _masked(command: Sequence[str], short: str | None) -> Iterator[str]:
+def _masked(command: Sequence[str]) -> Iterator[str]:
+    short = _options(command)
+    keeps_secrets = _names_secrets(command)
+    option: str | None = None
     follows = has_colon = False
     for argument in command:
         if follows and not argument.startswith("--"):
             follows = False
-            yield MASK
+            is_secret = option is None or _is_secret(option, argument)
+            yield MASK if is_secret else argument
             continue
         if has_colon and _names_user(argument):
-            yield f"{argument.partition(':')[0]}:{MASK}"
+            yield f"{re.split('[:%]', argument)[0]}:{MASK}"
             has_colon = False
             continue
-        option = _WHOLE_OPTION.fullmatch(argument)
-        follows = (option is not None and _says(option["name"])) or argument == short == "-p"
+        whole = _WHOLE_OPTION.fullmatch(argument)
+        option = whole["name"] if whole is not None and _says(whole["name"]) else None
+        follows = option is not None or argument in short
         has_colon = argument in _WITH_COLON
         assigned = _WHOLE_ASSIGNMENT.fullmatch(argument)
-        if assigned is not None and _says(assigned["name"]):
-            yield f"{assigned['name']}={MASK}"
-        elif short is not None and argument.startswith(short) and argument != short:
-            yield f"{short}{MASK}"
+        if assigned is not None and (
+            keeps_secrets or _is_secret(assigned["name"], assigned["value"])
+        ):
+            yield f"{_first(assigned['name'], assigned['value'], keeps_secrets)}={MASK}"
+        elif (its := _attached(argument, short)) is not None:
+            yield f"{its}{MASK}"
         else:
             yield masked(argument)
 
 
+def _options(command: Sequence[str]) -> tuple[str, ...]:
+    """The options of a letter or so that are followed by a secret, of this command."""
+    program = os.path.basename(command[0]) if command else ""
+    found = (*_SHORT.get(program, ()),)
+    if "login" in command[1:3]:
+        found += _OF_LOGIN
+    return found + _OF_SECRETS if _names_secrets(command) else found
+
+
+def _names_secrets(command: Sequence[str]) -> bool:
+    """`kubectl create secret generic …`, `fly secrets set …`"""
+    return any(argument in ("secret", "secrets") for argument in command[1:4])
+
+
+def _first(name: str, value: str, keeps_secrets: bool) -> str:
+    """What stands before the mask: ``--from-literal=name``."""
+    inner, equals, _ = value.partition("=")
+    return f"{name}={inner}" if keeps_secrets and name == "--from-literal" and equals else name
+
+
+def _attached(argument: str, short: Sequence[str]) -> str | None:
+    """The option of one letter at whose end the secret begins."""
+    for its in short:
+        if len(its) == 2 and argument.startswith(its) and argument != its:
+            return its
+    return None
+
+
 def _names_user(argument: str) -> bool:
     """``user:password``; two numbers are a user's and a group's."""
-    user, colon, password = argument.partition(":")
+    user, colon, password = (*re.split("([:%])", argument, maxsplit=1), "", "")[:3]
     return bool(colon and password) and not (user.isdigit() and password.isdigit())
 
 
-def _if_named(found: re.Match[str]) -> str:
-    if not _says(found["name"]):
+def _if_password(found: re.Match[str]) -> str:
+    if found["user"].isdigit() and found["value"].isdigit():
         return found[0]
-    return f"{found['name']}{found['between']}{MASK}"
+    return f"{found['before']}{MASK}"
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether this is called a secret, and can be one."""
+    if not _says(name):
+        return False
+    words = [word.lower() for word in _WORD.findall(name)]
+    return (
+        _WEAK.fullmatch("".join(words)) is None
+        or _NO_KEY.fullmatch(value.lower().rstrip(")")) is None
+    )
 
 
 def _says(name: str) -> bool:
@@ -133,6 +280,8 @@ def _says(name: str) -> bool:
     if not words or words[0] == "no" or _ABOUT.fullmatch(words[-1]):
         return False
     whole = "".join(words)
+    if _OF_DATA.fullmatch("".join(words[-2:])):
+        return False
     return (
         any(_STRONG.fullmatch(word) for word in words)
         or _LAST.fullmatch(words[-1]) is not None

@@ -93,6 +93,48 @@ def test_secrets_are_told_by_their_names(command: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
+        "curl -ume:hunter2 -v",
+        "curl --user=me:hunter2 -v",
+        "sh -c 'curl -u me:hunter2 https://example.org' -v",
+        "curl -b session=hunter2 -v",
+        "curl -H 'Cookie: a=b; session=hunter2' -v",
+        """curl -H 'Authorization: Digest username="x", response="hunter2"' -v""",
+        'curl -d \'{"api_key": "hunter2", "private-key": "hunter2"}\' -v',
+        """sh -c 'curl -d "{\\"password\\":\\"hunter2\\"}" https://example.org' -v""",
+        "curl 'https://example.org/?next=token%3Dhunter2' -v",
+        "curl https://hooks.slack.com/services/T0/B0/hunter2 -v",
+        "sh -c 'mysql -u root -phunter2 db' -v",
+        "sh -c 'sshpass -p hunter2 ssh me@host' -v",
+        "sh -c 'echo hunter2 | docker login --password-stdin' -v",
+        "docker login -u me -p hunter2 -v",
+        "redis-cli -a hunter2 -v",
+        "zip -P hunter2 x.zip x -v",
+        "7z x -phunter2 x.7z -v",
+        "openssl rsa -passin pass:hunter2 -v",
+        "ldapsearch -w hunter2 -v",
+        "helm upgrade --set a=1,db.password=hunter2,b=2 -v",
+        "kubectl create secret generic x --from-literal=abc=hunter2 -v",
+        "gh secret set NAME --body hunter2 -v",
+        "agent --cred hunter2 --pw hunter2 -v",
+        """python -c "import os; os.environ['TOKEN'] = 'hunter2'" -v""",
+        "csh -c 'setenv API_KEY hunter2' -v",
+        "sh -c 'export API_KEY=$(echo hunter2); agent' -v",
+        """bash -c "agent --token $'hunter2' --x" -v""",
+        "bash -c 'agent --token \\\n  hunter2' -v",
+        "claude -p 'log in with the password hunter2Zx9' -v",
+    ],
+)
+def test_secrets_are_told_in_scripts_data_and_by_what_programs_call_them(command: str) -> None:
+    line = shlex.join(masked_command(shlex.split(command)))
+
+    assert "hunter2" not in line
+    assert line.startswith(command.split()[0])
+    assert line.endswith(" -v")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         "claude -p 'write the parser of tokens' --max-tokens 1000",
         "make parser -j 4",
         "agent --token-limit 100 --password-file /run/secret --no-password x",
@@ -103,6 +145,11 @@ def test_secrets_are_told_by_their_names(command: str) -> None:
         "rg task-1234567890abcdef sk-learn",
         "python -m pytest -k 'bearer or basic' tests/test_key.py::test_a",
         "mail a@example.org",
+        "sort --key=2,3 --key 2",
+        "agent --sort-key name --primary-key id --cache-key x-1 --auth basic",
+        "python -c 'sorted(x, key=len)'",
+        "docker run -p 8080:80 -b x image",
+        "claude -p 'reset the password on page src/login.py and rename the token'",
     ],
 )
 def test_what_is_no_secret_stays(command: str) -> None:
