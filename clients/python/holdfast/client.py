@@ -19,6 +19,7 @@ from holdfast.api import (
     WorkItems,
 )
 from holdfast.delivery import LOST_ORIGIN, Delivery
+from holdfast.endings import endings
 from holdfast.errors import HoldfastError, NotFound, Unauthorized, Unavailable
 from holdfast.heartbeat import INTERVAL_SECONDS, OnEnded, OnLostClaims
 from holdfast.managed import ManagedInstance, ManagedSession
@@ -92,6 +93,7 @@ class Client:
         self.history = History(self)
         self.claims = Claims(self)
         self.work_items = WorkItems(self)
+        endings.listen()
 
     def __enter__(self) -> Client:
         return self

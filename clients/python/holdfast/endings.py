@@ -1,11 +1,11 @@
 """Sessions and instances that are open when their process is told to end, or ends (S4 4.3).
 
-A process that gets SIGTERM dies on the spot: what is open stays open until it stalls. So while
-something is open that the main thread has begun, and only where the program has no handler of its
-own, SIGTERM and SIGHUP raise :class:`Terminated`, a ``SystemExit``, in the main thread: the
-``with`` blocks end, and say why. The process ends all the same, with the exit code that a shell
-tells: 128 + the signal. A second signal ends it at once, as does the end of
-:data:`GRACE_SECONDS`, whoever waits for whom then.
+A process that gets SIGTERM dies on the spot: what is open stays open until it stalls. So from the
+moment on in which the main thread makes a client, and only where the program has no handler of its
+own, SIGTERM and SIGHUP raise :class:`Terminated`, a ``SystemExit``, in the main thread while
+something is open: the ``with`` blocks end, and say why. The process ends all the same, with the
+exit code that a shell tells: 128 + the signal. A second signal ends it at once, as does the end of
+:data:`GRACE_SECONDS`, whoever waits for whom then. Where nothing is open it ends as ever.
 """
 
 from __future__ import annotations
@@ -51,6 +51,14 @@ class _Endings:
         self._open: dict[int, tuple[int, Open]] = {}
         self._lock = threading.RLock()
         self._is_registered = False
+        # Why the process ends, once it was told to.
+        self.cause: str | None = None
+
+    def listen(self) -> None:
+        """From now on the signals are heard, if this is the main thread: others, which may begin
+        something later, cannot ask for that.
+        """
+        self._listen()
 
     def begin(self, it: Open) -> None:
         """It is open from now on."""
@@ -65,9 +73,6 @@ class _Endings:
         """It has been ended."""
         with self._lock:
             self._open.pop(id(it), None)
-            is_last = not self._mine()
-        if is_last:
-            self._fall_silent()
 
     def _mine(self) -> list[Open]:
         """What this process has opened: a child of it inherits the list, but not what is on it."""
@@ -82,19 +87,12 @@ class _Endings:
                 with suppress(ValueError, OSError):
                     signal.signal(number, self._on_signal)
 
-    def _fall_silent(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in ENDING:
-            if signal.getsignal(number) == self._on_signal:
-                with suppress(ValueError, OSError):
-                    signal.signal(number, signal.SIG_DFL)
-
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         if not self._mine():
             os.kill(os.getpid(), number)
             return
+        self.cause = str(Terminated(number))
         # The bare thread: this may have come in the midst of starting another.
         with suppress(RuntimeError):
             _thread.start_new_thread(self._see_to_it, (number,))

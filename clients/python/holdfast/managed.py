@@ -365,6 +365,9 @@ def failure(error: BaseException | None) -> str | None:
             message = f"exited with {code}"
         case KeyboardInterrupt():
             message = "interrupted (KeyboardInterrupt)"
+        case _ if endings.cause is not None and type(error).__name__ == "CancelledError":
+            # An event loop that ends cancels its tasks.
+            message = endings.cause
         case _:
             message = f"{type(error).__name__}: {error}".rstrip(": ")
     return fact(masked(message), MESSAGE_LENGTH)

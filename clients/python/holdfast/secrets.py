@@ -69,6 +69,7 @@ _ASSIGNED = re.compile(
 _OPTION = re.compile(r"(?P<name>(?<![\w-])--?[A-Za-z][\w-]{1,80})(?:=|(?:\\?\s)+(?!-))(?=\S)")
 _SET = re.compile(r"\b(?:setenv|set\s+-\w+)\s+(?P<name>[A-Za-z_]\w*)\s+(?=\S)")
 _HERE = re.compile(_VALUE, re.DOTALL)
+_ELEMENT = re.compile(r"(?P<before><(?P<name>[A-Za-z_][\w.-]{0,80})>)[^<]+(?=</)")
 _PIPED = re.compile(
     rf"(?P<before>\b(?:echo|printf)\s+(?:-\w+\s+|['\"]?%s\S*\s+)*){_VALUE}"
     r"(?=\s*\|[^|;&]*(?:--(?:password|pass|token)-?stdin|--with-token|--passphrase-fd|\bsudo\s+-S))"
@@ -87,7 +88,8 @@ _WHOLE_ASSIGNMENT = re.compile(r"(?P<name>-{0,2}[A-Za-z_][\w.-]*)=(?P<value>.+)"
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _STRONG = re.compile(
-    r"(?:secrets?|passw(?:or)?ds?|passphrase|passin|passout|pwd?|apikey|creds?|credentials?|bearer|jwt)"
+    r"(?:secrets?|passw(?:or)?ds?|passphrase|passin|passout|pwd?|apikey|creds?|credentials?|bearer|jwt"
+    r"|passcodes?|mnemonic|otp|totp)"
 )
 _LAST = re.compile(r"(?:token|key|pat|auth|authorization|cookie|pass|signature|sig)")
 # It is called after a secret, but is something about it.
@@ -145,6 +147,7 @@ def masked(text: str) -> str:
     text = _SCHEME.sub(rf"\g<scheme> {MASK}", text)
     text = _PROSE.sub(rf"\g<before>{MASK}", text)
     text = _USER.sub(_if_password, text)
+    text = _ELEMENT.sub(lambda m: f"{m['before']}{MASK}" if _says(m["name"]) else m[0], text)
     text = _in_scripts(text)
     for form in (_FIELD, _SET, _ASSIGNED, _OPTION):
         text = _named_ones(form, text)
@@ -277,6 +280,8 @@ def _is_secret(name: str, value: str) -> bool:
 def _says(name: str) -> bool:
     """Whether what has this name is a secret."""
     words = [word.lower() for word in _WORD.findall(name)]
+    if len(words) > 1 and words[-1] in ("value", "val"):
+        words.pop()
     if not words or words[0] == "no" or _ABOUT.fullmatch(words[-1]):
         return False
     whole = "".join(words)
@@ -285,5 +290,8 @@ def _says(name: str) -> bool:
     return (
         any(_STRONG.fullmatch(word) for word in words)
         or _LAST.fullmatch(words[-1]) is not None
-        or re.search(rf"(?:{_STRONG.pattern}|token|apikey)$", whole) is not None
+        or re.search(
+            rf"(?:{_STRONG.pattern}|token|(?:api|auth|access|secret|private|license)key)$", whole
+        )
+        is not None
     )

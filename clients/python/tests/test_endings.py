@@ -117,13 +117,12 @@ with client.session("odin"):
     assert session_of(api)["status"] == "completed"
 
 
-def test_the_default_is_put_back_when_nothing_is_open(api: Api) -> None:
+def test_who_has_nothing_open_dies_of_the_signal_as_ever(api: Api) -> None:
     script = (
         BEGIN
         + """
 with client.session("odin"):
-    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    pass
 say("up")
 signal.pause()
 """
@@ -133,6 +132,47 @@ signal.pause()
         process.terminate()
         assert process.wait(30) == -signal.SIGTERM
     assert session_of(api)["status"] == "completed"
+
+
+@pytest.mark.parametrize("is_daemon", [False, True])
+def test_what_another_thread_has_begun_ends_with_the_process(api: Api, is_daemon: bool) -> None:
+    script = (
+        BEGIN.replace("import os", "import holdfast.endings, os")
+        + f"""
+holdfast.endings.GRACE_SECONDS = 0.2
+def work():
+    with client.session("odin"):
+        say("up")
+        threading.Event().wait()
+thread = threading.Thread(target=work, daemon={is_daemon})
+thread.start()
+thread.join()
+"""
+    )
+    with program(api, script) as process:
+        assert heard(process) == "up"
+        process.terminate()
+        assert process.wait(30) != 0
+    assert session_of(api)["status"] == "failed"
+
+
+def test_tasks_of_an_event_loop_say_what_ended_them(api: Api) -> None:
+    script = (
+        BEGIN
+        + """
+import asyncio
+async def work():
+    with client.session("odin"):
+        say("up")
+        await asyncio.Event().wait()
+asyncio.run(work())
+"""
+    )
+    with program(api, script) as process:
+        assert heard(process) == "up"
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert "SIGTERM" in session_of(api)["metadata"]["error_message"]
 
 
 def test_a_forked_child_ends_nothing_of_its_parent_s(api: Api) -> None:
