@@ -171,8 +171,9 @@ class Machine(Aggregate):
     def require_available(self) -> None:
         """Raise :class:`MachineUnavailable` when work cannot be moved here (spec 7)."""
         if self.status != "online":
+            state = "in maintenance" if self.status == "maintenance" else self.status
             raise MachineUnavailable(
-                f"Machine {self.key} is {self.status}.",
+                f"Machine {self.key} is {state}.",
                 details={"machine_id": self.key, "machine_status": self.status},
             )
 

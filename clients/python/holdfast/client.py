@@ -23,6 +23,7 @@ from holdfast.endings import endings
 from holdfast.errors import HoldfastError, NotFound, Unauthorized, Unavailable
 from holdfast.heartbeat import INTERVAL_SECONDS, OnEnded, OnLostClaims
 from holdfast.managed import ManagedInstance, ManagedSession
+from holdfast.names import misnamed
 from holdfast.outage import Outage
 from holdfast.recorder import QUEUE_SECONDS, Recorder
 from holdfast.refusals import Refusals
@@ -191,6 +192,11 @@ class Client:
 
     def write(self, write: Write) -> Any:
         """The body of the reply to a request that changes something, or what stands in for it."""
+        wrong = misnamed(write)
+        if wrong is not None and not (self.lenient and write.deferrable):
+            raise wrong
+        if wrong is not None:
+            return self.recorder.refuse(write, wrong)
         if self.lenient and write.deferrable:
             return self.recorder.record(write)
         if self.lenient:

@@ -9,13 +9,22 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Mapping
 
 from holdfast.errors import InvalidInput
+from holdfast.facts import spelled
+from holdfast.request import Write
 
 MAX_LENGTH = 200
+# What a person gives a name to, and where it stands in the request.
+_NAMED: Mapping[str | None, tuple[str, ...]] = {
+    "session": ("project_id", "machine_id"),
+    "instance": ("project",),
+}
 # What stands for a folder or a host of whose name nothing can be seen.
 UNNAMED = "unnamed"
 
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 _ZWNJ, _ZWJ, _BLACK_FLAG = "\u200c", "\u200d", "\U0001f3f4"
 _EMOJI_STYLE = "\ufe0e\ufe0f"
 _TAGS = re.compile("[\U000e0020-\U000e007f]")
@@ -38,6 +47,26 @@ def given(name: str, option: str) -> str:
     if len(known) > MAX_LENGTH:
         raise InvalidInput(f"{option} should have at most {MAX_LENGTH} characters.")
     return known
+
+
+def misnamed(write: Write) -> InvalidInput | None:
+    """Why the service would refuse to create a session or an instance of such a name.
+
+    Kept while the service is away it would be refused once nobody is there to mend it.
+    """
+    body = write.request.body or {}
+    for field in _NAMED.get(write.creates, ()):
+        name = body.get(field)
+        try:
+            if not isinstance(name, str):
+                raise InvalidInput(f"{field} must be text.")
+            given(_NO_TEXT.sub(lambda found: spelled(found[0]), name), field)
+        except InvalidInput as e:
+            told = e.message.removeprefix(f"{field} ").rstrip(".")
+            return InvalidInput(
+                e.message, code="validation_error", errors=[{"field": field, "message": told}]
+            )
+    return None
 
 
 def fit(name: str) -> str:

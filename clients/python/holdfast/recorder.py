@@ -86,6 +86,10 @@ class Recorder:
         self._outage.end()
         return reply.body if isinstance(reply.body, dict) else {}
 
+    def refuse(self, write: Write, error: HoldfastError) -> Json:
+        """What :meth:`record` answers to what is refused; told to nobody but the log."""
+        return self._refused(write, {**(write.request.body or {})}, error)
+
     def keep(self, write: Write) -> None:
         """Keep a write without trying to send it: for who may be killed at any moment.
 

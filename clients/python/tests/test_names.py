@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from clients.python.tests.supervised import HOLDFAST, WORKER, Desk, desk
 from domain import identity
 from holdfast import Client, InvalidInput, names
 from holdfast.git import WorkingCopy
+from holdfast.managed import ManagedInstance, ManagedSession
 from tests.acceptance.serving import Api, eventually
 from tests.support.commands import Cli
 from tests.support.proxy import HttpWire
@@ -128,6 +129,66 @@ def test_a_name_that_the_service_would_refuse_starts_nothing_even_without_it(
     assert run.end() == 2, run.told
     assert option in run.told
     assert run.printed == ""
+
+
+WRONG = [" ", "\u3000", "a\nb", "a\u200bb", "x" * 201]
+
+
+@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("is_up", [True, False])
+def test_the_sdk_refuses_a_name_at_once_that_the_service_would_refuse(
+    connect: Connect, wire: HttpWire, name: str, is_up: bool
+) -> None:
+    if not is_up:
+        wire.down()
+    client = connect(wire.url, retries=0)
+    for start, field in _beginnings(client, name):
+        with pytest.raises(InvalidInput, match=field) as refused, start():
+            pytest.fail("it began")
+        assert [error["field"] for error in refused.value.errors] == [field]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_lenient_client_goes_on_and_keeps_nothing_that_would_be_refused(
+    connect: Connect, wire: HttpWire, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    wire.down()
+    for at in range(3):
+        client = connect(wire.url, lenient=True)
+        start, field = _beginnings(client, name)[at]
+        with start() as begun:
+            assert begun.id is None
+        assert f"{field} " in caplog.text
+        assert not client.spool.has_any()
+
+
+def _beginnings(
+    client: Client, name: str
+) -> list[tuple[Callable[[], ManagedSession | ManagedInstance], str]]:
+    return [
+        (lambda: client.session(name, "laptop"), "project_id"),
+        (lambda: client.session("odin", name), "machine_id"),
+        (lambda: client.instance(name), "project"),
+    ]
+
+
+@pytest.mark.parametrize("project", [*NAMES, "a\udcff", "x" * 200])
+def test_the_sdk_s_work_without_the_service_is_delivered_whatever_its_project_is_called(
+    connect: Connect, wire: HttpWire, client: Client, project: str
+) -> None:
+    wire.down()
+    away = connect(wire.url, lenient=True)
+    with away.instance(project) as agent, agent.session("сервер"):
+        pass
+    wire.up()
+    eventually("the delivery", lambda: not away.spool.has_any())
+
+    assert away.spool.refused() == []
+    (session,) = client.sessions.list()["sessions"]
+    (instance,) = client.instances.list()["instances"]
+    assert session["status"] == "completed"
+    assert session["project_id"] == instance["project_name"]
+    assert session["instance_id"] == instance["instance_id"]
 
 
 def test_a_place_is_taken_with_what_is_held_there_however_its_project_is_written(
