@@ -43,7 +43,7 @@ def view(instance: Instance, now: datetime, stale_seconds: float, serving: Servi
         "git": instance.git,
         "native_session_id": instance.native_session_id,
         "restart_policy": instance.restart_policy,
-        "restarts": restarts_of(instance.restarts, instance.told_restarts),
+        "restarts": restarts_of(instance.restarts, instance.told_restarts, instance.supervisor),
         "crash_looping": instance.crash_looping,
         "predecessor": instance.predecessor,
         "successor": instance.successor,

@@ -379,9 +379,14 @@ def health(
     return ("degraded", reasons) if reasons else ("healthy", [])
 
 
-def restarts_of(asked: int, told: int | None) -> int:
-    """How often it was started again: as its supervisor tells, or as often as that was asked."""
-    return asked if told is None else told
+def restarts_of(asked: int, told: int | None, supervisor: str | None) -> int:
+    """How often it was started again: as its supervisor tells, or as often as that was asked.
+
+    A supervisor tells of the first one: what was asked of one that is gone has not happened.
+    """
+    if told is None:
+        return asked if supervisor is None else 0
+    return told
 
 
 def is_without_session(

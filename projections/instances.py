@@ -267,7 +267,7 @@ def present(row: Row) -> Json:
         is_without_session(row["lost_work"], row["last_heartbeat"], row["activity"]),
     )
     view |= {
-        "restarts": restarts_of(row["restarts"], row["told_restarts"]),
+        "restarts": restarts_of(row["restarts"], row["told_restarts"], row["supervisor"]),
         "type": row["instance_type"],
         "status": row["status_now"],
         "unknown_since": row["unknown_since"],

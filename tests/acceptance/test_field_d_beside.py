@@ -138,3 +138,33 @@ def test_who_lost_its_own_item_and_has_one_in_its_session_works_on(hasty: Server
         assert warnings(api, worker) == []
         taken(api, other, worker)
         assert warnings(api, worker) == [WITHOUT]
+
+
+@pytest.mark.parametrize("supervisor", [None, "gone"])
+def test_a_restart_that_was_asked_of_a_dead_supervisor_is_none(
+    hasty: Server, supervisor: str | None
+) -> None:
+    """Without a supervisor nobody tells what happened: what was asked for is all that is known."""
+    policy = {"policy": "on_failure", "max_restarts": 3, "backoff_seconds": 1}
+    given = {} if supervisor is None else {"supervisor": supervisor}
+    with hasty.world() as api:
+        worker = agent(api, restart_policy=policy, **given)
+
+        def asked() -> bool:
+            api.post("/api/sessions/detect-failures")
+            path = f"/api/instances/{worker}/events"
+            found = ok(api.get(path, params={"event_type": "restart_requested"}))
+            return bool(found["events"])
+
+        eventually(asked, "the request")
+        one = ok(api.get(f"/api/instances/{worker}"))["instance"]
+        [listed] = ok(api.get("/api/instances"))["instances"]
+        assert one["restarts"] == listed["restarts"] == (1 if supervisor is None else 0)
+        if supervisor is None:
+            return
+        body = {"supervisor": "next", "takeover": True}
+        taken = ok(api.post(f"/api/instances/{worker}/take-up", json=body))
+        assert taken["restarts"] == 0
+        said = {"restarts": 1, "supervisor_fence": taken["supervisor_fence"]}
+        ok(api.post(f"/api/instances/{worker}/heartbeat", json=said))
+        assert ok(api.get(f"/api/instances/{worker}"))["instance"]["restarts"] == 1
