@@ -18,10 +18,9 @@ from pydantic import (
     JsonValue,
     WithJsonSchema,
 )
-from pydantic_core import to_json
 
 from domain import identity
-from domain.aggregate import MAX_METADATA_BYTES, Json
+from domain.aggregate import MAX_METADATA_BYTES, Json, stored_size
 from domain.claim import is_work_item
 
 MAX_ID_LENGTH = 200
@@ -95,7 +94,7 @@ Data = dict[str, JsonValue]
 
 
 def _of_metadata_size(value: Data) -> Data:
-    size = len(to_json(value))
+    size = stored_size(value)
     if size > MAX_METADATA_BYTES:
         raise ValueError(f"is {size} bytes of JSON, of at most {MAX_METADATA_BYTES}")
     return value

@@ -8,6 +8,7 @@ and put back as JSON.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -135,6 +136,19 @@ def merged(metadata: Json, patch: Json | None) -> Json:
     return {key: value for key, value in both.items() if value is not None}
 
 
+_SMALL = re.compile(rb"\de-\d")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_EXPONENT = re.compile(rb"e-(\d+)")
+
+
+def stored_size(value: object) -> int:
+    """How many bytes of JSON something is in the store, which writes ``1e-99`` as its digits."""
+    json = to_json(value)
+    if not _SMALL.search(json):
+        return len(json)
+    return len(json) + sum(map(int, _EXPONENT.findall(_STRING.sub(b"", json))))
+
+
 def require_room(metadata: Json, patch: Json | None) -> None:
     """Raise :class:`InvalidInput` if the patch makes the metadata larger than 64 KiB of JSON.
 
@@ -142,8 +156,8 @@ def require_room(metadata: Json, patch: Json | None) -> None:
     """
     if not patch:
         return
-    size = len(to_json(merged(metadata, patch)))
-    if size > MAX_METADATA_BYTES and size > len(to_json(metadata)):
+    size = stored_size(merged(metadata, patch))
+    if size > MAX_METADATA_BYTES and size > stored_size(metadata):
         raise InvalidInput.of(
             "metadata", f"would be {size} bytes of JSON in all, of at most {MAX_METADATA_BYTES}"
         )

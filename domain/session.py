@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal, get_args
 
-from pydantic_core import to_json
-
-from domain.aggregate import Event, Json, require_room
+from domain.aggregate import Event, Json, require_room, stored_size
 from domain.claim import is_work_item
 from domain.errors import (
     AlreadyRecovered,
@@ -521,11 +519,11 @@ class Session(Holder):
 
         They are recovered, and told to whoever recovers them, in one go.
         """
-        added = len(to_json((metadata, error_message)))
+        added = stored_size((metadata, error_message))
         if added <= SMALL_BYTES:
             return
         said = [(task.metadata, task.error_message) for task in self.tasks.values()]
-        if added + len(to_json(said)) > MAX_TASKS_BYTES:
+        if added + stored_size(said) > MAX_TASKS_BYTES:
             field = "metadata" if metadata else "error_message"
             raise InvalidInput.of(
                 field, f"the session's tasks would have more than {MAX_TASKS_BYTES} bytes in all"

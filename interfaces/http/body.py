@@ -17,7 +17,8 @@ from interfaces.http.leaving import ClientGone
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 64
 MAX_INTEGER = numbers.MAX_INTEGER
-# What bodies that are still arriving may take up in a process, in all and of one key, in bytes.
+# What bodies that are still arriving, or wait for their turn, may take up in a process: in all,
+# and of one key, in bytes.
 MAX_ARRIVING = 64 * 1024 * 1024
 MAX_ARRIVING_OF_ONE = 32 * 1024 * 1024
 
@@ -27,7 +28,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Arriving:
-    """How much of unfinished bodies is held, and for whom."""
+    """How much of bodies that nobody has looked through yet is held, and for whom."""
 
     def __init__(self) -> None:
         self._total = 0
@@ -62,7 +63,12 @@ async def read(scope: Scope, receive: Receive) -> bytes:
     raw = await _read(scope, receive)
     doorkeeper = scope["state"].get("doorkeeper")
     if len(raw) > LARGE and doorkeeper is not None:
-        await doorkeeper.wait_for_large_body()
+        who: str = scope["state"]["principal"].key_id
+        _arriving.add(who, len(raw))
+        try:
+            await doorkeeper.wait_for_large_body(who)
+        finally:
+            _arriving.remove(who, len(raw))
     return raw
 
 

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from interfaces.addresses import is_loopback, neighbourhood
 from interfaces.repeats import Repeats
@@ -30,6 +31,8 @@ MAX_HELD = 32 * 1024 * 1024
 # How many requests of strangers are begun in one round of the event loop. The others wait for the
 # next round, so that whoever has a key waits for no more than these, however many there are.
 TURNS = 8
+# How many rounds of the event loop pass before the next large body is looked through.
+ROUNDS_OF_OTHERS = 4
 # How often connections are looked at, in seconds; more often where the limits are shorter.
 LOOK_SECONDS = 0.5
 
@@ -89,6 +92,7 @@ class Doorkeeper:
         self._most = min(limits.connections, _file_limit() - OTHER_FILES)
         self._exempt = [ipaddress.ip_network(proxy) for proxy in limits.trusted_proxies]
         self._large_bodies = asyncio.Lock()
+        self._large_bodies_of: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._turns = 0
         self._waiting: deque[Callable[[], None]] = deque()
         # Dictionaries, as they keep the order in which connections came.
@@ -148,10 +152,16 @@ class Doorkeeper:
         for _ in range(self._turns):
             self._waiting.popleft()()
 
-    async def wait_for_large_body(self) -> None:
-        """Return in a round of the event loop in which no other large body is looked through."""
-        async with self._large_bodies:
-            await asyncio.sleep(0)
+    async def wait_for_large_body(self, who: str) -> None:
+        """Return in a round of the event loop in which no other large body is looked through.
+
+        Those of each key wait in a line of their own, and the lines take turns. Between two of
+        them are some rounds without any, as a small request takes several.
+        """
+        own = self._large_bodies_of.setdefault(who, asyncio.Lock())
+        async with own, self._large_bodies:
+            for _ in range(ROUNDS_OF_OTHERS):
+                await asyncio.sleep(0)
 
     def tell(self, reason: str, address: str) -> None:
         """Log that something was refused, unless that has been said often enough."""

@@ -147,6 +147,19 @@ def test_a_body_may_not_grow_in_the_store(api: Api, stored: Callable[[], int]) -
     ok(api.post(path, content=body.replace(b"1e-99", b"0.125")), 201)
 
 
+def test_metadata_is_as_large_as_the_store_writes_it(api: Api) -> None:
+    """Given ten thousand bytes of numbers that are a hundred and sixty thousand written out."""
+    numbers = ",".join(["1e-99"] * 1_600)
+    machine = '{"machine_id": "m", "hostname": "h", "docker_slots": [0], "metadata": '
+    invalid(api.post("/api/machines", content=f'{machine}{{"n": [{numbers}]}}}}'), "metadata")
+    path = f"/api/sessions/{api.session()['session_id']}"
+    few = numbers[: 500 * 6 - 1]
+    ok(api.patch(path, content=f'{{"metadata": {{"a": [{few}], "text": "1e-99"}}}}'))
+    for verb, way in (("PATCH", path), ("POST", f"{path}/heartbeat")):
+        invalid(api.request(verb, way, content=f'{{"metadata": {{"b": [{few}]}}}}'), "metadata")
+    assert set(ok(api.get(path))["metadata"]) == {"a", "text"}
+
+
 def test_numbers_at_the_edge_come_back_the_same(api: Api) -> None:
     """Given the largest, the smallest and the longest that are allowed."""
     numbers = [2**53, -(2**53), 1e-99, -1.25e-98, 9.007199254740992e15, 0.1, 0.0, 1e15]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from interfaces.addresses import is_loopback, neighbourhood
-from interfaces.http.doorkeeper import TURNS, Doorkeeper, Limits
+from interfaces.http.doorkeeper import ROUNDS_OF_OTHERS, TURNS, Doorkeeper, Limits
 
 
 @dataclass(eq=False)
@@ -120,3 +121,33 @@ def test_strangers_take_turns() -> None:
     counts = asyncio.run(rounds())
     assert counts == [TURNS, 2 * TURNS, 3 * TURNS, 3 * TURNS + 1, 3 * TURNS + 2]
     assert begun == list(range(3 * TURNS + 2))
+
+
+def test_large_bodies_of_each_key_wait_in_a_line_of_their_own() -> None:
+    """Given many of one key, another's is the next but one, and small requests go on between."""
+    order: list[str] = []
+
+    async def take(doorkeeper: Doorkeeper, who: str) -> None:
+        await doorkeeper.wait_for_large_body(who)
+        order.append(who)
+
+    async def others() -> None:
+        while True:
+            order.append("small")
+            await asyncio.sleep(0)
+
+    async def all_of_them() -> None:
+        doorkeeper = Doorkeeper(Limits())
+        small = asyncio.create_task(others())
+        many = [asyncio.create_task(take(doorkeeper, "many")) for _ in range(20)]
+        await asyncio.sleep(0)
+        await take(doorkeeper, "one")
+        await asyncio.gather(*many)
+        small.cancel()
+
+    asyncio.run(all_of_them())
+    large = [who for who in order if who != "small"]
+    assert len(large) == 21
+    assert large.index("one") <= 2
+    places = [place for place, who in enumerate(order) if who != "small"]
+    assert all(b - a > ROUNDS_OF_OTHERS for a, b in pairwise(places))
