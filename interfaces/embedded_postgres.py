@@ -34,7 +34,7 @@ from typing import Self
 from urllib.parse import quote
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from application.eventstore.connect import SERVICE_ROLE
 from interfaces import postgres_logins
@@ -414,6 +414,23 @@ class EmbeddedPostgres:
             query = "SELECT 1 FROM pg_database WHERE datname = %s"
             if connection.execute(query, [DATABASE]).fetchone() is None:
                 connection.execute(SQL("CREATE DATABASE {}").format(Identifier(DATABASE)))
+            # The service's role may change its own password and settings. What a service that was
+            # taken over has changed there ends with this start.
+            service, database = Identifier(SERVICE_ROLE), Identifier(DATABASE)
+            connection.execute(SQL("ALTER ROLE {} RESET ALL").format(service))
+            connection.execute(
+                SQL("ALTER ROLE {} IN DATABASE {} RESET ALL").format(service, database)
+            )
+            try:
+                psycopg.connect(self.service_url).close()
+            except psycopg.OperationalError as error:
+                if "password authentication failed" not in str(error):
+                    raise
+                password = postgres_logins.passwords(self.directory)[SERVICE_ROLE]
+                connection.execute(
+                    SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(service, Literal(password))
+                )
+                log.warning("embedded_postgres_password_restored", extra={"role": SERVICE_ROLE})
 
     def _spawn(self) -> int:
         """Start the server as an orphan in a session of its own, and return its process id.

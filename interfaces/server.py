@@ -210,10 +210,18 @@ def _login(url: str) -> tuple[str, bool]:
     try:
         return who_logs_in(url)
     except psycopg.OperationalError as e:
+        # A password, or an address, that is wrong is no matter of rights.
+        advice = (
+            ""
+            if " set role " not in str(e)
+            else (
+                f"; the database's owner may have to run: GRANT {connect.SERVICE_ROLE}"
+                f" TO {connect.login_of(url) or 'its user'}"
+            )
+        )
         _fail(
             f"the service cannot work under the role {connect.SERVICE_ROLE} with DATABASE_URL:"
-            f" {str(e).strip()}; the database's owner may have to run: GRANT"
-            f" {connect.SERVICE_ROLE} TO {connect.login_of(url) or 'its user'}"
+            f" {str(e).strip()}{advice}"
         )
 
 

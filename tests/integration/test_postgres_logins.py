@@ -175,6 +175,30 @@ def test_the_service_s_login_gains_nothing_by_resetting_its_role(
             psycopg.connect(private_cluster.url_of(database, SERVICE_ROLE))
 
 
+def test_what_the_service_s_login_changes_of_itself_ends_with_the_next_start(
+    private_cluster: KillablePostgres,
+) -> None:
+    migrate(private_cluster.url)
+    with psycopg.connect(private_cluster.service_url, autocommit=True) as login:
+        login.execute("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on")
+        login.execute(
+            "ALTER ROLE CURRENT_USER IN DATABASE holdfast"
+            " SET default_transaction_isolation = 'serializable'"
+        )
+        login.execute("ALTER ROLE CURRENT_USER PASSWORD 'its own'")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(private_cluster.service_url)
+    private_cluster.stop()
+    private_cluster.start()
+    assert ask_one(private_cluster.service_url, "SHOW default_transaction_read_only") == "off"
+    assert (
+        ask_one(private_cluster.service_url, "SHOW default_transaction_isolation")
+        == "read committed"
+    )
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(without_password(private_cluster.service_url, password="its own"))
+
+
 @pytest.mark.parametrize("state", ["stopped", "killed", "running"])
 def test_a_folder_of_the_version_before_is_closed_at_the_next_start(
     private_cluster: KillablePostgres, data_dir: Path, state: str
