@@ -31,6 +31,8 @@ from projections import schema
 
 CONFIGURATION_EXIT = 2
 UNAVAILABLE_EXIT = 6
+# Connections that wait to be taken; uvicorn's own figure.
+BACKLOG = 2048
 
 app = typer.Typer(
     add_completion=False,
@@ -62,6 +64,8 @@ def serve() -> None:
         settings, key = _with_keys(settings.model_copy(update={"database_url": url}))
         _prepare(url, owner_url)
         login, is_superuser = _login(url)
+        # Whoever reads the address may use it at once.
+        listener.listen(BACKLOG)
         _announce(settings, listener, key)
         if is_superuser:
             log.warning(
@@ -201,7 +205,14 @@ def _prepare(url: str, owner_url: str) -> list[str]:
     except psycopg.OperationalError as e:
         _fail(f"cannot reach the database: {str(e).strip()}")
     except psycopg.errors.InsufficientPrivilege as e:
-        _fail(f"the database does not let its owner prepare it: {str(e).strip()}")
+        advice = (
+            "; if DATABASE_URL is a login of the service's own, the owner's URL belongs in"
+            " MIGRATION_DATABASE_URL"
+        )
+        _fail(
+            f"the database does not let {connect.login_of(owner_url) or 'this user'} prepare it:"
+            f" {str(e).strip()}{advice if url == owner_url else ''}"
+        )
     return applied
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -71,7 +73,7 @@ def migrate(owner_url: str, login: str | None = None) -> list[str]:
         for migration in todo:
             if migration.name in done:
                 continue
-            with connection.transaction():
+            with _role_is_there(connection), connection.transaction():
                 connection.execute(migration.ddl.encode())
                 connection.execute(
                     "INSERT INTO schema_migrations (name, checksum) VALUES (%s, %s)",
@@ -94,6 +96,26 @@ def who_logs_in(url: str) -> tuple[str, bool]:
     return row[0], row[1]
 
 
+@contextmanager
+def _role_is_there(connection: psycopg.Connection) -> Iterator[None]:
+    """Tell what an administrator has to run where the owner may not make the service's role."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as e:
+        if "create role" not in str(e):
+            raise
+        raise MigrationError(
+            f"{connection.info.user} may not make the role {SERVICE_ROLE} that the service works"
+            f" under; let an administrator run: CREATE ROLE {SERVICE_ROLE} NOLOGIN;"
+            f" {_grant(connection, connection.info.user).as_string(connection)}"
+        ) from None
+
+
+def _grant(connection: psycopg.Connection, who: str) -> sql.Composed:
+    grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(SERVICE_ROLE), sql.Identifier(who))
+    return grant + sql.SQL(" WITH SET TRUE" if connection.info.server_version >= 160_000 else "")
+
+
 def _require_known(done: dict[str, str], todo: list[Migration]) -> None:
     ours = {m.name: m.checksum for m in todo}
     for name, checksum in done.items():
@@ -109,9 +131,7 @@ def _let_act(connection: psycopg.Connection, login: str | None) -> None:
     if found is None or found[0]:
         return  # a login that is not there fails to connect, and is told then
     who = login or connection.info.user
-    grant = sql.SQL("GRANT {} TO {}").format(sql.Identifier(SERVICE_ROLE), sql.Identifier(who))
-    if connection.info.server_version >= 160_000:
-        grant += sql.SQL(" WITH SET TRUE")
+    grant = _grant(connection, who)
     try:
         connection.execute(grant)
     except psycopg.errors.InsufficientPrivilege:

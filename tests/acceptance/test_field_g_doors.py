@@ -267,3 +267,30 @@ def test_workers_share_the_key_that_was_made(database: str, tmp_path: Path, star
         for _ in range(10):
             with Api(server.url, key, "default") as api:
                 api.session()
+
+
+def test_whoever_reads_the_address_may_use_it_at_once(database: str, tmp_path: Path) -> None:
+    """Given the line with the address, then a connection is taken from that moment on."""
+    settings = {
+        "DATABASE_URL": database,
+        "DATA_DIR": str(tmp_path),
+        "PORT": "0",
+        "API_KEYS": PLAIN_KEY,
+        "WORKERS": "2",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "interfaces.server", "serve"],
+        cwd=ROOT,
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if "serves on" in line)
+            url = line.split()[-1]
+            reply = httpx.get(f"{url}/health", trust_env=False, timeout=START_SECONDS)
+            assert reply.status_code == 200
+        finally:
+            process.terminate()
+            process.communicate(timeout=START_SECONDS)

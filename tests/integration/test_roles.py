@@ -176,6 +176,23 @@ def test_an_owner_who_may_not_make_it_work_is_told_what_to_run(
             admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
 
 
+def test_an_owner_who_may_not_make_the_role_is_told_what_to_run(
+    private_cluster: KillablePostgres,
+) -> None:
+    with as_owner(private_cluster.url_of("postgres")) as admin:
+        admin.execute(SQL("DROP ROLE {}").format(Identifier(SERVICE_ROLE)))
+        create(admin, "plain")
+        admin.execute("CREATE DATABASE plain OWNER plain")
+        told = f'CREATE ROLE {SERVICE_ROLE} NOLOGIN; GRANT "{SERVICE_ROLE}" TO "plain"'
+        with pytest.raises(MigrationError, match=told) as refused:
+            migrate(as_login(private_cluster.url_of("plain"), "plain"))
+        for statement in str(refused.value).partition("run: ")[2].split(";"):
+            admin.execute(statement.encode())
+        assert migrate(as_login(private_cluster.url_of("plain"), "plain"))
+        # Or else the next start of this cluster would have to make it.
+        admin.execute("DROP DATABASE plain")
+
+
 def test_an_owner_need_not_serve_where_a_login_does(cluster: EmbeddedPostgres, login: str) -> None:
     """Given an administrator who made the role and lent it to the login, and to nobody else."""
     owner = f"r_{uuid.uuid4().hex}"
