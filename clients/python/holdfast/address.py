@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 OWN_ADDRESS = "127.0.0.1"
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+# Up to the last @ before the path, also of what is no address.
+_USER = re.compile(r"//[^/?#]*@")
+
+
+def shown(url: str) -> str:
+    """An address as it may be told to anyone: without the name and password that it may hold."""
+    return _USER.sub("//", url)
 
 
 def normal(url: str) -> str:

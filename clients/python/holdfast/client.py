@@ -78,7 +78,7 @@ class Client:
             log.warning("%s (%s).", RUN_OVER, ", ".join(self.settings.past_run))
         warn_of_clear_text(self.settings)
         self.lenient = lenient
-        self.outage = Outage(self.settings.url)
+        self.outage = Outage(self.settings.shown_url)
         self.spool = Spool(self.settings.spool_dir, self.settings.url, self.settings.api_key)
         self._refusals = Refusals()
         self.delivery = Delivery(self.transport, self.spool, self.outage, self._refusals)

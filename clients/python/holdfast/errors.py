@@ -143,14 +143,20 @@ _KEY_ADVICE = (
 )
 
 
-def of_reply(status: int, body: object, request_id: str | None, url: str) -> HoldfastError:
-    """The error that a reply of 300 and above stands for.
+# No gateway lets so little not pass.
+SMALL_BYTES = 64 * 1024
+
+
+def of_reply(
+    status: int, body: object, request_id: str | None, url: str, sent: int = 0
+) -> HoldfastError:
+    """The error that a reply of 300 and above to so many bytes stands for.
 
     Every error of the service has a code, a message and the request's id, and repeats its status:
     what has not refuses nothing.
     """
     if not isinstance(body, dict) or not _is_ours(status, body, request_id):
-        return of_something_else(status, url, request_id)
+        return of_something_else(status, url, request_id, sent=sent)
     cls = _BY_STATUS.get(status) or (InvalidInput if 400 <= status < 500 else ServiceFault)
     message = body["message"]
     if cls is Unauthorized:
@@ -193,13 +199,20 @@ def malformed_key() -> Unauthorized:
 
 
 def of_something_else(
-    status: int, url: str, request_id: str | None = None, why: str | None = None
+    status: int,
+    url: str,
+    request_id: str | None = None,
+    why: str | None = None,
+    *,
+    sent: int = 0,
 ) -> HoldfastError:
     """A reply that is none of the service's: of a gateway, say, that has nothing behind it.
 
-    It refuses nothing, whatever its status; but what is too large for it stays so.
+    It refuses nothing, whatever its status; but what is too large for it stays so, if it is large
+    at all: ``sent`` are the bytes that it was sent.
     """
-    cls = InvalidInput if status == 413 else _BY_STATUS.get(status, Unavailable)
+    is_large = status == 413 and sent > SMALL_BYTES
+    cls = InvalidInput if is_large else _BY_STATUS.get(status, Unavailable)
     if not issubclass(cls, InvalidInput | Unavailable):
         cls = Unavailable
     because = f" ({why})" if why else ""

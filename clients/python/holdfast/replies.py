@@ -10,8 +10,18 @@ import json
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
+from holdfast import moments
 from holdfast.types import (
     ActiveSessions,
     Beat,
@@ -47,6 +57,8 @@ from holdfast.types import (
 # The service takes 64 levels, and wraps them in a few.
 MAX_DEPTH = 200
 LONGEST_NUMBER = 400
+# No count and no age is beyond it, and every number below it can be reckoned with.
+LARGEST_NUMBER = 1 << 63
 
 _SESSION, _TASK, _MACHINE = "/api/sessions/{}", "/api/tasks/{}", "/api/machines/{}"
 _INSTANCE, _STREAM = "/api/instances/{}", "/api/streams/{}"
@@ -158,6 +170,8 @@ def wrong(value: object, expected: Any, where: str) -> str | None:
     if origin is Union or origin is types.UnionType:
         faults = [wrong(value, one, where) for one in get_args(expected)]
         return None if None in faults else faults[0]
+    if origin is Annotated:
+        return None if moments.read(value) is not None else f"{where} is no moment"
     if origin is list:
         if not isinstance(value, list):
             return f"{where} is no list"
@@ -185,16 +199,17 @@ def _wrong_object(value: object, expected: Any, where: str) -> str | None:
 def _is(value: object, expected: Any) -> bool:
     if expected is None or expected is type(None):
         return value is None
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if expected in (int, float):
+        kinds = int if expected is int else int | float
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return False
+        return abs(value) < LARGEST_NUMBER
     return isinstance(value, expected)
 
 
 @cache
 def _fields(expected: Any) -> Mapping[str, Any]:
-    return get_type_hints(expected)
+    return get_type_hints(expected, include_extras=True)
 
 
 def _expected(method: str, path: str) -> Any:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from holdfast.address import shown
 from holdfast.errors import ConfigurationError, malformed_key
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -22,6 +23,8 @@ LONGEST_KEY = 128
 log = logging.getLogger("holdfast")
 
 _WARNED: set[str] = set()
+# Blanks and control characters, and what belongs to a request and not to an address.
+_NO_ADDRESS = re.compile(r"[\s\\\x00-\x1f\x7f?#]")
 _WELL_FORMED_KEY = re.compile(r"[\x21-\x7e]+(?: +[\x21-\x7e]+)*")
 
 
@@ -36,12 +39,18 @@ class Settings:
     they are not believed. ``past_run`` are those that are not: the ids of a run that is over.
     """
 
-    url: str
+    # It may have a password in it: what is told of it is shown_url.
+    url: str = field(repr=False)
     api_key: str | None = field(repr=False)
     session_id: str | None
     instance_id: str | None
     spool_dir: Path
     past_run: tuple[str, ...] = ()
+
+    @property
+    def shown_url(self) -> str:
+        """The address as it may be told to anyone."""
+        return shown(self.url)
 
     @classmethod
     def load(
@@ -116,7 +125,8 @@ def warn_of_clear_text(settings: Settings) -> None:
     if settings.api_key and is_in_clear(url) and url not in _WARNED:
         _WARNED.add(url)
         log.warning(
-            "The API key goes to %s in clear, for all on the way there to read: use https.", url
+            "The API key goes to %s in clear, for all on the way there to read: use https.",
+            settings.shown_url,
         )
 
 
@@ -134,12 +144,17 @@ def is_local(url: str) -> bool:
 def _checked(url: str) -> str:
     try:
         parts = urlsplit(url)
-        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        is_one = (
+            parts.scheme in ("http", "https")
+            and bool((parts.hostname or "").encode("idna"))
+            and parts.port != 0
+            and not _NO_ADDRESS.search(url)
+        )
     except ValueError:
         is_one = False
     if not is_one:
         raise ConfigurationError(
-            f"HOLDFAST_URL: {url!r} is no address of a service; it looks like {DEFAULT_URL}"
+            f"HOLDFAST_URL: {shown(url)!r} is no address of a service; it looks like {DEFAULT_URL}"
         )
     return url.rstrip("/")
 

@@ -164,7 +164,7 @@ class Bridge:
             except httpx.RequestError as e:
                 raise self._unreachable(e, " It may have been carried out.") from e
             except Unusable as e:
-                raise of_something_else(e.status, self._settings.url, why=e.why) from e
+                raise of_something_else(e.status, self._settings.shown_url, why=e.why) from e
         return self._read(answer, message.get("id"))
 
     def _headers(self, message: Message) -> dict[str, str]:
@@ -195,7 +195,7 @@ class Bridge:
         if answer.is_success and not answer.content and request_id is None:
             return {}
         error = of_reply(
-            answer.status, body, answer.headers.get("x-request-id"), self._settings.url
+            answer.status, body, answer.headers.get("x-request-id"), self._settings.shown_url
         )
         if isinstance(error, Unavailable):
             error.message += " Try again in a moment."
@@ -204,8 +204,8 @@ class Bridge:
     def _unreachable(self, error: Exception, remark: str = "") -> Unreachable:
         reason = str(error) or type(error).__name__
         return Unreachable(
-            f"holdfast cannot be reached at {self._settings.url}: {reason}.{remark} Go on with the"
-            " work and try again later; if it stays away, a person has to start it with"
+            f"holdfast cannot be reached at {self._settings.shown_url}: {reason}.{remark} Go on"
+            " with the work and try again later; if it stays away, a person has to start it with"
             " `holdfast-server serve`."
         )
 

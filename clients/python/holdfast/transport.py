@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from holdfast.address import shown
 from holdfast.errors import (
     HoldfastError,
     InvalidInput,
@@ -58,7 +59,7 @@ class Transport:
         retries: int = DEFAULT_RETRIES,
         patience: float = DEFAULT_PATIENCE_SECONDS,
     ) -> None:
-        self.url = url
+        self.url = shown(url)
         self._api_key = api_key
         self._retries = retries
         self._patience = patience
@@ -128,9 +129,9 @@ class Transport:
             raise of_something_else(e.status, self.url, why=e.why) from e
         except ValueError as e:
             raise InvalidInput(f"This cannot be asked for: {e}") from e
-        return self._read(request, answer)
+        return self._read(request, answer, len(content or b""))
 
-    def _read(self, request: Request, answer: Answer) -> Reply:
+    def _read(self, request: Request, answer: Answer, sent: int) -> Reply:
         """What the service says. Raises, also if it is not the service that says it."""
         request_id = answer.headers.get("x-request-id")
         body, fault = None, None
@@ -139,7 +140,7 @@ class Transport:
         except ValueError as e:
             fault = str(e)
         if not answer.is_success:
-            raise _refusal(answer, body, request_id, self.url)
+            raise _refusal(answer, body, request_id, self.url, sent)
         position = _position(answer.headers.get("x-event-position"))
         fault = fault or fault_of(request.method, request.path, body)
         if fault is None and request.method != "GET" and (position is None or not request_id):
@@ -150,8 +151,10 @@ class Transport:
         return Reply(answer.status, body, position)
 
 
-def _refusal(answer: Answer, body: object, request_id: str | None, url: str) -> HoldfastError:
-    error = of_reply(answer.status, body, request_id, url)
+def _refusal(
+    answer: Answer, body: object, request_id: str | None, url: str, sent: int
+) -> HoldfastError:
+    error = of_reply(answer.status, body, request_id, url, sent)
     if isinstance(error, Unavailable):
         error.retry_after = _seconds(answer.headers.get("retry-after"))
     return error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 Json = dict[str, Any]
+# A moment: replies.py sees to it that it can be read.
+Time = Annotated[str, "a moment"]
 
 SessionStatus = Literal["active", "paused", "stalled", "completed", "failed"]
 TaskStatus = Literal["pending", "in_progress", "completed", "failed", "blocked"]
@@ -14,7 +16,12 @@ Scope = Literal["global", "project", "orchestration"]
 Activity = Literal["working", "waiting_for_human", "idle"]
 
 
-class Session(TypedDict):
+class _Left(TypedDict, total=False):
+    computed_status: str
+    lost_items: list[Json]
+
+
+class Session(_Left):
     """One orchestrated run of a project on a machine."""
 
     session_id: str
@@ -22,11 +29,11 @@ class Session(TypedDict):
     machine_id: str | None
     docker_slot: int | None
     status: SessionStatus
-    last_heartbeat: str
-    unknown_since: str | None
+    last_heartbeat: Time
+    unknown_since: Time | None
     current_task_id: str | None
-    started_at: str
-    completed_at: str | None
+    started_at: Time
+    completed_at: Time | None
     metadata: Json
     instance_id: str | None
     hostname: str | None
@@ -40,11 +47,11 @@ class Session(TypedDict):
     supervisor: str | None
     supervisor_fence: int | None
     supervisor_hostname: str | None
-    supervised_since: str | None
+    supervised_since: Time | None
     archived: bool
-    archived_at: str | None
-    created_at: str
-    updated_at: str
+    archived_at: Time | None
+    created_at: Time
+    updated_at: Time
 
 
 class Page(TypedDict):
@@ -73,13 +80,13 @@ class Task(TypedDict):
     github_issue_id: str | None
     task_name: str
     status: TaskStatus
-    started_at: str | None
-    completed_at: str | None
+    started_at: Time | None
+    completed_at: Time | None
     error_message: str | None
     metadata: Json
     carried_from: str | None
-    created_at: str
-    updated_at: str
+    created_at: Time
+    updated_at: Time
 
 
 class TaskPage(Page):
@@ -96,10 +103,10 @@ class Machine(TypedDict):
     docker_slots: list[int]
     active_sessions: list[str]
     status: MachineStatus
-    last_heartbeat: str | None
+    last_heartbeat: Time | None
     metadata: Json
-    created_at: str
-    updated_at: str
+    created_at: Time
+    updated_at: Time
 
 
 class MachinePage(Page):
@@ -108,7 +115,11 @@ class MachinePage(Page):
     machines: list[Machine]
 
 
-class Instance(TypedDict):
+class _Told(TypedDict, total=False):
+    health_reasons: list[str]
+
+
+class Instance(_Told):
     """A registered agent process."""
 
     instance_id: str
@@ -128,8 +139,8 @@ class Instance(TypedDict):
     context_percent: float | None
     current_epic: str | None
     last_epic: str | None
-    last_heartbeat: str
-    unknown_since: str | None
+    last_heartbeat: Time
+    unknown_since: Time | None
     age_seconds: float
     uptime_seconds: float
     metrics: Json | None
@@ -146,10 +157,10 @@ class Instance(TypedDict):
     supervisor: str | None
     supervisor_fence: int | None
     supervisor_hostname: str | None
-    supervised_since: str | None
-    created_at: str
-    updated_at: str
-    closed_at: str | None
+    supervised_since: Time | None
+    created_at: Time
+    updated_at: Time
+    closed_at: Time | None
 
 
 class InstancePage(Page):
@@ -169,11 +180,11 @@ class LostClaim(TypedDict):
     item_id: str
     fence: int
     taken_by: str | None
-    at: str
+    at: Time
 
 
 class _Beat(TypedDict):
-    last_heartbeat: str
+    last_heartbeat: Time
 
 
 class Beat(_Beat, total=False):
@@ -205,7 +216,7 @@ class Event(TypedDict):
     event_type: str
     sequence_num: int
     position: int
-    timestamp: str
+    timestamp: Time
     event_data: Json
     metadata: Json
 
@@ -229,7 +240,7 @@ class Emitted(TypedDict):
     success: bool
     event_id: str
     sequence_num: int
-    timestamp: str
+    timestamp: Time
 
 
 class Checkpoint(TypedDict):
@@ -239,7 +250,7 @@ class Checkpoint(TypedDict):
     instance_id: str
     label: str
     sequence_num: int
-    created_at: str
+    created_at: Time
 
 
 class Replay(TypedDict):
@@ -263,7 +274,7 @@ class Claim(TypedDict):
     tty: str | None
     codebase: str | None
     fence: int
-    claimed_at: str | None
+    claimed_at: Time | None
 
 
 class ClaimPage(Page):
@@ -291,20 +302,20 @@ class WorkItem(TypedDict):
     tty: str | None
     codebase: str | None
     fence: int | None
-    claimed_at: str | None
+    claimed_at: Time | None
     claim_duration_minutes: float | None
     heartbeat_age_seconds: float | None
     heartbeat_age_human: str | None
     stale: bool | None
-    unknown_since: str | None
+    unknown_since: Time | None
     last_machine_id: str | None
-    completed_at: str | None
+    completed_at: Time | None
     completed_by: str | None
     open_dependencies: list[str]
-    cancelled_at: str | None
+    cancelled_at: Time | None
     status_reason: str | None
-    created_at: str
-    updated_at: str
+    created_at: Time
+    updated_at: Time
 
 
 class WorkItemPage(Page):
@@ -317,7 +328,7 @@ class Health(TypedDict):
     """That the service serves."""
 
     status: str
-    timestamp: str
+    timestamp: Time
 
 
 class About(TypedDict):
@@ -341,7 +352,7 @@ class Counts(TypedDict):
     stalled_sessions: int
     failed_sessions: int
     completed_sessions: int
-    last_updated: str
+    last_updated: Time
 
 
 class ActiveSession(TypedDict):
@@ -352,9 +363,9 @@ class ActiveSession(TypedDict):
     machine_id: str | None
     docker_slot: int | None
     status: SessionStatus
-    last_heartbeat: str
+    last_heartbeat: Time
     current_task_id: str | None
-    started_at: str
+    started_at: Time
     metadata: Json
     instance_id: str | None
     hostname: str | None
@@ -377,7 +388,7 @@ class StalledSession(TypedDict):
     session_id: str
     project_id: str
     machine_id: str | None
-    last_heartbeat: str
+    last_heartbeat: Time
     time_since_heartbeat_ms: float
 
 

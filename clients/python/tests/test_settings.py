@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from holdfast import Client, ConfigurationError, Settings, Unauthorized
-from holdfast.settings import key_header
+from holdfast import Client, ConfigurationError, Settings, Unauthorized, Unavailable
+from holdfast.settings import key_header, warn_of_clear_text
 from interfaces.data_folder import development_key
 from tests.acceptance.serving import Api, Server
 
@@ -105,3 +105,26 @@ def test_the_service_calls_the_same_keys_malformed(server: Server) -> None:
     assert answer("x" * 128) == answer("two words") == "Invalid API key"
     for sent in ("x" * 128, "two words"):
         assert key_header(sent) == {"X-API-Key": sent}
+
+
+def test_a_password_in_the_address_is_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings.load({}, url="http://me:sesame@holdfast.invalid:81/x", api_key="k")
+    warn_of_clear_text(settings)
+    with Client(settings=settings, retries=0) as client, pytest.raises(Unavailable) as raised:
+        client.health()
+
+    assert settings.url == "http://me:sesame@holdfast.invalid:81/x"
+    assert settings.shown_url == "http://holdfast.invalid:81/x"
+    assert "sesame" not in f"{settings!r} {raised.value} {client.spool.path} {caplog.text}"
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load({}, url="ftp://me:ses@ame@holdfast.invalid")
+    assert "ame@" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a\nb", "http://a b", "http://h\\@evil", "http://h?x=1", "http://h#f", "http://a..b"],
+)
+def test_what_is_no_address_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Settings.load({}, url=url)

@@ -101,6 +101,7 @@ KINDS: dict[str, Say] = {
     ),
     "a strange Retry-After": reply(429, b"", "Retry-After: nan"),
     "an endless Retry-After": reply(503, b"", "Retry-After: inf"),
+    "a gateway for little": reply(413, b"<html>Too large", kind="html"),
     "a teapot": reply(418, b"short and stout"),
     "an unknown encoding": reply(200, b"{}", "Content-Encoding: br", POSITION),
     "a bad encoding": reply(200, b"{}", "Content-Encoding: gzip", POSITION),
@@ -118,6 +119,7 @@ SOME = (
     "deep JSON",
     "a captive portal",
     "another's refusal",
+    "a gateway for little",
     "a gzip bomb",
 )
 SLOW: dict[str, Say] = {"a trickle": trickle, "a slow head": slow_head}

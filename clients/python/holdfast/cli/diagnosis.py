@@ -75,7 +75,7 @@ def doctor(
 
 def _checks(client: Client, send: bool, adopt: str | None) -> Iterator[Check]:
     source = "HOLDFAST_URL" if os.environ.get("HOLDFAST_URL", "").strip() else "the default"
-    yield Check("address", True, f"{client.settings.url} ({source})")
+    yield Check("address", True, f"{client.settings.shown_url} ({source})")
     if client.settings.api_key and is_in_clear(client.settings.url):
         advice = "use https, or a tunnel to this machine's loopback"
         yield Check("encryption", False, "the API key goes over the network in clear", advice)

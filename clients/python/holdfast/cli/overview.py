@@ -25,7 +25,7 @@ def status(as_json: AsJson = False) -> None:
     """Show what needs attention, then all that runs."""
     with connected(as_json) as client:
         found = _everything(client)
-        url = client.settings.url
+        url = client.settings.shown_url
     if as_json:
         return print_json(found)
     from holdfast.cli.show import status as show

@@ -263,7 +263,7 @@ def _tell_refusal(refusal: Conflict) -> None:
     complain(told(refusal))
     if refusal.code == "supervised":
         note("if nothing runs there any more: --takeover")
-    if refusal.code == "machine_unavailable":
+    if refusal.code == "machine_unavailable" and refusal.details.get("machine_id"):
         note(f"`holdfast machines online {refusal.details['machine_id']}` brings it back")
     if refusal.code in PLACE_TAKEN:
         note("--slot N names another place, --replace takes that one's")

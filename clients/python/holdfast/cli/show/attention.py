@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
+from holdfast import moments
 from holdfast.cli.show.words import length, plural
 from holdfast.cli.text import safe
 from holdfast.lost_work import WITHOUT_SESSION, told
@@ -143,4 +144,4 @@ def _recover(session: Json) -> str:
 
 
 def _time(timestamp: str) -> datetime:
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
+    return moments.read(timestamp) or datetime.fromtimestamp(0, timezone.utc)

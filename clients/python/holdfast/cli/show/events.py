@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from holdfast import moments
 from holdfast.cli.folding import HEARTBEATS, PLACE, flat, is_about_a_place, is_empty
 from holdfast.cli.screen import ENDLESS_COLUMNS
 from holdfast.cli.show.attention import SHORT
@@ -144,13 +144,11 @@ def _event(event: Event, note: str = "") -> Text:
 
 def _earlier(event: Event) -> str:
     """When it happened by the client's clock, if it was recorded later."""
-    told, recorded = event["metadata"].get("occurred_at"), event["timestamp"]
-    try:
-        then, at = (datetime.fromisoformat(str(t).replace("Z", "+00:00")) for t in (told, recorded))
-        late = (at - then).total_seconds() >= LATE_SECONDS
-    except (ValueError, TypeError):
+    told = event["metadata"].get("occurred_at")
+    then, at = moments.read(told), moments.read(event["timestamp"])
+    if then is None or at is None or (at - then).total_seconds() < LATE_SECONDS:
         return ""
-    return f"  (happened at {clock(str(told))})" if late else ""
+    return f"  (happened at {clock(str(told))})"
 
 
 def _stream(stream_id: str) -> str:

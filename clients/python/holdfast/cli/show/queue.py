@@ -141,7 +141,7 @@ def _under(told: Text, console: Console) -> Iterator[Text]:
 def _holder(item: WorkItem) -> Text:
     held, age = item["claim_duration_minutes"] or 0, item["heartbeat_age_seconds"]
     told = Text(f"Claimed by {short(item['holder'] or '')} ({length(held * 60)}) ")
-    beat = f"heartbeat: {item['heartbeat_age_human'] or 'never'}"
+    beat = f"heartbeat: {safe(item['heartbeat_age_human'] or 'never')}"
     told.append(f"({beat})", colour(age) if age is not None else "red")
     if item["stale"]:
         told.append(" takeover possible", "red")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from holdfast import moments
 from holdfast.cli.text import safe
 
 GREEN_BELOW_SECONDS = 60  # S3 FR-6
@@ -69,10 +70,10 @@ def heartbeat(seconds: float | None) -> Text:
 
 def clock(timestamp: str) -> str:
     """A moment of today in the time zone of whoever reads it; older ones with their date."""
-    try:
-        moment = datetime.fromisoformat(timestamp.replace("Z", "+00:00")).astimezone()
-    except ValueError:
+    told = moments.read(timestamp)
+    if told is None:
         return safe(timestamp)
+    moment = told.astimezone()
     today = moment.date() == datetime.now().astimezone().date()
     return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
