@@ -42,8 +42,13 @@ from interfaces.errors import Internal, tool_error_of
 from interfaces.http import body
 from interfaces.json_schema import JsonSchema
 from interfaces.operations import OPERATIONS, Operation, Services
+from projections.paging import room
 
 log = logging.getLogger("holdfast.mcp")
+
+# A result says the same twice, once of it as text in which every quote is escaped: with pages of
+# this size a reply has 8 MiB at most (spec 9).
+PAGE_BYTES = 2 * 1024 * 1024
 
 INSTRUCTIONS = """\
 holdfast keeps the record that survives you: who works on what, whether they are alive, and what \
@@ -147,6 +152,7 @@ class _Tool:
         checked = self._work.checked(given, given)
         operation = self._work.operation
         if operation.query is not None:
+            room.set(PAGE_BYTES)
             found, lag = await self._work.query(principal.namespace, checked)
             return _result(found, {"read_lag": lag} if lag else None)
         context = Context(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ Row = dict[str, Any]
 
 # A page of a list is at most so large, but for a row that is so alone (spec 9).
 PAGE_BYTES = 8 * 1024 * 1024
+# What a page of this request may take: less where the reply says everything more than once.
+room: ContextVar[int] = ContextVar("room", default=PAGE_BYTES)
 MAX_INTEGER = 2**63 - 1
 _OPTIONS = orjson.OPT_UTC_Z
 
@@ -102,15 +105,15 @@ class Page(NamedTuple):
 
     def answer(self, plural: str, items: Sequence[Json], found: Found) -> Json:
         """The reply of every list (spec 9)."""
-        fitting = _fitting(items)
-        has_more = found.has_more or fitting < len(items)
+        count = fitting(items)
+        has_more = found.has_more or count < len(items)
         return {
-            plural: items[:fitting],
+            plural: items[:count],
             "total_count": found.total,
             "limit": self.limit,
             "offset": self.offset,
             "has_more": has_more,
-            "next_cursor": found.place.after(found.rows[:fitting], self) if has_more else None,
+            "next_cursor": found.place.after(found.rows[:count], self) if has_more else None,
         }
 
 
@@ -161,11 +164,11 @@ def _scope(order: Order, filters: Mapping[str, object]) -> str:
     return hashlib.sha256(given).hexdigest()[:16]
 
 
-def _fitting(items: Sequence[Json]) -> int:
+def fitting(items: Sequence[Json]) -> int:
     """How many of a page's entries go into one reply: one at least, if there is one."""
-    room = PAGE_BYTES
+    left = room.get()
     for count, item in enumerate(items):
-        room -= len(orjson.dumps(item, option=_OPTIONS)) + 1
-        if room < 0 and count:
+        left -= len(orjson.dumps(item, option=_OPTIONS)) + 1
+        if left < 0 and count:
             return count
     return len(items)

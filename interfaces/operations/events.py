@@ -29,7 +29,7 @@ from interfaces.operations.base import (
     either_cursor_or_offset,
     query,
 )
-from projections.paging import Order, Page, number
+from projections.paging import PAGE_BYTES, Order, Page, fitting, number, room
 
 EVENTS_MAX = 1_000  # spec 9
 LONGEST_WAIT_SECONDS = 25
@@ -155,14 +155,18 @@ async def _events(s: Services, namespace: str, stream_id: str, p: EventQuery) ->
     place = page.place(BY_NUMBER, {"stream_id": stream_id, **criteria._asdict()})
     past = place.parameters["past_sequence_num"]
     found = await lane(History.find, namespace, stream_id, criteria, p.limit, p.offset, past)
-    rows = [{"sequence_num": event.sequence_num} for event in found.events]
+    events = [present(event) for event in found.events]
+    # The history has bounded the page by what it holds, which will do for most who ask.
+    count = fitting(events) if room.get() < PAGE_BYTES else len(events)
+    rows = [{"sequence_num": event.sequence_num} for event in found.events[:count]]
+    has_more = found.has_more or count < len(events)
     return {
-        "events": [present(event) for event in found.events],
+        "events": events[:count],
         "total_count": found.total_count,
         "limit": p.limit,
         "offset": p.offset,
-        "has_more": found.has_more,
-        "next_cursor": place.after(rows, page) if found.has_more else None,
+        "has_more": has_more,
+        "next_cursor": place.after(rows, page) if has_more else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from tests.acceptance.serving import Api, Json, invalid, name, ok, position, refused
@@ -192,6 +193,35 @@ def test_a_page_of_a_stream_s_events_is_at_most_8_mib(
     assert len(set(numbers)) == len(numbers) == 60
     assert max(sizes) <= MAX_PAGE
     assert len(sizes) == 2
+
+
+@pytest.mark.parametrize("character", ['"', "\\", "\x01", "x"])
+def test_a_page_that_a_tool_is_told_is_at_most_8_mib_too(api: Api, character: str) -> None:
+    """Given 12 MB of what is escaped in JSON, and twice in the text of a result."""
+    instance_id = instance(api)
+    text = character * (1_200 * KIB // len(orjson.dumps(character * 6)))
+    for number in range(60):
+        data = {"epic_id": f"e{number}", "text": text}
+        body = {"event_type": "epic_started", "event_data": data}
+        ok(api.post(f"/api/instances/{instance_id}/events", json=body), 201)
+    numbers: list[int] = []
+    arguments: Json = {"instance_id": instance_id, "limit": 1000, "event_type": "epic_started"}
+    params = {"name": "mcp_meta_query_events", "arguments": arguments}
+    while True:
+        response = api.post(
+            "/mcp",
+            json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params},
+            headers={"Accept": "application/json, text/event-stream"},
+        )
+        assert len(response.content) <= MAX_PAGE
+        page = ok(response)["result"]["structuredContent"]
+        numbers += [event["sequence_num"] for event in page["events"]]
+        assert page["total_count"] == 60
+        if not page["has_more"]:
+            break
+        arguments["cursor"] = page["next_cursor"]
+    assert page["next_cursor"] is None
+    assert numbers == list(range(2, 62))
 
 
 @pytest.mark.parametrize("types", [[], ["epic_started"], ["epic_started", "session_heartbeat"]])
