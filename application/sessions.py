@@ -145,7 +145,7 @@ class RecoverSession(Command):
     """Carry a failed or stalled session's work on, on another machine or the same."""
 
     session_id: str
-    new_machine_id: Id
+    new_machine_id: UrlId
     docker_slot: Slot | None = None
     any_slot: StrictBool = False
     reset_failed_tasks: StrictBool = True

@@ -130,6 +130,17 @@ def test_an_id_that_nobody_could_see_or_address_is_refused(queue: Queue, item: s
     assert queue.items() == []
 
 
+@pytest.mark.parametrize("machine", [".", "..", " .. "])
+def test_nothing_goes_to_a_machine_that_no_url_can_name(api: Api, machine: str) -> None:
+    session = api.session()
+    api.fail(session["session_id"])
+
+    invalid(api.recover(session["session_id"], machine), "new_machine_id")
+    body = {"project_id": "p", "machine_id": machine}
+    invalid(api.post("/api/sessions", json=body), "machine_id")
+    assert api.get_session(session["session_id"])["status"] == "failed"
+
+
 @pytest.mark.parametrize("text", UNSEEN)
 def test_what_else_people_name_is_refused_likewise(api: Api, text: str) -> None:
     invalid(api.post("/api/machines", json={"hostname": text, "docker_slots": []}), "hostname")

@@ -24,6 +24,9 @@ _NAMED: Mapping[str | None, tuple[str, ...]] = {
 # What stands for a folder or a host of whose name nothing can be seen.
 UNNAMED = "unnamed"
 
+# Clients and proxies resolve these two in a URL, encoded or not.
+_UNADDRESSABLE = frozenset({".", ".."})
+_IN_URLS = frozenset({"machine_id", "--machine", "--claim"})
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 _ZWNJ, _ZWJ, _BLACK_FLAG = "\u200c", "\u200d", "\U0001f3f4"
 _EMOJI_STYLE = "\ufe0e\ufe0f"
@@ -46,6 +49,8 @@ def given(name: str, option: str) -> str:
         raise InvalidInput(f"{option} has a character that cannot be seen: {shown}.")
     if len(known) > MAX_LENGTH:
         raise InvalidInput(f"{option} should have at most {MAX_LENGTH} characters.")
+    if known in _UNADDRESSABLE and option in _IN_URLS:
+        raise InvalidInput(f"{option} must not be . or .., which no URL can name.")
     return known
 
 

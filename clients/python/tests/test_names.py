@@ -118,6 +118,8 @@ def test_a_run_without_the_service_is_delivered_whatever_its_project_is_called(
         ("--project", "a\u200bb"),
         ("--machine", "a\nb"),
         ("--claim", "a\u202eb"),
+        ("--machine", ".."),
+        ("--claim", "."),
     ],
 )
 def test_a_name_that_the_service_would_refuse_starts_nothing_even_without_it(
@@ -160,6 +162,17 @@ def test_a_lenient_client_goes_on_and_keeps_nothing_that_would_be_refused(
             assert begun.id is None
         assert f"{field} " in caplog.text
         assert not client.spool.has_any()
+
+
+@pytest.mark.parametrize("machine", [".", "..", " .. "])
+def test_the_sdk_names_no_machine_as_no_url_can(
+    connect: Connect, wire: HttpWire, machine: str
+) -> None:
+    wire.down()
+    client = connect(wire.url, retries=0)
+
+    with pytest.raises(InvalidInput, match="machine_id"), client.session("..", machine):
+        pytest.fail("it began")
 
 
 def _beginnings(
