@@ -163,7 +163,7 @@ def test_tasks_of_an_event_loop_say_what_ended_them(api: Api) -> None:
 import asyncio
 async def work():
     with client.session("odin"):
-        say("up")
+        asyncio.get_running_loop().call_soon(say, "up")
         await asyncio.Event().wait()
 asyncio.run(work())
 """
