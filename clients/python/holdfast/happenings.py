@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from holdfast.outcome import Outcome
-from holdfast.process import is_in_foreground, is_job
+from holdfast.process import hears_keys, is_job
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
@@ -60,7 +60,7 @@ def signals_to(tell: Callable[[Signalled], None]) -> Iterator[None]:
     """Within the block signals are told. Those that are ignored (``nohup``) stay so."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        tell(Signalled(number, number in TYPED and is_in_foreground()))
+        tell(Signalled(number, number in TYPED and hears_keys()))
 
     before = {number: signal.getsignal(number) for number in (*STOPPING, *PASSED_ON)}
     heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,6 +20,7 @@ PROC = Path("/proc")
 PS = ("ps", "-A", "-o", "pid=,ppid=,stat=,lstart=")
 
 _PR_SET_CHILD_SUBREAPER = 36
+_LOCAL_MODES = 3
 
 
 class Process(NamedTuple):
@@ -160,11 +162,15 @@ def named(process: Process) -> str:
 
 
 def is_daemon(process: Process) -> bool:
-    """Whether it has left this one's session, as daemons do (``setsid``)."""
+    """Whether it has prepared to stay when others go: it has left this one's session
+    (``setsid``), or no end of a terminal ends it (``nohup``), as that would end this one.
+    """
     try:
-        return os.getsid(process.pid) != os.getsid(0)
+        if os.getsid(process.pid) != os.getsid(0):
+            return True
     except OSError:
         return False
+    return _ignores_hangup("self") is False and _ignores_hangup(str(process.pid)) is True
 
 
 def adopt_orphans() -> bool:
@@ -203,18 +209,31 @@ def is_job() -> bool:
     return False
 
 
-def is_in_foreground() -> bool:
-    """Whether Ctrl-C at the terminal reaches this process, and its children with it."""
+def hears_keys() -> bool:
+    """Whether Ctrl-C at the terminal is a signal for this process, and for its children with it:
+    it is in the foreground, and keys make signals (under a full-screen program they do not).
+    """
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:
         return False
     try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
+        makes_signals = termios.tcgetattr(terminal)[_LOCAL_MODES] & termios.ISIG
+        return bool(makes_signals) and os.tcgetpgrp(terminal) == os.getpgrp()
+    except (OSError, termios.error):
         return False
     finally:
         os.close(terminal)
+
+
+def _ignores_hangup(pid: str) -> bool | None:
+    """``None`` where the system does not say (other than Linux)."""
+    try:
+        status = (PROC / pid / "status").read_text(errors="replace")
+        [ignored] = [line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")]
+    except (OSError, ValueError, IndexError):
+        return None
+    return bool(int(ignored, 16) >> (signal.SIGHUP - 1) & 1)
 
 
 def _same(one: Process | None, other: Process) -> bool:

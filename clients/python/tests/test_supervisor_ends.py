@@ -136,6 +136,20 @@ def test_ctrl_c_that_ends_a_command_completes_nothing(here: Desk, item: str) -> 
     has_failed_as_interrupted(here, at.run, item, "Ctrl-C")
 
 
+RAW = "import tty; tty.setraw(0)" + POLITE
+
+
+def test_what_cannot_have_been_typed_is_passed_on(here: Desk, item: str) -> None:
+    """Under a full-screen program Ctrl-C is a key: a SIGINT is somebody else's."""
+    raw = (sys.executable, "-c", RAW)
+    at = AtTerminal(here, "--claim", item, "--complete", command=raw)
+    with ended_in_time(at.process):
+        at.until(b"up ")
+        at.process.send_signal(signal.SIGINT)
+        assert at.process.wait(30) == 0
+    has_failed_as_interrupted(here, at.run, item, "SIGINT")
+
+
 def test_a_closed_window_completes_nothing(here: Desk, item: str) -> None:
     at = AtTerminal(here, "--claim", item, "--complete")
     with ended_in_time(at.process):
@@ -206,6 +220,26 @@ def test_who_hands_its_work_to_a_daemon_and_returns_at_once_has_not_done_it(
     assert f"{item} is not completed" in run.told
     assert status_of(here, item) != "completed"
     assert run.session()["metadata"]["left_running"]
+
+
+def test_who_leaves_its_work_to_nohup_has_not_done_it(here: Desk, item: str) -> None:
+    work = "nohup sleep 741 >/dev/null 2>&1 & echo up $!"
+    run = here.run("--claim", item, "--complete", command=("sh", "-c", work))
+    worker = run.up()
+
+    assert run.end() == 0
+    assert f"({worker})" in run.told
+    assert f"{item} is not completed" in run.told
+    assert status_of(here, item) != "completed"
+
+
+def test_a_helper_that_is_left_says_nothing_about_the_work(here: Desk, item: str) -> None:
+    run = here.run("--claim", item, "--complete", command=("sh", "-c", "sleep 741 & echo up $!"))
+    helper = run.up()
+
+    assert run.end() == 0
+    assert f"({helper})" in run.told
+    assert status_of(here, item) == "completed"
 
 
 # In time
