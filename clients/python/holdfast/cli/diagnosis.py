@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Ages are computed by the service; times of day are shown by this machine's clock.
 CLOCK_SECONDS = 5.0
 SEND_SECONDS = 30.0
+# What the service answers that runs without its database, or with one that stands still.
+DATABASE_AWAY = frozenset({"database_unavailable", "timeout"})
 ENDED = frozenset({"completed", "failed", "closed"})
 
 
@@ -155,6 +157,7 @@ def _versions(client: Client) -> Check:
 
 
 def _key(client: Client) -> Check:
+    """Whether it is let in; or, if the service can tell nobody, that its database is away."""
     given = os.environ.get("HOLDFAST_API_KEY", "").strip()
     source = "HOLDFAST_API_KEY" if given else "found: of the development service on this machine"
     try:
@@ -162,6 +165,14 @@ def _key(client: Client) -> Check:
     except Unauthorized as error:
         advice = "set HOLDFAST_API_KEY to a key of this service (a development service prints it)"
         return Check("key", False, error.message.partition(":")[0], advice, error.exit_code)
+    except Unavailable as error:
+        if error.code not in DATABASE_AWAY:
+            raise
+        advice = (
+            "nothing is to be done here: what commands say meanwhile is kept in the spool;"
+            " why it is away stands in the service's log"
+        )
+        return Check("database", False, error.message, advice, error.exit_code)
     return Check("key", True, source)
 
 
@@ -172,19 +183,23 @@ def _own(client: Client) -> Iterator[Check]:
         advice = "unset HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID, or end what outlived its run"
         yield Check("run", False, RUN_OVER, advice)
     if settings.session_id:
-        yield _alive("session", settings.session_id, lambda i: client.sessions.get(i)["status"])
+        yield _alive("session", settings.session_id, client.sessions.get, "status")
     if settings.instance_id:
-        yield _alive("instance", settings.instance_id, lambda i: client.instances.get(i)["health"])
+        yield _alive("instance", settings.instance_id, client.instances.get, "health")
 
 
-def _alive(kind: str, an_id: str, ask: Callable[[str], str]) -> Check:
+def _alive(kind: str, an_id: str, ask: Callable[[str], Mapping[str, Any]], field: str) -> Check:
     advice = f"unset HOLDFAST_{kind.upper()}_ID, or set it to one that runs (`holdfast status`)"
     try:
-        how = ask(an_id)
+        found = ask(an_id)
     except NotFound:
         return Check(kind, False, f"there is no {kind} {an_id}", advice)
+    how, unknown_since = found[field], found.get("unknown_since")
     if how in ENDED:
         return Check(kind, False, f"{an_id} is {how}", advice)
+    if unknown_since:
+        # A heartbeat mends it.
+        how = f"{how}, and not heard of since the service was away (from {unknown_since})"
     return Check(kind, True, f"{an_id} is {how}")
 
 

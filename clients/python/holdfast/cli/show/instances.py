@@ -77,7 +77,7 @@ def _leaf(instance: Json) -> Text:
     if instance["name"]:
         parts.append(word(instance["name"]))
     parts += [Text(safe(instance["scope"]), "dim"), status(instance["health"])]
-    parts.append(heartbeat(instance["age_seconds"]))
+    parts.append(heartbeat(instance["age_seconds"], instance.get("unknown_since")))
     if instance["activity"] == "waiting_for_human":
         parts.append(_doing(instance))
     if instance.get("orphan"):
@@ -91,7 +91,7 @@ def _row(instance: Json) -> tuple[Text, ...]:
         word(_project(instance)),
         word(instance["name"], "dim"),
         status(instance["health"]),
-        heartbeat(instance["age_seconds"]),
+        heartbeat(instance["age_seconds"], instance.get("unknown_since")),
         percent(instance["context_percent"]),
         word(instance["current_epic"]),
         _doing(instance),

@@ -25,7 +25,9 @@ def brief(console: Console, found: Json) -> None:
             Text(safe(instance["instance_id"]), "bold"),
             Text(safe(instance["project_name"] or instance["project"])),
             status(instance["health"]),
-            Text("heartbeat ").append_text(heartbeat(instance["age_seconds"])),
+            Text("heartbeat ").append_text(
+                heartbeat(instance["age_seconds"], instance.get("unknown_since"))
+            ),
         ]
     )
     console.print(line, soft_wrap=True)

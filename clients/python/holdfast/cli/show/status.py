@@ -12,7 +12,7 @@ from rich.text import Text
 from holdfast.cli.show import instances
 from holdfast.cli.show.attention import SHORT, matters
 from holdfast.cli.show.table import Column, table
-from holdfast.cli.show.words import heartbeat, length, status, word
+from holdfast.cli.show.words import clock, heartbeat, length, status, word
 from holdfast.cli.text import safe
 
 Json = Mapping[str, Any]
@@ -37,6 +37,8 @@ def overview(console: Console, found: Json, url: str) -> None:
     """All at a glance."""
     for line in _counts(found, url):
         console.print(line)
+    if unknown := _unknown(found):
+        console.print(unknown)
     if urgent := matters(found):
         _heading(console, "Needs attention")
         lines = Table.grid(padding=(0, 1))
@@ -91,6 +93,19 @@ def _counts(found: Json, url: str) -> list[Text]:
     ]
 
 
+def _unknown(found: Json) -> Text | None:
+    """How many have not been heard of since the service or its database was away."""
+    rows = (*found["sessions"], *found["instances"])
+    since = [row["unknown_since"] for row in rows if row.get("unknown_since")]
+    if not since:
+        return None
+    return Text(
+        f"{'Unknown':<11}{len(since)} not heard of again yet since the service was away"
+        f" (from {clock(min(since))}); silence counts from its return on",
+        "yellow",
+    )
+
+
 def _counted(name: str, *counts: tuple[int, str, str]) -> Text:
     """The first count always, of the others those that are not 0."""
     told = [Text(f"{n} {what}", style) for n, what, style in counts if n]
@@ -115,7 +130,7 @@ def _sessions(sessions: Sequence[Json], width: int) -> RenderableType:
             word(session["machine_id"], "dim"),
             word(session["docker_slot"], "dim"),
             status(session["status"]),
-            heartbeat(session["heartbeat_age_seconds"]),
+            heartbeat(session["heartbeat_age_seconds"], session.get("unknown_since")),
             word(", ".join(session["held_items"])),
             _held(session["claim_duration_minutes"]),
         )

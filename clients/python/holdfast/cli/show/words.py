@@ -61,10 +61,15 @@ def countdown(seconds: float) -> str:
     return f"{minutes}m {rest:02}s" if minutes else f"{rest}s"
 
 
-def heartbeat(seconds: float | None) -> Text:
-    """How long ago the last sign of life was, in the traffic light's colour."""
+def heartbeat(seconds: float | None, unknown_since: str | None = None) -> Text:
+    """How long ago the last sign of life was, in the traffic light's colour.
+
+    With a question mark if the service was away since: nobody can tell whether there was another.
+    """
     if seconds is None:
         return Text("never", "red")
+    if unknown_since is not None:
+        return Text(f"{length(seconds)} ago?", "yellow")
     return Text(f"{length(seconds)} ago", colour(seconds))
 
 
