@@ -10,7 +10,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from application.eventstore.store import EventStore
-from domain.errors import Unavailable
 from domain.liveness import Serving
 
 # A gap between two touches that is longer is an absence. A restart is shorter.
@@ -68,7 +67,8 @@ class ServingRecord:
         """Note that a command was carried out: if nobody was there before, this process is now."""
         last = self._last
         if last is not None and last[0] == last[1].since:
-            with suppress(Unavailable):
+            # What was carried out is durable, whatever becomes of this.
+            with suppress(Exception):
                 self.touch()
 
     def close(self) -> None:

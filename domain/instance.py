@@ -167,15 +167,17 @@ class Instance(Holder):
         """Raise :class:`InstanceAlive` for one that beats: nobody may take its work from it."""
         self.require_known()
         if self.status_at(at, stale_seconds, serving) == "active":
-            age = self.gap_seconds(at)
+            age, unheard = self.gap_seconds(at), self.unheard_since(serving)
+            away = " (the service was away since)" if unheard else ""
             raise InstanceAlive(
                 f"Instance {self.key} is active; its last heartbeat was"
-                f" {liveness.human_age(age)}. Close it first, or wait until it is stale.",
+                f" {liveness.human_age(age)}{away}. Close it first, or wait until it is stale.",
                 details={
                     "instance_id": self.key,
                     "last_heartbeat": self.last_heartbeat,
                     "age_seconds": age,
                     "seconds_until_stale": stale_seconds - self.silent_seconds(at, serving),
+                    **({"unknown_since": unheard} if unheard else {}),
                 },
             )
 

@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +51,7 @@ DATABASE = "holdfast"
 # Crash recovery of the most WAL that `max_wal_size` allows fits well within this.
 START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 60.0
+ANSWER_SECONDS = 5
 _POLL_SECONDS = 0.02
 
 # A socket's whole path must fit in sockaddr_un: 108 bytes on Linux, 104 on macOS.
@@ -108,12 +109,14 @@ class EmbeddedPostgres:
         self._settings = {**_SETTINGS, **(settings or {})}
         self._use: int | None = None
         self._log_from = 0
+        self._spawned: int | None = None
 
-    def start(self) -> str:
+    def start(self, is_given_up: Callable[[], bool] = lambda: False) -> str:
         """Start the server, or join the one that runs, and return the owner's URL once it answers.
 
         The cluster and the database `holdfast` are made if missing. Starting twice is harmless;
-        after a crash of Postgres it starts it again. Raises EmbeddedPostgresError.
+        after a crash of Postgres it starts it again. Whoever waits for it may give up meanwhile,
+        which leaves the server as it is. Raises EmbeddedPostgresError, then as well.
         """
         if not available():
             raise EmbeddedPostgresError(
@@ -122,9 +125,9 @@ class EmbeddedPostgres:
             )
         try:
             make_folders(self.directory)
-            with self._exclusively():
-                self._start()
-        except (OSError, DataFolderError) as error:
+            with self._exclusively(is_given_up):
+                self._start(is_given_up)
+        except (OSError, DataFolderError, psycopg.Error) as error:
             raise EmbeddedPostgresError(f"the embedded Postgres cannot start: {error}") from error
         return self.url
 
@@ -132,10 +135,12 @@ class EmbeddedPostgres:
         """Leave the server, and stop it unless another process uses it; true if it is stopped.
 
         Connections are ended, transactions in flight rolled back, everything committed is on disk.
+        Raises EmbeddedPostgresError.
         """
         if not (self.directory / "pg.lock").exists():
             return True
-        with self._exclusively():
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+        with self._exclusively(lambda: time.monotonic() > deadline):
             self._leave()
             try:
                 os.close(_lock(self.directory / "pg.users", fcntl.LOCK_EX | fcntl.LOCK_NB))
@@ -144,6 +149,9 @@ class EmbeddedPostgres:
             pid = self.pid
             if pid is not None:
                 self._end(pid)
+            elif self._spawned is not None and self._is_ours(self._spawned):
+                # It was not waited for, and has touched nothing yet: not even its own pid file.
+                os.kill(self._spawned, signal.SIGKILL)
             return True
 
     def __enter__(self) -> Self:
@@ -282,12 +290,12 @@ class EmbeddedPostgres:
 
     # Preparing.
 
-    def _start(self) -> None:
+    def _start(self, is_given_up: Callable[[], bool]) -> None:
         if self._use is None:
             self._use = _lock(self.directory / "pg.users", fcntl.LOCK_SH)
         try:
             self._prepare()
-            self._ensure_running()
+            self._ensure_running(is_given_up)
             self._ensure_database()
         except BaseException:
             self._leave()
@@ -395,11 +403,13 @@ class EmbeddedPostgres:
 
     # Running.
 
-    def _ensure_running(self) -> None:
+    def _ensure_running(self, is_given_up: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         pid = self.pid
         spawned = False
         while not self._answers():
+            if is_given_up():
+                raise EmbeddedPostgresError("the embedded Postgres was not waited for")
             if time.monotonic() > deadline:
                 raise self._error(f"did not answer within {START_TIMEOUT_SECONDS:.0f} s")
             if pid is None or not self._is_ours(pid):
@@ -410,7 +420,9 @@ class EmbeddedPostgres:
             time.sleep(_POLL_SECONDS)
 
     def _ensure_database(self) -> None:
-        with psycopg.connect(self.url_of("postgres"), autocommit=True) as connection:
+        with psycopg.connect(
+            self.url_of("postgres"), autocommit=True, connect_timeout=ANSWER_SECONDS
+        ) as connection:
             query = "SELECT 1 FROM pg_database WHERE datname = %s"
             if connection.execute(query, [DATABASE]).fetchone() is None:
                 connection.execute(SQL("CREATE DATABASE {}").format(Identifier(DATABASE)))
@@ -453,7 +465,8 @@ class EmbeddedPostgres:
         started = self._run(["/bin/sh", "-c", script, "sh", str(self.log_path), *server])
         if started.returncode != 0:
             raise self._error(f"could not be launched ({started.stderr.strip()})")
-        return int(started.stdout)
+        self._spawned = int(started.stdout)
+        return self._spawned
 
     def _clear_away(self) -> None:
         """Remove what a killed server left: the next would take a process of its number for it."""
@@ -469,6 +482,8 @@ class EmbeddedPostgres:
         for number in (signal.SIGINT, signal.SIGQUIT):
             try:
                 os.kill(pid, number)
+                # One that was stopped hears of it only when it goes on.
+                os.kill(pid, signal.SIGCONT)
             except ProcessLookupError:
                 return
             deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
@@ -486,7 +501,7 @@ class EmbeddedPostgres:
             except OSError:
                 return False
         try:
-            psycopg.connect(self.url_of("postgres"), connect_timeout=5).close()
+            psycopg.connect(self.url_of("postgres"), connect_timeout=ANSWER_SECONDS).close()
         except psycopg.OperationalError as error:
             if "password authentication failed" in str(error):
                 raise EmbeddedPostgresError(
@@ -535,12 +550,27 @@ class EmbeddedPostgres:
         return self._run(["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)]).returncode == 0
 
     @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        held = _lock(self.directory / "pg.lock", fcntl.LOCK_EX)
+    def _exclusively(self, is_given_up: Callable[[], bool] | None = None) -> Iterator[None]:
+        held = self._held(is_given_up)
         try:
             yield
         finally:
             os.close(held)
+
+    def _held(self, is_given_up: Callable[[], bool] | None) -> int:
+        """The lock of whoever starts or stops the server; another may be at it."""
+        path = self.directory / "pg.lock"
+        if is_given_up is None:
+            return _lock(path, fcntl.LOCK_EX)
+        while True:
+            try:
+                return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if is_given_up():
+                    raise EmbeddedPostgresError(
+                        "the embedded Postgres was not waited for"
+                    ) from None
+                time.sleep(_POLL_SECONDS)
 
     def _leave(self) -> None:
         if self._use is not None:

@@ -95,8 +95,15 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):
-            # One that is there and does not answer is frozen, or recovers: it may go on.
-            if self._postgres.pid is None and not self._revive():
+            try:
+                # One that is there and does not answer is frozen, or recovers: it may go on.
+                is_kept = self._postgres.pid is not None or self._revive()
+            except Exception:
+                # Too many open files, say: what cannot be seen now may be seen the next time.
+                log.exception("embedded_postgres_not_looked_after")
+                self._stopping.wait(LONGEST_PAUSE_SECONDS)
+                continue
+            if not is_kept:
                 # The server of requests ends as if it was asked to.
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
@@ -115,6 +122,8 @@ class Keeper:
                     extra={"attempts": attempts, "seconds": round(time.monotonic() - died, 1)},
                 )
                 return True
+            if self._stopping.is_set():
+                break
             cause, now = cause_of_outage(self._postgres), time.monotonic()
             if cause in PASSING:
                 last_tried = now
@@ -136,7 +145,7 @@ class Keeper:
             # A new cluster in its place would be an empty one.
             return f"its files in {self._postgres.log_path.parent} are gone"
         try:
-            self._postgres.start()
+            self._postgres.start(self._stopping.is_set)
         except (EmbeddedPostgresError, OSError) as e:
             return str(e)
         return None

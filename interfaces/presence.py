@@ -31,6 +31,7 @@ class Presence:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="holdfast-serving")
         self._task: asyncio.Task[None] | None = None
         self._known: Serving | None = None
+        self._has_failed = False
         self._present_at = time.monotonic()
 
     async def start(self) -> None:
@@ -64,6 +65,13 @@ class Presence:
             serving = await loop.run_in_executor(self._executor, self._record.touch)
         except HoldfastError:
             return  # the database is away, and with it the service
+        except Exception:
+            # Whatever it is may pass. Who stopped touching would be away for ever.
+            if not self._has_failed:
+                log.exception("touch_failed")
+            self._has_failed = True
+            return
+        self._has_failed = False
         self._present_at = time.monotonic()
         if serving != self._known and serving.since is not None:
             log.info("serving_again", extra=serving._asdict())

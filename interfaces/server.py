@@ -33,6 +33,9 @@ CONFIGURATION_EXIT = 2
 UNAVAILABLE_EXIT = 6
 # Connections that wait to be taken; uvicorn's own figure.
 BACKLOG = 2048
+# A worker that does not answer its parent within this is replaced. One that begins on a busy
+# machine must not be: it would never come to serve.
+WORKER_ANSWER_SECONDS = 15
 
 app = typer.Typer(
     add_completion=False,
@@ -88,6 +91,7 @@ def serve() -> None:
             ws="none",
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(settings.trusted_proxies),
+            timeout_worker_healthcheck=WORKER_ANSWER_SECONDS,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -166,7 +170,10 @@ def _database(settings: Settings, *, kept: bool = False) -> Iterator[tuple[str, 
         keeper.stop()
         if keeper.failure is not None:
             _fail(f"the embedded Postgres has died and does not start again: {keeper.failure}")
-        postgres.stop()
+        try:
+            postgres.stop()
+        except EmbeddedPostgresError as e:
+            _fail(str(e))
 
 
 @contextmanager

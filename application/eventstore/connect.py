@@ -137,5 +137,8 @@ def told_apart() -> Iterator[None]:
         raise TimedOut("The database took too long to answer.") from e
     except psycopg.errors.DiskFull as e:
         raise Unavailable("The database's disk is full. Try again once there is room.") from e
+    except psycopg.errors.ReadOnlySqlTransaction as e:
+        # As a standby, or where somebody closed it before its disk was full.
+        raise Unavailable("The database can only be read at the moment. Try again later.") from e
     except LOST as e:
         raise Unavailable(outage.message()) from e

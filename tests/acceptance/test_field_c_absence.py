@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 
 import httpx
 import pytest
@@ -299,6 +299,48 @@ def test_who_cannot_store_a_heartbeat_does_not_serve(database: str, start: Start
             eventually("the end of the absence", is_over, seconds=30)
         nobody_was_silent(api, database, crew, went)
         the_living_go_on_and_the_dead_are_found(api, database, crew)
+
+
+@contextmanager
+def read_only(url: str) -> Iterator[None]:
+    """The server takes no writes, as a standby, or one that was closed before its disk was full."""
+
+    def change(statement: LiteralString) -> None:
+        with as_owner(url) as connection:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(statement)
+            connection.execute("SELECT pg_reload_conf()")
+
+    change("ALTER SYSTEM SET default_transaction_read_only = on")
+    try:
+        yield
+    finally:
+        change("ALTER SYSTEM RESET default_transaction_read_only")
+
+
+def test_a_database_that_can_only_be_read_is_away(
+    private_cluster: KillablePostgres, start: Start
+) -> None:
+    """Given a read-only database, then beats are 503, nobody was silent, and it heals by itself."""
+    url = private_cluster.url_of("postgres")
+    migrate(url)
+    schema.install(url)
+    with start(url, **THRESHOLDS) as server, server.default() as api:
+        crew = Crew.at_work(api, url)
+        with read_only(url):
+            eventually("a refusal", lambda: _beat(api, crew.rival) == 503)
+            went = clock(url)
+
+            def is_over() -> bool:
+                assert _beat(api, crew.rival) == 503
+                return bool(clock(url) > went + LONGER_THAN_ALL)
+
+            eventually("the end of the absence", is_over, seconds=30)
+        eventually("an answer", lambda: _beat(api, crew.rival) == 200, seconds=30)
+        nobody_was_silent(api, url, crew, went)
+        the_living_go_on_and_the_dead_are_found(api, url, crew)
+        assert ok(api.get("/health"))["database"] == "ok"
+        assert not server.lines("touch_failed")
 
 
 def test_while_another_process_serves_silence_counts(database: str, start: Start) -> None:

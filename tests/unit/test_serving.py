@@ -81,6 +81,8 @@ def test_an_instance_is_stale_after_a_whole_threshold_of_serving() -> None:
     assert refused.value.details is not None
     assert refused.value.details["age_seconds"] == 1_100
     assert refused.value.details["seconds_until_stale"] == 20
+    assert refused.value.details["unknown_since"] is not None
+    assert "(the service was away since)" in refused.value.message
 
     instance.require_resumable(at(1_121), STALE, BACK)
     assert instance.note_stale(at(1_121), STALE, BACK)

@@ -17,7 +17,7 @@ from tests.support.postgres import change
 def test_who_is_unheard_since_an_absence_is_told(
     cluster: EmbeddedPostgres, template: str, tmp_path: Path
 ) -> None:
-    """Given a service that was away, then its sessions and instances are unknown until they beat."""
+    """Given a service that was away, then who has not beaten since is unknown."""
     with cloned(cluster, template) as url:
         with Server(url, tmp_path) as server, server.default() as api:
             session = api.session(project_id="odin")["session_id"]
