@@ -41,6 +41,7 @@ from interfaces import postgres_logins
 from interfaces.data_folder import DataFolderError
 from interfaces.postgres_files import copy_installation, make_folders, sync_folder, write_whole
 from interfaces.postgres_logins import OWNER
+from interfaces.postgres_process import command_line, lock
 
 if sys.platform != "win32":
     import fcntl
@@ -143,7 +144,7 @@ class EmbeddedPostgres:
         with self._exclusively(lambda: time.monotonic() > deadline):
             self._leave()
             try:
-                os.close(_lock(self.directory / "pg.users", fcntl.LOCK_EX | fcntl.LOCK_NB))
+                os.close(lock(self.directory / "pg.users", fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError:
                 return False
             pid = self.pid
@@ -292,7 +293,7 @@ class EmbeddedPostgres:
 
     def _start(self, is_given_up: Callable[[], bool]) -> None:
         if self._use is None:
-            self._use = _lock(self.directory / "pg.users", fcntl.LOCK_SH)
+            self._use = lock(self.directory / "pg.users", fcntl.LOCK_SH)
         try:
             self._prepare()
             self._ensure_running(is_given_up)
@@ -513,7 +514,7 @@ class EmbeddedPostgres:
 
     def _is_ours(self, pid: int) -> bool:
         """Whether a process is this cluster's postmaster; numbers of the dead are used again."""
-        command = _command_line(pid)
+        command = command_line(pid)
         return "postgres" in command and str(self._data) in command
 
     # Plumbing.
@@ -561,10 +562,10 @@ class EmbeddedPostgres:
         """The lock of whoever starts or stops the server; another may be at it."""
         path = self.directory / "pg.lock"
         if is_given_up is None:
-            return _lock(path, fcntl.LOCK_EX)
+            return lock(path, fcntl.LOCK_EX)
         while True:
             try:
-                return _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if is_given_up():
                     raise EmbeddedPostgresError(
@@ -592,27 +593,3 @@ class EmbeddedPostgres:
         return EmbeddedPostgresError(
             "\n".join([f"the embedded Postgres {what}; the end of {self.log_path}:", *lines])
         )
-
-
-def _lock(path: Path, operation: int) -> int:
-    """Take a lock that lasts until the returned descriptor, or the process, is closed."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, operation)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _command_line(pid: int) -> str:
-    """The command line of a process; empty if it has ended, reaped by its parent or not."""
-    if Path("/proc/self/cmdline").exists():
-        try:
-            return os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes())
-        except (FileNotFoundError, ProcessLookupError):
-            return ""
-    listed = subprocess.run(
-        ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return listed.stdout
