@@ -12,7 +12,7 @@ from domain.errors import InstanceNotFound
 from domain.hierarchy import PARENT_SCOPE, Scope
 from domain.instance import health, is_without_session, restarts_of
 from domain.instance_events import CRASH_LOOP_RESET_SECONDS, EVENTS, lost_work
-from projections.paging import text
+from projections.paging import fitting, text
 from projections.readmodel import Fold, Row, Table, there
 from projections.reads import WHOLE_MAX, Order, Page, Reads
 from projections.supervision import UNSUPERVISED, supervised
@@ -355,9 +355,8 @@ async def topology(reads: Reads, namespace: str) -> Json:
     An instance whose parent has been closed stands at the root and among the orphans.
     """
     rows, total = await _forest(reads, namespace)
-    nodes: dict[str, Json] = {}
-    for row in rows:
-        nodes[row["instance_id"]] = {**present(row), "orphan": row["is_orphan"], "children": []}
+    all_nodes = [{**present(row), "orphan": row["is_orphan"], "children": []} for row in rows]
+    nodes: dict[str, Json] = {node["instance_id"]: node for node in all_nodes[: fitting(all_nodes)]}
     roots: list[Json] = []
     for node in nodes.values():
         parent = nodes.get(node["parent_id"] or "")
@@ -391,15 +390,17 @@ async def healths(reads: Reads, namespace: str) -> Json:
         "activity",
         "activity_reason",
     )
+    told = [
+        {name: i[name] for name in shown if name in i} | {"metrics": _five_metrics(i)}
+        for i in instances
+    ]
+    count = fitting(told)
     return {
         "status": "healthy" if counts["healthy"] == len(instances) else "degraded",
         "counts": counts,
-        "instances": [
-            {name: i[name] for name in shown if name in i} | {"metrics": _five_metrics(i)}
-            for i in instances
-        ],
+        "instances": told[:count],
         "total_count": total,
-        **({"has_more": True} if total > len(instances) else {}),
+        **({"has_more": True} if total > count else {}),
     }
 
 

@@ -266,6 +266,24 @@ def test_a_list_is_at_most_8_mib_too(api: Api) -> None:
     assert len(set(seen)) == len(seen) == 180
 
 
+def test_the_forest_and_the_registry_s_health_are_at_most_8_mib_too(api: Api) -> None:
+    """Given so many instances that say much of themselves: has_more, and all are counted."""
+    tags = [f"{number:02}" + "\U0001f333" * 98 for number in range(50)]
+    why = "\U0001f333" * 10_000
+    for _ in range(450):
+        body = {"project": "forest", "instance_type": "PS", "tags": tags}
+        instance_id = ok(api.post("/api/instances", json=body), 201)["instance_id"]
+        beat = {"activity": "waiting_for_human", "activity_reason": why}
+        ok(api.post(f"/api/instances/{instance_id}/heartbeat", json=beat))
+    for path, entries in (("topology", "roots"), ("health", "instances")):
+        response = api.get(f"/api/v1/registry/{path}")
+        page = ok(response)
+        assert len(response.content) <= MAX_PAGE
+        assert page["total_count"] == 450
+        assert 0 < len(page[entries]) < 450
+        assert page["has_more"] is True
+
+
 def test_an_error_names_a_hundred_fields_at_most(api: Api) -> None:
     """27,000 unknown keys, and a key of 200 KiB: a short error, which says that there are more."""
     session_id = api.session()["session_id"]
