@@ -253,7 +253,12 @@ class Checkpoint(TypedDict):
     created_at: Time
 
 
-class Replay(TypedDict):
+class _Difference(TypedDict, total=False):
+    # Only where it was asked for.
+    diff: Json
+
+
+class Replay(_Difference):
     """A stream's state at one of its events."""
 
     success: bool

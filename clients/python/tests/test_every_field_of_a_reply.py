@@ -128,6 +128,22 @@ def test_a_moment_that_is_none_is_an_outage(
     assert "last_heartbeat is no moment" in ended.err
 
 
+@pytest.mark.parametrize("odd", [{}, {"changed": {"a": 5}}, {"changed": [], "from": None}])
+@pytest.mark.usefixtures("crowd")
+def test_a_state_may_be_any_object(cli: Cli, odd: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask: Callable[..., Answer] = Exchange.ask
+
+    def spoil(*args: Any, **options: Any) -> Answer:
+        answer = ask(*args, **options)
+        body = json.loads(answer.content)
+        body.update({name: odd for name in ("final_state", "diff") if name in body})
+        return answer._replace(content=json.dumps(body).encode())
+
+    monkeypatch.setattr(Exchange, "ask", spoil)
+    for options in ([], ["--diff", "1:2"], ["--each"]):
+        assert cli("replay", "odin", *options).code == 0
+
+
 def test_a_number_that_cannot_be_reckoned_with_is_an_outage() -> None:
     for number in (10**300, -(10**300), 1 << 63):
         assert wrong({"active": number}, Numbers, "it") == "active is not what it should be"

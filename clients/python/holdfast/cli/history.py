@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -120,7 +120,7 @@ def replay(
     from holdfast.cli.show import events as show
 
     if start is not None:
-        return show.difference(out(), stream_id, cast("dict[str, Any]", found)["diff"])
+        return show.difference(out(), stream_id, found.get("diff") or {})
     return show.state(out(), stream_id, found)
 
 
@@ -173,7 +173,8 @@ def _step(client: Client, stream_id: str, events: list[Event]) -> Step:
 
 def _changed(client: Client, stream_id: str, before: int, after: int) -> dict[str, Any]:
     if before:
-        found = cast("dict[str, Any]", client.history.replay(stream_id, after, before))
-        return cast("dict[str, Any]", found["diff"]["changed"])
+        found = client.history.replay(stream_id, after, before)
+        changed = (found.get("diff") or {}).get("changed")
+        return changed if isinstance(changed, dict) else {}
     state = client.history.replay(stream_id, after)["final_state"]
     return {path: [None, value] for path, value in flat(state)}

@@ -75,7 +75,7 @@ def state(console: Console, stream_id: str, replay: Replay) -> None:
         Text.assemble(
             (safe(stream_id), "bold"),
             f" after event {replay['events_replayed']},",
-            f" {safe(folded['last_event_type'])} at {clock(folded['latest_timestamp'])}",
+            f" {safe(folded.get('last_event_type'))} at {_at(folded.get('latest_timestamp'))}",
         ),
         soft_wrap=True,
     )
@@ -90,10 +90,13 @@ def state(console: Console, stream_id: str, replay: Replay) -> None:
 def difference(console: Console, stream_id: str, diff: Json) -> None:
     """What changed between two events."""
     console.print(
-        Text.assemble((safe(stream_id), "bold"), f" from event {diff['from']} to {diff['to']}"),
+        Text.assemble(
+            (safe(stream_id), "bold"),
+            f" from event {safe(diff.get('from'))} to {safe(diff.get('to'))}",
+        ),
         soft_wrap=True,
     )
-    changes(console, diff["changed"], margin=2)
+    changes(console, diff.get("changed"), margin=2)
 
 
 def walk(console: Console, steps: Iterable[tuple[Sequence[Event], Json]], last: int) -> None:
@@ -106,15 +109,15 @@ def walk(console: Console, steps: Iterable[tuple[Sequence[Event], Json]], last: 
         changes(console, changed, margin=digits + 3, from_nothing=run[0]["sequence_num"] == 1)
 
 
-def changes(console: Console, changed: Json, margin: int, *, from_nothing: bool = False) -> None:
+def changes(console: Console, changed: object, margin: int, *, from_nothing: bool = False) -> None:
     """What changed, a line for each field: the old value and the new one.
 
     The old ones are left out where there was nothing at all.
     """
     told = {
         path: values
-        for path, values in changed.items()
-        if _tells(path) and not all(map(is_empty, values))
+        for path, values in (changed.items() if isinstance(changed, dict) else ())
+        if _tells(path) and _is_pair(values) and not all(map(is_empty, values))
     }
     width = max(map(len, told), default=0)
     for path, (old, new) in told.items():
@@ -149,6 +152,14 @@ def _earlier(event: Event) -> str:
     if then is None or at is None or (at - then).total_seconds() < LATE_SECONDS:
         return ""
     return f"  (happened at {clock(str(told))})"
+
+
+def _is_pair(values: object) -> bool:
+    return isinstance(values, list) and len(values) == 2
+
+
+def _at(timestamp: object) -> str:
+    return clock(timestamp) if isinstance(timestamp, str) else safe(timestamp)
 
 
 def _stream(stream_id: str) -> str:
