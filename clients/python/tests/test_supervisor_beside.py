@@ -97,8 +97,9 @@ def test_a_session_that_fails_by_itself_is_not_taken_from_its_instance(
     client: Client, api: Api
 ) -> None:
     with client.instance(name("project")) as agent:
-        with pytest.raises(ValueError, match="broken"), agent.session():
+        with pytest.raises(ValueError, match="broken"), agent.session() as session:
             raise ValueError("broken")
+        assert status(api, "session", str(session.id)) == "failed"
         agent.heartbeats.force()
         now = ok(api.get(f"/api/instances/{agent.id}"))["instance"]
         assert (now["health"], now["lost_work"]) == ("healthy", None)
