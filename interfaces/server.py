@@ -142,7 +142,7 @@ def _end(number: int, frame: object) -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    complaints.print(plain(f"holdfast-server: {message}", keep="\n"), markup=False)
+    complaints.print(plain(f"holdfast-server: {message}", keep="\n\t"), markup=False)
     raise typer.Exit(UNAVAILABLE_EXIT)
 
 
