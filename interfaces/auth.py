@@ -18,6 +18,7 @@ log = logging.getLogger("holdfast.auth")
 
 DEFAULT_NAMESPACE = "default"
 MAX_KEY_LENGTH = 128
+FAILED = "authentication_failed"
 # A success is logged at once when a key is new from an address, then counted and summed up.
 SUMMARY_SECONDS = 60.0
 # Of so many keys and addresses; of more, the first to have come is new again.
@@ -96,10 +97,10 @@ class ApiKeys:
         return principal
 
     def _refused(self, message: str, key: str | None, address: str) -> Unauthorized:
-        kept_back = _failures.note(neighbourhood(address))
+        kept_back = failures.note(neighbourhood(address))
         if kept_back is not None:
             log.warning(
-                "authentication_failed",
+                FAILED,
                 extra={
                     "reason": message,
                     "ip": address,
@@ -141,7 +142,7 @@ class _Successes:
 
 
 _successes = _Successes()
-_failures = Repeats()
+failures = Repeats()
 
 
 def is_well_formed(key: str) -> bool:

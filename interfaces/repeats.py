@@ -18,13 +18,15 @@ SOURCES = 1_000
 class _Allowance:
     """So many at once, then so many a second."""
 
-    __slots__ = ("_at", "_left", "_rate", "_size", "kept_back")
+    __slots__ = ("_at", "_left", "_rate", "_size", "kept_back", "since")
 
     def __init__(self, size: float, rate: float, now: float) -> None:
         self._size = self._left = size
         self._rate = rate
         self._at = now
         self.kept_back = 0
+        # When the first of those was.
+        self.since = now
 
     def has(self, now: float) -> bool:
         """Whether there is one left."""
@@ -59,6 +61,8 @@ class Repeats:
             oldest = next(iter(self._sources))
             self._all.kept_back += self._sources.pop(oldest).kept_back
         if not mine.has(now) or not self._all.has(now):
+            if not mine.kept_back:
+                mine.since = now
             mine.kept_back += 1
             return None
         mine.take()
@@ -67,3 +71,20 @@ class Repeats:
         kept_back = mine.kept_back + self._all.kept_back
         mine.kept_back = self._all.kept_back = 0
         return kept_back
+
+    def left(self, seconds: float) -> tuple[int, int, str]:
+        """How many have been kept back for so long without a line that tells of them.
+
+        Of how many sources, and the one of most. They are told now, and will not be told again.
+        """
+        now = self._clock()
+        found = {
+            source: mine.kept_back
+            for source, mine in self._sources.items()
+            if mine.kept_back and now - mine.since >= seconds
+        }
+        count = sum(found.values()) + self._all.kept_back
+        for source in found:
+            self._sources[source].kept_back = 0
+        self._all.kept_back = 0
+        return count, len(found), max(found, key=found.__getitem__, default="various")

@@ -32,6 +32,8 @@ from interfaces.operations import OPERATIONS, Services
 
 # So long without its database a process still calls itself ok: a restart is no news.
 DEGRADED_SECONDS = 10.0
+# A reply that is larger goes out in pieces of this size, each when those before have left.
+PIECE = 64 * 1024
 
 log = logging.getLogger("holdfast.http")
 
@@ -86,6 +88,9 @@ class App:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"].append(header)
+            elif len(message.get("body", b"")) > PIECE and "principal" in scope["state"]:
+                await self._send_in_pieces(message, scope, send)
+                return
             await send(message)
 
         try:
@@ -96,6 +101,16 @@ class App:
             if started:
                 raise
             await self._refuse(e, scope, send_with_id)
+
+    async def _send_in_pieces(self, message: Message, scope: Scope, send: Send) -> None:
+        """Send a large reply no faster than it is read, and count it for as long."""
+        content = memoryview(message["body"])
+        who = scope["state"]["principal"].key_id
+        async with self._doorkeeper.sending(who, len(content)):
+            for begin in range(0, len(content), PIECE):
+                piece = content[begin : begin + PIECE]
+                more = begin + PIECE < len(content) or message.get("more_body", False)
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
 
     # In a frame of its own: the error's traceback has the frame that caught it, and would be kept
     # with all of the request, until the collector comes by, if that frame had the error too.

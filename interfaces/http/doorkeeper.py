@@ -16,10 +16,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from domain.errors import Unavailable
 from interfaces.addresses import is_loopback, neighbourhood
+from interfaces.auth import FAILED, failures
 from interfaces.repeats import Repeats
 
 log = logging.getLogger("holdfast.http")
@@ -33,8 +36,20 @@ MAX_HELD = 32 * 1024 * 1024
 TURNS = 8
 # How many rounds of the event loop pass before the next large body is looked through.
 ROUNDS_OF_OTHERS = 4
+# Replies that are on their way to clients of one key: from so many bytes on another large one has
+# to wait, and for how long it does, in seconds.
+MAX_UNREAD_OF_ONE = 8 * 1024 * 1024
+ROOM_SECONDS = 10.0
+# After so many seconds what was refused without a line of its own is told, when nothing follows.
+SUMMARY_SECONDS = 30.0
 # How often connections are looked at, in seconds; more often where the limits are shorter.
 LOOK_SECONDS = 0.5
+
+
+class RepliesUnread(Unavailable):
+    """Too many replies to this key wait to be read. Read them, then try again."""
+
+    code = "replies_unread"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +108,10 @@ class Doorkeeper:
         self._exempt = [ipaddress.ip_network(proxy) for proxy in limits.trusted_proxies]
         self._large_bodies = asyncio.Lock()
         self._large_bodies_of: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # The bytes of replies that are not sent as a whole yet, by key; and who waits for room.
+        self._unread: dict[str, int] = {}
+        self._room = asyncio.Condition()
+        self._large_replies_of: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._turns = 0
         self._waiting: deque[Callable[[], None]] = deque()
         # Dictionaries, as they keep the order in which connections came.
@@ -163,6 +182,57 @@ class Doorkeeper:
             for _ in range(ROUNDS_OF_OTHERS):
                 await asyncio.sleep(0)
 
+    def has_room(self, who: str) -> bool:
+        """Whether another large reply may be on its way to a key's clients."""
+        return self._unread.get(who, 0) < MAX_UNREAD_OF_ONE
+
+    async def wait_for_room(self, who: str) -> None:
+        """Return when a key's clients have read enough of their replies for another one."""
+        async with self._room:
+            await self._room.wait_for(partial(self.has_room, who))
+
+    @asynccontextmanager
+    async def room(self, who: str) -> AsyncIterator[None]:
+        """When it is a large reply's turn, and there is room: make it, and begin to send it.
+
+        Raises :class:`RepliesUnread` if that takes too long.
+        """
+        turn = self._large_replies_of.setdefault(who, asyncio.Lock())
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                await turn.acquire()
+                try:
+                    await self.wait_for_room(who)
+                except BaseException:
+                    turn.release()
+                    raise
+        except TimeoutError:
+            raise RepliesUnread from None
+        try:
+            yield
+        finally:
+            turn.release()
+
+    @asynccontextmanager
+    async def sending(self, who: str, size: int) -> AsyncIterator[None]:
+        """Count a reply for the length of the block."""
+        self._unread[who] = self._unread.get(who, 0) + size
+        try:
+            yield
+        finally:
+            self._unread[who] -= size
+            if not self._unread[who]:
+                del self._unread[who]
+            async with self._room:
+                self._room.notify_all()
+
+    def _sum_up(self) -> None:
+        for repeats, event in ((self.refusals, "requests_refused"), (failures, FAILED)):
+            count, sources, most = repeats.left(SUMMARY_SECONDS)
+            if count:
+                extra = {"attempts_since_last_line": count, "addresses": sources, "ip": most}
+                log.warning(event, extra=extra)
+
     def tell(self, reason: str, address: str) -> None:
         """Log that something was refused, unless that has been said often enough."""
         kept_back = self.refusals.note(neighbourhood(address))
@@ -185,12 +255,15 @@ class Doorkeeper:
 
     async def _watch(self) -> None:
         pause = self.limits.look_seconds
-        last = time.monotonic()
+        last = summed_up = time.monotonic()
         while True:
             await asyncio.sleep(pause)
             now = time.monotonic()
             self.now += min(now - last, 2 * pause)
             last = now
+            if now - summed_up > SUMMARY_SECONDS / 3:
+                summed_up = now
+                self._sum_up()
             for visitor in list(self._all):
                 try:
                     visitor.look(self.now)

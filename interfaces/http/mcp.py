@@ -46,7 +46,11 @@ class McpEndpoint:
                 await keeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        authenticated(self._keys, scope, dict(scope["headers"]))
+        principal = authenticated(self._keys, scope, dict(scope["headers"]))
+        doorkeeper = scope["state"].get("doorkeeper")
+        if doorkeeper is not None:
+            async with doorkeeper.room(principal.key_id):
+                pass
         raw = await body.read(scope, receive)
         scope["state"]["size"] = len(raw)
         # The library does not say how numbers were written, and takes NaN for one; the tool that

@@ -13,6 +13,7 @@ arrived, gathers a header for as long as it goes on, and waits for ever. Here
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -55,11 +56,19 @@ MAX_RAW_BODY = 16 * 1024 * 1024
 MAX_FRAMING = 32 * 1024
 # Up to here data goes to the parser in one piece, as nearly all requests do.
 SMALL = 8 * 1024
+# Pieces that are parsed before others have their turn. What is in chunks may be in chunks of one
+# byte: so much of it is one piece, and a turn of its own.
+MAX_PIECES = 16
+MAX_CHUNKED = 1024
+# Of a length: what has more is far beyond every limit.
+MAX_DIGITS = 18
 # For how long, in seconds, and how much is still read after a refusal, so that it can be read too.
 LINGER_SECONDS = 2.0
 MAX_LINGER = 1024 * 1024
 # The pause, in seconds, after each piece of what is read only to be thrown away.
 BREATH_SECONDS = 0.05
+
+_BLANK = re.compile(rb"[\r\n]+")
 
 # Where a connection is: between requests, in a header, in a body, or refused.
 BETWEEN, HEAD, BODY, REFUSED = range(4)
@@ -95,7 +104,11 @@ class Connection(HttpToolsProtocol):
         self._raw_body = 0
         self._framing = 0
         self._body_in_piece = 0
+        # Bytes of its body that are still to come, if its header tells how many.
+        self._to_come = 0
         self._is_chunked = False
+        # Nothing but blank lines has come of it.
+        self._is_blank = False
         # Data that is not parsed yet, and from where on.
         self._rest: bytes | None = None
         self._at = 0
@@ -198,24 +211,58 @@ class Connection(HttpToolsProtocol):
                 self._breathe()
         elif self._rest is not None:
             # Some had been read already when reading was paused.
-            self._hold(self._let_go() + data, 0)
+            rest, at = self._let_go()
+            self._hold(rest[at:] + data, 0)
         else:
             self._take(data, 0)
 
     # Parsing
 
     def _take(self, data: bytes, at: int) -> None:
-        """Parse the data from here on, until there are requests enough."""
+        """Parse the data from here on, until there are requests enough, or others' turn comes."""
         end = len(data)
+        left = MAX_PIECES
         while at < end:
             if not self._has_room:
                 self._hold(data, at)
                 return
+            if left <= 0:
+                self._hold(data, at)
+                self._doorkeeper.take_turns(self._continue)
+                return
+            if (self._phase == BETWEEN or self._is_blank) and data[at] in b"\r\n":
+                at = self._skip_blank(data, at)
+                if self._phase == REFUSED:
+                    return
+                continue
+            left -= MAX_PIECES if self._phase == BODY and self._is_chunked else 1
             cut = self._cut(data, at, end)
             piece = data if cut - at == end else memoryview(data)[at:cut]
             at = cut
             if not self._parse(piece):
                 return
+
+    def _skip_blank(self, data: bytes, at: int) -> int:
+        """Where blank lines end. They say nothing, however many: the parser need not see them."""
+        if self._phase == BETWEEN:
+            self._phase = HEAD
+            self._since = self._doorkeeper.now
+            self._raw_head = 0
+            self._is_blank = True
+        found = _BLANK.match(data, at)
+        end = at if found is None else found.end()
+        self._raw_head += end - at
+        if self._raw_head > MAX_HEAD:
+            self._refuse(HeadersTooLarge())
+        return end
+
+    def _continue(self) -> None:
+        """Go on with what is kept."""
+        if self._rest is None or not self._has_room or self.transport.is_closing():
+            return
+        self.flow.is_full = False  # type: ignore[attr-defined]
+        self._take(*self._let_go())
+        self.flow.resume_reading()
 
     @property
     def _has_room(self) -> bool:
@@ -225,13 +272,26 @@ class Connection(HttpToolsProtocol):
 
     def _cut(self, data: bytes, at: int, end: int) -> int:
         """Where the next piece ends: no header ends before its last bytes."""
+        if self._phase == BODY:
+            if self._is_chunked:
+                end = min(end, at + MAX_CHUNKED)
+            elif 0 < self._to_come <= end - at:
+                return at + self._to_come
+            else:
+                return end
         if self._phase == HEAD:
             # A header that goes on beyond the limit need not be parsed to see it.
             end = min(end, at + MAX_URL + MAX_HEAD)
         cut = data.find(b"\r\n\r\n", at, end) + 4
         if cut < 4:
             return end
-        if at == 0 and end < SMALL and not self.is_busy and data.find(b"\r\n\r\n", cut) < 0:
+        if (
+            at == 0
+            and end < SMALL
+            and self._phase != BODY
+            and not self.is_busy
+            and data.find(b"\r\n\r\n", cut) < 0
+        ):
             return end
         return cut
 
@@ -297,13 +357,13 @@ class Connection(HttpToolsProtocol):
             self._doorkeeper.tell("too_many_requests_waiting", self.address)
             self.drop()
 
-    def _let_go(self) -> bytes:
-        """What was kept."""
+    def _let_go(self) -> tuple[bytes, int]:
+        """What was kept, and from where on."""
         data, self._rest = self._rest, None
         if data is None:
-            return b""
+            return b"", 0
         self._doorkeeper.held -= len(data)
-        return data[self._at :]
+        return data, self._at
 
     # What the parser says
 
@@ -311,8 +371,8 @@ class Connection(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         self._phase = HEAD
-        self._raw_head = self._head = self._lines = 0
-        self._is_chunked = False
+        self._raw_head = self._head = self._lines = self._to_come = 0
+        self._is_chunked = self._is_blank = False
 
     def on_url(self, url: bytes) -> None:
         """A piece of the URL."""
@@ -334,6 +394,8 @@ class Connection(HttpToolsProtocol):
             if value.strip().lower() != b"chunked":
                 raise MalformedRequest
             self._is_chunked = True
+        elif name == b"content-length" and value.isdigit():
+            self._to_come = int(value.lstrip(b"0")[:MAX_DIGITS] or b"0")
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -351,6 +413,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._body_in_piece += len(body)
+        self._to_come -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -397,7 +460,7 @@ class Connection(HttpToolsProtocol):
             return
         if self._rest is not None and self._has_room:
             self.flow.is_full = False  # type: ignore[attr-defined]
-            self._take(self._let_go(), 0)
+            self._take(*self._let_go())
         self.flow.resume_reading()
 
     def _refuse(self, error: HoldfastError) -> None:

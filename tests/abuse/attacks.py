@@ -296,6 +296,29 @@ async def big_pages(target: Target) -> int:
         return await _until(target, once, 4)
 
 
+async def pages_read_slowly(target: Target) -> int:
+    """Sixty at once ask for a page of the largest events, and read it in drops."""
+    async with target.client() as client:
+        instance = await _with_events(client, 40, 200 * KIB)
+    asked = target.head(f"GET /api/instances/{instance}/events?limit=1000", key=target.key)
+    end = time.monotonic() + target.seconds
+    raws: list[socket.socket] = []
+    for _ in range(60):
+        raw = socket.create_connection(target.place)
+        raw.sendall(asked)
+        raw.setblocking(False)
+        raws.append(raw)
+    count = 0
+    while time.monotonic() < end:
+        for raw in raws:
+            with suppress(OSError):
+                count += len(raw.recv(100))
+        await asyncio.sleep(0.05)
+    for raw in raws:
+        raw.close()
+    return max(count, len(raws))
+
+
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 DOCS = b"GET /api/docs HTTP/1.1\r\nHost: x\r\n\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n"
@@ -323,6 +346,13 @@ WITHOUT_A_KEY: Mapping[str, Attack] = {
     "endless body": _endless(
         b"POST /api/sessions HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", b"a" * 60_000
     ),
+    "endless blank lines": _endless(b"", b"\r\n" * 30_000, at_once=50),
+    "a body in chunks of one byte": _endless(
+        KEYED.replace(b"X-API-Key: KEY\r\n", b"") + b"Transfer-Encoding: chunked\r\n\r\n",
+        b"1\r\na\r\n" * 10_000,
+        at_once=50,
+    ),
+    "the same with a key": _endless(CHUNKED, b"1\r\na\r\n" * 10_000, at_once=16),
     "headers that come byte by byte": crumbs,
     "unfinished bodies": _crowd(
         300, KEYED.replace(b"X-API-Key: KEY\r\n", b"") + UNFINISHED, stay=True
@@ -347,6 +377,7 @@ WITH_A_KEY: Mapping[str, Attack] = {
     "metadata that grows": metadata,
     "long polls opened and dropped": long_polls,
     "pages of large events": big_pages,
+    "pages that are read slowly": pages_read_slowly,
 }
 
 ATTACKS: Mapping[str, Attack] = {**WITHOUT_A_KEY, **WITH_A_KEY}

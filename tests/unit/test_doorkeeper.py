@@ -8,7 +8,13 @@ from functools import partial
 from itertools import pairwise
 
 from interfaces.addresses import is_loopback, neighbourhood
-from interfaces.http.doorkeeper import ROUNDS_OF_OTHERS, TURNS, Doorkeeper, Limits
+from interfaces.http.doorkeeper import (
+    MAX_UNREAD_OF_ONE,
+    ROUNDS_OF_OTHERS,
+    TURNS,
+    Doorkeeper,
+    Limits,
+)
 
 
 @dataclass(eq=False)
@@ -151,3 +157,25 @@ def test_large_bodies_of_each_key_wait_in_a_line_of_their_own() -> None:
     assert large.index("one") <= 2
     places = [place for place, who in enumerate(order) if who != "small"]
     assert all(b - a > ROUNDS_OF_OTHERS for a, b in pairwise(places))
+
+
+def test_a_large_reply_waits_until_others_are_read() -> None:
+    """Given as much on its way to a key's clients as may be, then another waits."""
+
+    async def wait() -> list[str]:
+        doorkeeper = Doorkeeper(Limits())
+        done: list[str] = []
+
+        async def make(who: str) -> None:
+            async with doorkeeper.room(who):
+                done.append(who)
+
+        async with doorkeeper.sending("slow", MAX_UNREAD_OF_ONE):
+            waiting = asyncio.create_task(make("slow"))
+            await make("other")
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        await waiting
+        return done
+
+    assert asyncio.run(wait()) == ["other", "slow"]

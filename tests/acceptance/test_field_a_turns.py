@@ -1,0 +1,54 @@
+"""Field cases 2 and 3: what is costly to read is read in turns, and nobody is forgotten over it."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from tests.acceptance.conftest import Start
+from tests.acceptance.raw import Raw
+from tests.acceptance.serving import PLAIN_KEY, Json, Server, eventually, name
+
+HEALTH = b"GET /health HTTP/1.1\r\n\r\n"
+
+
+def session(text: str) -> Json:
+    return {"project_id": name("project"), "machine_id": name("machine"), "metadata": {"a": text}}
+
+
+@pytest.mark.parametrize("framing", ["chunks of one byte", "a length", "a length with zeros"])
+def test_a_body_in_many_pieces_is_taken_whole(server: Server, framing: str) -> None:
+    """Given a body of 20 KB, blank lines in it, and requests behind it, then each is answered."""
+    body = orjson.dumps(session("x" * 20_000)) + b"\r\n\r\n" * 500
+    head = f"POST /api/sessions HTTP/1.1\r\nX-API-Key: {PLAIN_KEY}\r\n".encode()
+    if framing == "chunks of one byte":
+        head += b"Transfer-Encoding: chunked\r\n\r\n"
+        sent = b"".join(b"1\r\n" + bytes([byte]) + b"\r\n" for byte in body) + b"0\r\n\r\n"
+    else:
+        zeros = "0" * 30 if framing.endswith("zeros") else ""
+        head += f"Content-Length: {zeros}{len(body)}\r\n\r\n".encode()
+        sent = body
+    with Raw(server.url) as raw:
+        assert raw.send(b"\r\n" * 50 + head + sent + b"\r\n" + HEALTH * 20)
+        replies = [raw.reply() for _ in range(21)]
+    assert [reply and reply.status for reply in replies] == [201] + [200] * 20
+    first = replies[0]
+    assert first is not None
+    assert first.body["metadata"] == {"a": "x" * 20_000}
+
+
+def test_refusals_that_simply_stop_are_told(database: str, start: Start) -> None:
+    """Given a flood of wrong keys that ends, then the log tells of all of it, within a minute."""
+    number = 300
+    with start(database) as server:
+        with server.nobody() as client:
+            for _ in range(number):
+                client.get("/api/sessions")
+
+        def told() -> bool:
+            lines = server.lines("authentication_failed")
+            counts = [line["context"]["attempts_since_last_line"] for line in lines]
+            written = [line for line in lines if "reason" in line["context"]]
+            return bool(len(written) + sum(counts) == number)
+
+        assert eventually("a line that sums up", told, 60)
