@@ -85,7 +85,7 @@ def take_up(
         an_id,
         supervisor,
         seen_fence=what["supervisor_fence"] or 0,
-        takeover=takeover or is_gone(what["supervisor"]),
+        takeover=is_gone(what["supervisor"]) or takeover,
         hostname=this_machine(),
         **said,
     )

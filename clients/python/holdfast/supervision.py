@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from holdfast.child import MARK
 from holdfast.managed import this_machine
-from holdfast.process import PROC, born, marked
+from holdfast.process import PROC, Tree, born, marked
 
 log = logging.getLogger("holdfast")
 
@@ -54,15 +54,19 @@ class Supervisor(NamedTuple):
         """Whether it, and all that it started, is known to have ended: only here can one tell.
 
         Its guardian ends what it has left behind, which takes as long as the grace at most: that
-        is waited for, or two would work on one thing.
+        is waited for, or two would work on one thing. What is left then (the guardian was killed
+        as well) is ended here.
         """
         if not self.has_ended:
             return False
+        mark = f"{MARK}={self.run}"
         until = time.monotonic() + ENDING_SECONDS
-        while self.run and (left := marked(f"{MARK}={self.run}")):
+        while self.run and marked(mark):
             if time.monotonic() >= until:
-                log.warning("What it started still runs: process %d.", left[0].pid)
-                return False
+                left = Tree(0, mark).kill()
+                if left:
+                    log.warning("What it started still runs: process %d.", left[0].pid)
+                return not left
             time.sleep(LOOK_SECONDS)
         return True
 

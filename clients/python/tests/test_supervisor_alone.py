@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -236,6 +237,23 @@ def test_what_a_dead_supervisor_left_behind_ends_first(here: Desk) -> None:
     first.process.kill()
     options = ("--session", session["session_id"], "--instance", agent["instance_id"])
     second = here.carry_on(first.project, *options)
+    second.up()
+    assert pid not in living()
+    second.say("0")
+
+    assert second.end() == 0
+
+
+def test_what_both_a_dead_supervisor_and_its_guardian_left_behind_is_ended(here: Desk) -> None:
+    """Also for whoever says that nothing runs there any more."""
+    first = here.run("--interval", "0.1")
+    pid = first.up()
+    session = first.session()
+    guardians = [it.pid for it in living().values() if it.parent == first.process.pid]
+    first.process.kill()
+    for guardian in guardians:
+        os.kill(guardian, signal.SIGKILL)
+    second = here.carry_on(first.project, "--session", session["session_id"], "--takeover")
     second.up()
     assert pid not in living()
     second.say("0")

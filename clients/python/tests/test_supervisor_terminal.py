@@ -232,7 +232,8 @@ def test_where_nobody_s_screen_is_spoilt_it_is_said_at_once(here: Desk, api: Api
     run = here.run("--interval", "0.1")
     run.up()
     heir = recovered(api, run.session()["session_id"])["session_id"]
-    assert heir in run.warned("is over")
+    # The session's own beat may say it first, or the instance's.
+    assert heir in run.warned("the command goes on")
     run.say("0")
     run.end()
 
