@@ -73,8 +73,9 @@ P = TypeVar("P", bound=Params)
 
 def either_cursor_or_offset(given: P) -> P:
     """The parameters, which name the page in one way. Raises :class:`InvalidInput`."""
-    if getattr(given, "cursor", None) is not None and "offset" in given.model_fields_set:
-        message = "goes with cursor or with offset: give one of them"
+    # An offset of 0 says nothing: there are clients that send every default.
+    if getattr(given, "cursor", None) is not None and getattr(given, "offset", None):
+        message = "cannot be given together with the other: a page has a cursor or an offset"
         raise InvalidInput.of_fields(
             [{"field": name, "message": message} for name in ("cursor", "offset")]
         )
