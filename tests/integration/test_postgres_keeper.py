@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -40,6 +41,17 @@ def configure(data_dir: Path, line: str) -> None:
         file.write(f"{line}\n")
 
 
+@contextmanager
+def kept(postgres: KillablePostgres) -> Iterator[Keeper]:
+    """The server is looked after for the length of the block."""
+    keeper = Keeper(postgres)
+    keeper.start()
+    try:
+        yield keeper
+    finally:
+        keeper.stop()
+
+
 def servers_of(data_dir: Path) -> list[psutil.Process]:
     """Every server of this folder, whether it has said yet that it is there or not."""
     found = []
@@ -55,13 +67,11 @@ def test_what_is_in_vain_for_long_enough_is_given_up(
 ) -> None:
     """Given a cause that it does not know, then it tries for a while, and tells the reason."""
     monkeypatch.setattr(postgres_keeper, "GIVE_UP_SECONDS", 2.0)
-    with KillablePostgres(data_dir) as postgres:
-        keeper = Keeper(postgres)
-        keeper.start()
+    with KillablePostgres(data_dir) as postgres, kept(postgres) as keeper:
         configure(data_dir, "no_such_setting = on")
         postgres.kill()
         eventually("the end", told_to_end.is_set, seconds=SOON)
-        keeper.stop()
+        eventually("the reason", lambda: keeper.failure)
         assert keeper.failure is not None
         assert "no_such_setting" in keeper.failure
 
@@ -70,9 +80,7 @@ def test_what_can_be_started_in_the_end_is_not_given_up(
     data_dir: Path, told_to_end: threading.Event
 ) -> None:
     """Given a cause that goes away, then it runs again."""
-    with KillablePostgres(data_dir) as postgres:
-        keeper = Keeper(postgres)
-        keeper.start()
+    with KillablePostgres(data_dir) as postgres, kept(postgres) as keeper:
         settings = data_dir / "pg" / "data" / "postgresql.conf"
         sound = settings.read_bytes()
         configure(data_dir, "no_such_setting = on")
@@ -80,7 +88,6 @@ def test_what_can_be_started_in_the_end_is_not_given_up(
         eventually("an attempt", lambda: b"no_such_setting" in postgres.log_path.read_bytes())
         settings.write_bytes(sound)
         eventually("the server", lambda: postgres.pid is not None, seconds=SOON)
-        keeper.stop()
         assert keeper.failure is None
         assert not told_to_end.is_set()
 
