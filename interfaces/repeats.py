@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 # The lines that one source may cause at once, and how many more a second.
-FIRST = 40
+FIRST = 200
 A_SECOND = 1.0
 # The same for all sources together, who may have many addresses.
-FIRST_OF_ALL = 200
+FIRST_OF_ALL = 1_000
 A_SECOND_OF_ALL = 5.0
 # Of how many sources the counts are kept.
 SOURCES = 1_000

@@ -35,6 +35,7 @@ async def state(reads: Reads, namespace: str, session_id: str) -> Json:
     if row is None:
         raise SessionNotFound.named(session_id)
     last = row["last_successful_task"]
+    unknown = {} if row["unknown_since"] is None else {"unknown_since": row["unknown_since"]}
     return {
         "session_id": session_id,
         "project_id": row["project_id"],
@@ -49,11 +50,11 @@ async def state(reads: Reads, namespace: str, session_id: str) -> Json:
         # What it let go of as it broke off; its successor claims again what is still free.
         "released_items": row["released_items"],
         "last_heartbeat": row["last_heartbeat"],
-        "unknown_since": row["unknown_since"],
         "checkpoint": row["metadata"].get("checkpoint"),
         "metadata": row["metadata"],
         "recovered_to": row["recovered_to"],
         "brief": brief(row),
+        **unknown,
     }
 
 

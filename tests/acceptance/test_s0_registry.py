@@ -85,6 +85,7 @@ def test_the_table_of_the_registry_can_be_queried(
         "context_percent": 12.0,
         "current_epic": "epic-003",
         "closed_at": None,
+        "unknown_since": None,
     }
 
 

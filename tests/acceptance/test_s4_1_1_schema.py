@@ -201,7 +201,14 @@ COPIES = {
 
 
 NOBODY = {"project_id": None, "machine_id": None, "status": None, "archived": False}
-FIRST = {"limit": 50, "offset": 0}
+# The first page of a list: no row before it.
+PAST = {
+    "past_created_at": None,
+    "past_created_num": None,
+    "past_session_id": None,
+    "past_machine_id": None,
+}
+FIRST = {"limit": 50, "offset": 0, **PAST}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +226,7 @@ FIRST = {"limit": 50, "offset": 0}
         pytest.param(
             sessions.SQL["list"], {**NOBODY, **FIRST, "machine_id": "m21"}, id="machine_id"
         ),
-        pytest.param(sessions.SQL["stalled"], {}, id="last_heartbeat, stalled list"),
+        pytest.param(sessions.SQL["stalled"], {"limit": 50}, id="last_heartbeat, stalled list"),
         pytest.param(sessions.SQL["overdue"], {}, id="last_heartbeat, sweep"),
         pytest.param(sessions.SQL["health"], {}, id="health summary"),
         pytest.param(
