@@ -42,19 +42,23 @@ def _at_most(length: int) -> Callable[[str], str]:
     def normal(value: str) -> str:
         """The name in its one form (spec 17), which counts for its length too."""
         name = identity.normal(value)
-        if not name:
+        if not name.strip():
             raise ValueError("must not be blank")
-        hidden = identity.unseen(name)
-        if hidden is not None:
-            called = unicodedata.name(hidden, "a control character")
-            raise ValueError(
-                f"has a character that cannot be seen: U+{ord(hidden):04X} ({called.lower()})"
-            )
         if len(name) > length:
             raise ValueError(f"should have at most {length} characters")
         return name
 
     return normal
+
+
+def _seen(name: str) -> str:
+    hidden = identity.unseen(name)
+    if hidden is not None:
+        called = unicodedata.name(hidden, "a control character")
+        raise ValueError(
+            f"has a character that cannot be seen: U+{ord(hidden):04X} ({called.lower()})"
+        )
+    return name
 
 
 def _addressable(value: str) -> str:
@@ -75,11 +79,17 @@ def _not_boolean_nor_text(value: object) -> object:
     return value
 
 
-Id = Annotated[str, AfterValidator(_at_most(MAX_ID_LENGTH)), _limits(MAX_ID_LENGTH)]
+Id = Annotated[
+    str,
+    AfterValidator(_at_most(MAX_ID_LENGTH)),
+    AfterValidator(_seen),
+    _limits(MAX_ID_LENGTH),
+]
 # What the service itself has the list of.
 Kind = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_not_blank)]
 UrlId = Annotated[Id, AfterValidator(_addressable)]
-# Short words by which things are found again: tracks, labels, host names.
+# Short words by which things are found again: tracks, labels, host names. They address nothing,
+# so what cannot be seen in them is shown, not refused.
 Label = Annotated[str, AfterValidator(_at_most(1_000)), _limits(1_000)]
 Tag = Annotated[str, AfterValidator(_at_most(100)), _limits(100)]
 # In a path or a filter: what has no such form is found nowhere.

@@ -146,13 +146,17 @@ def test_what_else_people_name_is_refused_likewise(api: Api, text: str) -> None:
     invalid(api.post("/api/machines", json={"hostname": text, "docker_slots": []}), "hostname")
     body = {"hostname": "h", "docker_slots": [], "machine_id": text}
     invalid(api.post("/api/machines", json=body), "machine_id")
-    invalid(api.post("/api/work-items", json={"item_id": "i", "track": text}), "track")
-    tagged = {"project": "p", "instance_type": "PS", "tags": ["ok", text]}
-    invalid(api.post("/api/instances", json=tagged), "tags.1")
-    instance = ok(api.post("/api/instances", json={"project": "p", "instance_type": "PS"}), 201)
-    checkpoint = {"label": text, "state": {}}
+    invalid(api.post("/api/sessions", json={"project_id": text, "machine_id": "m"}), "project_id")
+    invalid(api.post("/api/instances", json={"project": text, "instance_type": "PS"}), "project")
+
+
+@pytest.mark.parametrize("text", UNSEEN)
+def test_what_addresses_nothing_stops_no_work(api: Api, text: str) -> None:
+    ok(api.post("/api/work-items", json={"item_id": "i", "track": text}), 201)
+    body = {"project": "p", "instance_type": "PS", "tags": [text], "name": text, "hostname": text}
+    instance = ok(api.post("/api/instances", json=body), 201)
     path = f"/api/instances/{instance['instance_id']}/checkpoints"
-    invalid(api.post(path, json=checkpoint), "label")
+    ok(api.post(path, json={"label": text, "state": {}}), 201)
 
 
 def test_the_refusal_says_which_character_it_is(queue: Queue) -> None:
