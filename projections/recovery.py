@@ -10,6 +10,7 @@ from domain.claim import is_work_item
 from domain.errors import SessionNotFound
 from projections.readmodel import ReadModel, Row
 from projections.reads import Reads
+from projections.serving import unheard
 from projections.tasks import PUBLIC as TASK_FIELDS
 
 TIMES = ("started_at", "completed_at", "created_at", "updated_at")
@@ -35,7 +36,6 @@ async def state(reads: Reads, namespace: str, session_id: str) -> Json:
     if row is None:
         raise SessionNotFound.named(session_id)
     last = row["last_successful_task"]
-    unknown = {} if row["unknown_since"] is None else {"unknown_since": row["unknown_since"]}
     return {
         "session_id": session_id,
         "project_id": row["project_id"],
@@ -54,7 +54,7 @@ async def state(reads: Reads, namespace: str, session_id: str) -> Json:
         "metadata": row["metadata"],
         "recovered_to": row["recovered_to"],
         "brief": brief(row),
-        **unknown,
+        **unheard(row),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from application.eventstore import sql
 from domain.aggregate import Json
 from projections.paging import number
+from projections.readmodel import Row
 from projections.reads import Order, Page, Reads
 
 SQL = sql.load("projections", "serving.sql")
@@ -18,3 +19,9 @@ async def intervals(reads: Reads, namespace: str, page: Page) -> Json:
     assert now is not None
     shown = [{k: v for k, v in row.items() if k != "interval_num"} for row in found.rows]
     return now | page.answer("intervals", shown, found)
+
+
+def unheard(row: Row) -> Json:
+    """``unknown_since`` for a reply whose fields S4 fixes: there only after an absence."""
+    since = row["unknown_since"]
+    return {} if since is None else {"unknown_since": since}

@@ -13,6 +13,7 @@ from domain.errors import SessionNotFound
 from projections.paging import moment, text
 from projections.readmodel import Fold, Row, Table, there
 from projections.reads import WHOLE_MAX, Order, Page, Reads
+from projections.serving import unheard
 from projections.supervision import UNSUPERVISED, supervised
 
 COLUMNS = (
@@ -380,7 +381,6 @@ async def health_of(reads: Reads, namespace: str, session_id: str) -> Json:
     """One session's health (S4 2.4.d)."""
     row = await row_of(reads, namespace, session_id)
     status = row["status_now"]
-    unknown = {} if row["unknown_since"] is None else {"unknown_since": row["unknown_since"]}
     return {
         "session_id": session_id,
         "is_healthy": status == "active",
@@ -389,7 +389,7 @@ async def health_of(reads: Reads, namespace: str, session_id: str) -> Json:
         "time_since_heartbeat_ms": int(row["heartbeat_age_seconds"] * 1000),
         "is_stalled": status == "stalled",
         "stall_threshold_ms": row["effective_threshold_ms"],
-        **unknown,
+        **unheard(row),
     }
 
 
