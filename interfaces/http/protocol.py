@@ -16,6 +16,7 @@ import asyncio
 import re
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 import httptools
@@ -40,6 +41,7 @@ from interfaces.errors import (
     reply_of,
     status_of,
 )
+from interfaces.http.cycle import Cycle
 from interfaces.http.doorkeeper import MAX_HELD, Doorkeeper
 
 MAX_URL = 32 * 1024
@@ -69,6 +71,7 @@ MAX_LINGER = 1024 * 1024
 BREATH_SECONDS = 0.05
 
 _BLANK = re.compile(rb"[\r\n]+")
+_FRAMING = frozenset({b"transfer-encoding", b"content-length", b"expect"})
 
 # Where a connection is: between requests, in a header, in a body, or refused.
 BETWEEN, HEAD, BODY, REFUSED = range(4)
@@ -389,26 +392,67 @@ class Connection(HttpToolsProtocol):
         if self._phase == BODY:
             return
         name = name.lower()
+        if name in _FRAMING:
+            self._on_framing(name, value)
+        self.headers.append((name, value))
+
+    def _on_framing(self, name: bytes, value: bytes) -> None:
+        """What a header says of the body that follows."""
         if name == b"transfer-encoding":
             # Another one than a proxy understood is how a request gets past it inside of a body.
             if value.strip().lower() != b"chunked":
                 raise MalformedRequest
             self._is_chunked = True
-        elif name == b"content-length" and value.isdigit():
-            self._to_come = int(value.lstrip(b"0")[:MAX_DIGITS] or b"0")
-        elif name == b"expect" and value.lower() == b"100-continue":
+        elif name == b"content-length":
+            if value.isdigit():
+                self._to_come = int(value.lstrip(b"0")[:MAX_DIGITS] or b"0")
+        elif value.lower() == b"100-continue":
             self.expect_100_continue = True
-        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The request can be answered; its body may still be to come."""
         version = self.parser.get_http_version()
         if version != "1.1" and (version != "1.0" or self._is_chunked):
             raise MalformedRequest
-        super().on_headers_complete()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": self.parser.get_method().decode("ascii"),
+            "scheme": self.scheme or "http",
+            "server": self.server,
+            "client": self.client,
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        before = self.cycle
+        self.cycle = Cycle(
+            self.scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            self.access_log,
+            self.server_state.default_headers,
+            asyncio.Event(),
+            self.expect_100_continue,
+            version != "1.0" and self.parser.should_keep_alive(),
+            self.on_response_complete,
+        )
         self._phase = BODY
         self._since = self._doorkeeper.now
         self._raw_body = self._framing = 0
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
