@@ -66,7 +66,7 @@ async def read(scope: Scope, receive: Receive) -> bytes:
         who: str = scope["state"]["principal"].key_id
         _arriving.add(who, len(raw))
         try:
-            await doorkeeper.wait_for_large_body(who)
+            await doorkeeper.wait_for_large_body(who, len(raw))
         finally:
             _arriving.remove(who, len(raw))
     return raw

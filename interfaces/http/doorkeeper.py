@@ -31,11 +31,14 @@ log = logging.getLogger("holdfast.http")
 OTHER_FILES = 128
 # What all connections together may hold of requests that wait behind unanswered ones, in bytes.
 MAX_HELD = 32 * 1024 * 1024
-# How many requests of strangers are begun in one round of the event loop. The others wait for the
-# next round, so that whoever has a key waits for no more than these, however many there are.
+# How many requests of strangers are begun before a pause, and its length in seconds. The others
+# wait, so that whoever has a key waits for no more than these, however many there are. Without the
+# pause the event loop had something to do all the time, and the writer and the projector, which are
+# threads, would get Python's lock only every five milliseconds: a write takes it several times.
 TURNS = 8
-# How many rounds of the event loop pass before the next large body is looked through.
-ROUNDS_OF_OTHERS = 4
+PAUSE_SECONDS = 0.001
+# The same before each large body, for every byte of it: looking through it takes less than that.
+PAUSE_SECONDS_A_BYTE = 40e-9
 # Replies that are on their way to clients of one key: from so many bytes on another large one has
 # to wait, and for how long it does, in seconds.
 MAX_UNREAD_OF_ONE = 8 * 1024 * 1024
@@ -160,27 +163,29 @@ class Doorkeeper:
             self._waiting.append(begin)
             return
         if not self._turns:
-            asyncio.get_running_loop().call_soon(self._next_turns)
+            self._pause()
         self._turns += 1
         begin()
 
     def _next_turns(self) -> None:
         self._turns = min(TURNS, len(self._waiting))
         if self._turns:
-            asyncio.get_running_loop().call_soon(self._next_turns)
+            self._pause()
         for _ in range(self._turns):
             self._waiting.popleft()()
 
-    async def wait_for_large_body(self, who: str) -> None:
+    def _pause(self) -> None:
+        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._next_turns)
+
+    async def wait_for_large_body(self, who: str, size: int) -> None:
         """Return in a round of the event loop in which no other large body is looked through.
 
         Those of each key wait in a line of their own, and the lines take turns. Between two of
-        them are some rounds without any, as a small request takes several.
+        them others have about as much time as looking through a body of this size takes.
         """
         own = self._large_bodies_of.setdefault(who, asyncio.Lock())
         async with own, self._large_bodies:
-            for _ in range(ROUNDS_OF_OTHERS):
-                await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE_SECONDS + size * PAUSE_SECONDS_A_BYTE)
 
     def has_room(self, who: str) -> bool:
         """Whether another large reply may be on its way to a key's clients."""

@@ -99,6 +99,9 @@ class Connection(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
         self._has_key = False
         self._has_asked = False
+        # A request came before the last one was answered. Whoever sends many at once takes turns
+        # like a stranger: with a key too, it would leave nobody else any time.
+        self._has_pipelined = False
         # Counted of the request that is arriving: bytes of its header as they come, lines and bytes
         # of what is complete in it, bytes of its body with and since the last without framing.
         self._raw_head = 0
@@ -431,7 +434,7 @@ class Connection(HttpToolsProtocol):
             "headers": self.headers,
             "state": self.app_state.copy(),
         }
-        before = self.cycle
+        before: RequestResponseCycle | None = self.cycle
         self.cycle = Cycle(
             self.scope,
             self.transport,
@@ -451,6 +454,7 @@ class Connection(HttpToolsProtocol):
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
+            self._has_pipelined = True
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
@@ -471,7 +475,7 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         self._has_asked = True
-        if self._has_key:
+        if self._has_key and not self._has_pipelined:
             super()._start_asgi_task(cycle, app)
         else:
             self._doorkeeper.take_turns(partial(self._begin, cycle, app))

@@ -369,6 +369,9 @@ WITHOUT_A_KEY: Mapping[str, Attack] = {
 
 # Letter B: with a key, against whoever has another.
 WITH_A_KEY: Mapping[str, Attack] = {
+    "pipelined requests with a key": _endless(
+        b"GET /api/sessions?limit=1 HTTP/1.1\r\nHost: x\r\nX-API-Key: KEY\r\n\r\n", HEALTH * 500
+    ),
     "numbers with large exponents": _posting("/api/sessions/{}/heartbeat", EXPONENTS),
     "numbers that grow when stored": _posting("/api/sessions/{}/heartbeat", DIGITS),
     "thousands of unknown fields": _posting("/api/sessions/{}/heartbeat", MANY_FIELDS),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +25,22 @@ SECONDS = 60.0
 ROWS = 50
 # What would change how it prints, were it set where the tests run.
 LOOKS = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
+@contextmanager
+def _levels_as_they_are() -> Iterator[None]:
+    """A command that runs to its end as a process decides what its process logs; here it is not."""
+    levels = {logger.name: logger.level for logger in _loggers()}
+    try:
+        yield
+    finally:
+        for logger in _loggers():
+            logger.setLevel(levels.get(logger.name, logging.NOTSET))
+
+
+def _loggers() -> list[logging.Logger]:
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("holdfast")]
+    return [logging.getLogger(name) for name in names]
 
 
 class Ended(NamedTuple):
@@ -51,7 +69,8 @@ class Cli:
         """Within this process; both outputs are pipes."""
         plain: dict[str, str | None] = dict.fromkeys(LOOKS)
         given = {**plain, **self.environ, **environ}
-        ended = CliRunner().invoke(app, arguments, env=given, catch_exceptions=False)
+        with _levels_as_they_are():
+            ended = CliRunner().invoke(app, arguments, env=given, catch_exceptions=False)
         return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
     def ok(self, *arguments: str, **environ: str) -> str:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
+import pytest
+
 from interfaces.addresses import is_loopback, neighbourhood
+from interfaces.http import doorkeeper as doorkeepers
 from interfaces.http.doorkeeper import (
     MAX_UNREAD_OF_ONE,
-    ROUNDS_OF_OTHERS,
+    PAUSE_SECONDS,
     TURNS,
     Doorkeeper,
     Limits,
@@ -108,7 +111,7 @@ def test_addresses_that_are_one() -> None:
 
 
 def test_strangers_take_turns() -> None:
-    """Given many strangers' requests at once, then a few in each round, in the order they came."""
+    """Given many strangers' requests at once, then a few before each pause, as they came."""
     begun: list[int] = []
 
     async def rounds() -> list[int]:
@@ -116,17 +119,33 @@ def test_strangers_take_turns() -> None:
         counts = []
         for number in range(3 * TURNS + 1):
             doorkeeper.take_turns(partial(begun.append, number))
-        for _ in range(4):
+        while len(begun) <= 3 * TURNS:
             counts.append(len(begun))
-            await asyncio.sleep(0)
-        # Another one is at once answered when nobody waits any more.
-        await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE_SECONDS / 10)
+        # Another one is answered at once when nobody has waited for the length of a pause.
+        await asyncio.sleep(2 * PAUSE_SECONDS)
         doorkeeper.take_turns(partial(begun.append, 3 * TURNS + 1))
-        return [*counts, len(begun)]
+        return sorted({*counts, len(begun)})
 
     counts = asyncio.run(rounds())
-    assert counts == [TURNS, 2 * TURNS, 3 * TURNS, 3 * TURNS + 1, 3 * TURNS + 2]
+    # A look may come too late to see each step, but no step is larger.
+    assert set(counts) <= {TURNS, 2 * TURNS, 3 * TURNS, 3 * TURNS + 2}
     assert begun == list(range(3 * TURNS + 2))
+
+
+def test_strangers_wait_for_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a pause that does not end, then no more are begun, however often others have a turn."""
+    monkeypatch.setattr(doorkeepers, "PAUSE_SECONDS", 3_600)
+    begun: list[int] = []
+
+    async def rounds() -> None:
+        doorkeeper = Doorkeeper(Limits())
+        for number in range(3 * TURNS):
+            doorkeeper.take_turns(partial(begun.append, number))
+            await asyncio.sleep(0)
+
+    asyncio.run(rounds())
+    assert begun == list(range(TURNS))
 
 
 def test_large_bodies_of_each_key_wait_in_a_line_of_their_own() -> None:
@@ -134,7 +153,7 @@ def test_large_bodies_of_each_key_wait_in_a_line_of_their_own() -> None:
     order: list[str] = []
 
     async def take(doorkeeper: Doorkeeper, who: str) -> None:
-        await doorkeeper.wait_for_large_body(who)
+        await doorkeeper.wait_for_large_body(who, 20_000)
         order.append(who)
 
     async def others() -> None:
@@ -156,7 +175,29 @@ def test_large_bodies_of_each_key_wait_in_a_line_of_their_own() -> None:
     assert len(large) == 21
     assert large.index("one") <= 2
     places = [place for place, who in enumerate(order) if who != "small"]
-    assert all(b - a > ROUNDS_OF_OTHERS for a, b in pairwise(places))
+    assert all(b - a > 1 for a, b in pairwise(places))
+
+
+def test_a_large_body_waits_for_as_long_as_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a pause that does not end for a large body, then none is looked through."""
+    monkeypatch.setattr(doorkeepers, "PAUSE_SECONDS_A_BYTE", 1.0)
+    taken: list[int] = []
+
+    async def take(doorkeeper: Doorkeeper, size: int) -> None:
+        await doorkeeper.wait_for_large_body("somebody", size)
+        taken.append(size)
+
+    async def all_of_them() -> None:
+        doorkeeper = Doorkeeper(Limits())
+        waiting = [asyncio.create_task(take(doorkeeper, size)) for size in (0, 100_000, 0)]
+        while not taken:
+            await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(2 * PAUSE_SECONDS)
+        for task in waiting:
+            task.cancel()
+
+    asyncio.run(all_of_them())
+    assert taken == [0]
 
 
 def test_a_large_reply_waits_until_others_are_read() -> None:
