@@ -140,7 +140,7 @@ def check(connection: psycopg.Connection) -> None:
     if whole != (True,):
         raise BenchError("the log that was written has gaps")
     failed = connection.execute(
-        "SELECT count(*), min(error) FROM read_models.projector_failures"
+        "SELECT count(*), min(error) FROM projections.dead_letters"
     ).fetchone()
     assert failed is not None
     if failed[0]:

@@ -130,12 +130,12 @@ def _catch_up(
 ) -> tuple[float, int]:
     """Write a backlog while the projector is held, let it go: seconds until it is at the head.
 
-    The row that elects the projector is locked meanwhile, so the service's own thread does the
+    The rows that elect the projector are locked meanwhile, so the service's own thread does the
     work, awake, connected, with the whole backlog before it.
     """
     with connection.transaction():
         connection.execute(
-            "SELECT FROM read_models.projector_position WHERE namespace = %s FOR UPDATE",
+            "SELECT FROM projections.positions WHERE namespace = %s FOR UPDATE",
             [NAMESPACE],
         )
         before = positions(connection)

@@ -43,7 +43,7 @@ _SETTINGS = {
 }
 _POSITIONS = """
     SELECT coalesce((SELECT position FROM log_head WHERE namespace = %(namespace)s), 0),
-           coalesce((SELECT position FROM read_models.projector_position
+           coalesce((SELECT min(position) FROM projections.positions
                      WHERE namespace = %(namespace)s), 0)
 """
 

@@ -22,7 +22,7 @@ from interfaces.jobs import Jobs
 from interfaces.operations.following import Followers
 from interfaces.presence import Presence
 from interfaces.settings import Settings
-from projections import READ_MODELS
+from projections import DEFINITIONS
 from projections.progress import Progress
 from projections.projector import Projector
 from projections.reads import Reads
@@ -57,10 +57,14 @@ class Service:
         self._presence = Presence(serving, self._engine)
         self.history = Past(url, mapper)
         self.progress = Progress()
-        self._projector = Projector(url, READ_MODELS, self.progress)
+        self._projectors = (
+            Projector(url, DEFINITIONS, self.progress),
+            Projector(url, DEFINITIONS, Progress(), late=True),
+        )
         self.reads = Reads(
             url,
             self.progress,
+            DEFINITIONS,
             stall_threshold_ms=settings.stall_threshold_ms,
             instance_stale_seconds=settings.instance_stale_seconds,
             claim_stale_seconds=settings.claim_stale_seconds,
@@ -98,7 +102,8 @@ class Service:
         gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS, 10, 10)
         self._engine.start()
-        self._projector.start()
+        for projector in self._projectors:
+            projector.start()
         await self.reads.open()
         self.sweeps.start()
         await self._presence.start()
@@ -108,7 +113,8 @@ class Service:
         await self.sweeps.stop()
         await asyncio.to_thread(self._engine.stop)
         await self._presence.stop()
-        await asyncio.to_thread(self._projector.stop)
+        for projector in self._projectors:
+            await asyncio.to_thread(projector.stop)
         await self.reads.close()
         self.history.close()
         self._jobs_store.close()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from projections.ages import Ages
+from projections.definition import Definition, definitions
 from projections.instances import Instances
 from projections.machines import Machines
 from projections.readmodel import ReadModel
@@ -15,7 +17,9 @@ from projections.sessions import Sessions
 from projections.tasks import Tasks
 from projections.work_items import WorkItems
 
+# Each stands behind those that it needs.
 READ_MODELS: Sequence[ReadModel] = (
+    Ages(),
     Sessions(),
     Tasks(),
     Machines(),
@@ -23,3 +27,5 @@ READ_MODELS: Sequence[ReadModel] = (
     WorkItems(),
     Recovery(),
 )
+
+DEFINITIONS: Sequence[Definition] = definitions(READ_MODELS)

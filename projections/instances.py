@@ -67,8 +67,9 @@ class Instances(Table):
     """One row an instance; a closed one keeps its row."""
 
     name = "instances"
-    category = "instance"
-    key = "instance_id"
+    needs = ("ages",)
+    categories = ("instance",)
+    key = ("instance_id",)
     columns = COLUMNS
     public_views = ("supervisor_sessions",)
     patch_columns = ("last_heartbeat", "heartbeat_minute", "updated_at")

@@ -26,8 +26,9 @@ class Machines(Table):
     """One row a machine."""
 
     name = "machines"
-    category = "machine"
-    key = "machine_id"
+    needs = ("sessions",)
+    categories = ("machine",)
+    key = ("machine_id",)
     columns = COLUMNS
 
     def __init__(self) -> None:

@@ -1,14 +1,17 @@
-"""Keeps the read models up to date: one batch, its rows and its position in one transaction.
+"""Keeps the read models up to date: one batch, its rows and its positions in one transaction.
 
-Every process runs one; the position's row lock lets one of them work on a namespace at a time, so
-a crash repeats nothing and two that both believe to be in charge do no harm.
+Every process runs one for its own definitions (:mod:`~projections.definition`); the positions' row
+locks let one of them work on a namespace at a time, so a crash repeats nothing and two that both
+believe to be in charge do no harm.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -17,9 +20,9 @@ from application.eventstore import connect, sql
 from application.eventstore.mapper import Recorded
 from application.eventstore.outage import Outage
 from application.eventstore.subscription import LogListener
+from projections.definition import Definition, folded, search_path
 from projections.progress import Progress
-from projections.readmodel import Failure, ReadModel
-from projections.reads import LIVE_SCHEMA
+from projections.readmodel import Failure, Projection
 
 log = logging.getLogger("holdfast.projector")
 
@@ -28,6 +31,8 @@ BATCH = 5_000
 BATCH_BYTES = 8 * 1024 * 1024
 RETRY_SECONDS = 0.5
 PAUSE_SECONDS = 0.02
+# How often a process says which definitions it has, in seconds.
+NOTE_SECONDS = 60.0
 
 _SQL = sql.load("projections", "schema.sql")
 
@@ -35,90 +40,106 @@ _SQL = sql.load("projections", "schema.sql")
 class BatchFailure(Exception):
     """The database refused a batch's rows; which event is to blame shows in smaller batches."""
 
-    def __init__(self, read_model: str, error: psycopg.Error, events: Sequence[Recorded]) -> None:
-        super().__init__(f"{read_model}: {error}")
-        self.read_model = read_model
-        self.error = error
-        self.events = events
+    def __init__(self, size: int) -> None:
+        super().__init__(f"a batch of {size} events was refused")
+        self.size = size
 
 
 class Folder:
-    """Folds batches of the log into the read models of one schema, over one connection."""
+    """Folds batches of the log into read models, over one connection.
+
+    Each has a position of its own. Those that are behind the others are folded first, together with
+    all that are as far behind.
+    """
 
     def __init__(
         self,
         connection: psycopg.Connection,
-        read_models: Sequence[ReadModel],
+        models: Mapping[str, Projection],
         batch: int = BATCH,
+        *,
+        is_patient: bool = False,
     ) -> None:
+        """``models`` by their place. ``is_patient``: another projector's batch is waited for."""
         self._connection = connection
-        self._read_models = read_models
+        self._models = models
+        self._places = list(models)
         self._batch = batch
+        self._lock = _SQL["lock_all" if is_patient else "lock"]
 
     @classmethod
-    def connect(cls, info: str, read_models: Sequence[ReadModel]) -> Folder:
+    def connect(
+        cls, info: str, models: Mapping[str, Projection], *, is_patient: bool = False
+    ) -> Folder:
         """A folder on a connection of its own."""
         connection = connect.Connection.connect(info, autocommit=True)
         connect.configure(connection)
-        return cls(connection, read_models)
+        return cls(connection, models, is_patient=is_patient)
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
     def behind(self) -> list[tuple[str, int, int]]:
-        """Namespaces that are not at their head: name, position, head."""
-        return self._connection.execute(_SQL["behind"], prepare=True).fetchall()
+        """Namespaces in which a model is not at the head: name, least position, head."""
+        parameters = {"places": self._places}
+        return self._connection.execute(_SQL["behind"], parameters, prepare=True).fetchall()
+
+    def note_use(self) -> None:
+        """Say that somebody has these definitions, so that nobody takes them for left over."""
+        self._connection.execute(_SQL["used"], {"places": self._places}, prepare=True)
 
     def fold(self, namespace: str) -> int | None:
-        """Fold the next batch; the new position, or None if another projector has the namespace."""
-        limit = self._batch
+        """Fold the next batch; the position up to which all is folded then.
+
+        None if another projector has the namespace.
+        """
+        limit, is_careful = self._batch, False
         while True:
             try:
-                return self._fold(namespace, limit)
+                return self._fold(namespace, limit, is_careful)
             except BatchFailure as failure:
-                if len(failure.events) > 1:
-                    limit = len(failure.events) // 2
-                else:
-                    self._pass_over(namespace, failure)
+                limit, is_careful = max(1, failure.size // 2), failure.size == 1
 
-    def _fold(self, namespace: str, limit: int) -> int | None:
+    def _fold(self, namespace: str, limit: int, is_careful: bool) -> int | None:
         with self._connection.transaction():
-            position = self._lock(namespace)
-            if position is None:
+            positions = self._positions(namespace)
+            if not positions:
                 return None
-            events = self._events(namespace, position, limit)
+            least = min(positions.values())
+            events = self._events(namespace, least, limit)
             if not events:
-                return position
-            for model in self._read_models:
-                try:
-                    failures = model.project(self._connection, namespace, events)
-                except (psycopg.DataError, psycopg.IntegrityError) as e:
-                    raise BatchFailure(model.name, e, events) from e
-                for failure in failures:
-                    self._set_aside(namespace, failure)
-            self._advance(namespace, events[-1].position)
+                return least
+            for place, position in positions.items():
+                new = events if position == least else [e for e in events if e.position > position]
+                if new:
+                    self._project(place, namespace, new, is_careful)
+            self._advance(namespace, events[-1].position, list(positions))
         return events[-1].position
 
-    def _pass_over(self, namespace: str, failure: BatchFailure) -> None:
-        """Set the event aside whose rows the database refuses, in every read model."""
-        [event] = failure.events
-        with self._connection.transaction():
-            position = self._lock(namespace)
-            if position is None or position >= event.position:
-                return  # another projector met it too, and was faster
-            error = f"{failure.read_model}: {failure.error!r}"
-            for model in self._read_models:
-                self._set_aside(namespace, Failure(event, model.name, error))
-            self._advance(namespace, event.position)
+    def _project(
+        self, place: str, namespace: str, events: Sequence[Recorded], is_careful: bool
+    ) -> None:
+        """Fold into one model. ``is_careful``: if the database refuses it, that is its own loss."""
+        model = self._models[place]
+        try:
+            with self._connection.transaction() if is_careful else nullcontext():
+                failures = model.project(self._connection, namespace, events)
+        except (psycopg.DataError, psycopg.IntegrityError) as e:
+            if not is_careful:
+                raise BatchFailure(len(events)) from e
+            failures = [Failure(events[0], model.name, repr(e))]
+        for failure in failures:
+            self._set_aside(namespace, place, failure)
 
-    def _lock(self, namespace: str) -> int | None:
-        parameters = {"namespace": namespace}
-        row = self._connection.execute(_SQL["lock"], parameters, prepare=True).fetchone()
-        if row is None:
+    def _positions(self, namespace: str) -> dict[str, int]:
+        """The positions of the models that no other projector is at work on, locked."""
+        parameters = {"namespace": namespace, "places": self._places}
+        rows = self._connection.execute(self._lock, parameters, prepare=True).fetchall()
+        if len(rows) < len(self._places):
             self._connection.execute(_SQL["begin"], parameters)
-            row = self._connection.execute(_SQL["lock"], parameters).fetchone()
-        return None if row is None else int(row[0])
+            rows = self._connection.execute(self._lock, parameters).fetchall()
+        return dict(rows)
 
     def _events(self, namespace: str, after: int, limit: int) -> list[Recorded]:
         cursor = self._connection.cursor(row_factory=tuple_row, binary=True)
@@ -129,11 +150,11 @@ class Folder:
         ).fetchall()
         return [Recorded._make(row) for row in rows]
 
-    def _advance(self, namespace: str, position: int) -> None:
-        parameters = {"namespace": namespace, "position": position}
+    def _advance(self, namespace: str, position: int, places: Sequence[str]) -> None:
+        parameters = {"namespace": namespace, "position": position, "places": places}
         self._connection.execute(_SQL["advance"], parameters, prepare=True)
 
-    def _set_aside(self, namespace: str, failure: Failure) -> None:
+    def _set_aside(self, namespace: str, place: str, failure: Failure) -> None:
         about: dict[str, object] = {
             "namespace": namespace,
             "position": failure.event.position,
@@ -141,24 +162,34 @@ class Folder:
             "error": failure.error,
         }
         log.error("event_set_aside", extra=about)
-        self._connection.execute(_SQL["set_aside"], about)
+        self._connection.execute(_SQL["set_aside"], {**about, "place": place})
 
 
 class Projector:
-    """The thread that keeps the live schema up to date. It outlasts the database's absences."""
+    """The thread that keeps read models up to date. It outlasts the database's absences."""
 
-    def __init__(self, url: str, read_models: Sequence[ReadModel], progress: Progress) -> None:
-        self._info = connect.conninfo(url, search_path=f"{LIVE_SCHEMA},public")
-        self._read_models = read_models
+    def __init__(
+        self,
+        url: str,
+        defined: Sequence[Definition],
+        progress: Progress,
+        *,
+        late: bool = False,
+    ) -> None:
+        """``late``: those whose answers may come late, instead of the others."""
+        self._info = connect.conninfo(url, search_path=search_path(d.place for d in defined))
+        self._models = folded(defined, late=late)
         self._progress = progress
         self._listener = LogListener(url)
         self._outage = Outage(log, "projector_waits_for_database")
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="holdfast-projector", daemon=True)
+        name = "holdfast-late-projector" if late else "holdfast-projector"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start projecting."""
-        self._thread.start()
+        """Start projecting, if there is anything to project."""
+        if self._models:
+            self._thread.start()
 
     def stop(self) -> None:
         """Finish the batch at hand, then end."""
@@ -180,10 +211,14 @@ class Projector:
             self._stopping.wait(RETRY_SECONDS)
 
     def _project(self) -> None:
-        folder = Folder.connect(self._info, self._read_models)
+        folder = Folder.connect(self._info, self._models)
         self._outage.is_over()
+        noted = -NOTE_SECONDS
         try:
             while not self._stopping.is_set():
+                if time.monotonic() - noted >= NOTE_SECONDS:
+                    folder.note_use()
+                    noted = time.monotonic()
                 match self._catch_up(folder):
                     case 0:
                         self._listener.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from application.eventstore import connect
 from application.eventstore import sql as sql_files
 from domain.errors import Unavailable
+from projections.definition import Definition, folded, search_path
 from projections.paging import Found as Found
 from projections.paging import Order as Order
 from projections.paging import Page as Page
@@ -24,7 +25,6 @@ from projections.progress import Progress
 Row = dict[str, Any]
 T = TypeVar("T")
 
-LIVE_SCHEMA = "read_models"
 WAIT_SECONDS = 1.0  # spec 9
 # What is answered whole, without pages, has at most so many entries, and says if there are more.
 WHOLE_MAX = 5_000
@@ -59,6 +59,7 @@ class Reads:
         self,
         url: str,
         progress: Progress,
+        defined: Sequence[Definition],
         *,
         stall_threshold_ms: int,
         instance_stale_seconds: float = 120,
@@ -73,11 +74,12 @@ class Reads:
         }
         info = connect.conninfo(
             url,
-            search_path=f"{LIVE_SCHEMA},public",
+            search_path=search_path(each.place for each in defined),
             settings={f"holdfast.{name}": str(value) for name, value in self._thresholds.items()},
         )
         self._for_readers, self._for_writers = _pool(info, size), _pool(info, writers_size)
         self._progress = progress
+        self._places = list(folded(defined))
 
     async def open(self) -> None:
         """Be ready for queries, and tell the thresholds to whoever asks the views past this."""
@@ -184,7 +186,8 @@ class Reads:
             await self._progress.wait(namespace, target, LOOK_SECONDS)
 
     async def _positions(self, namespace: str) -> tuple[int, int]:
-        row = (await self._fetch(_SQL["positions"], {"namespace": namespace}))[0]
+        parameters = {"namespace": namespace, "places": self._places}
+        row = (await self._fetch(_SQL["positions"], parameters))[0]
         return row["head"], row["projected"]
 
     async def _fetch(self, query: str, parameters: Mapping[str, object]) -> list[Row]:

@@ -24,6 +24,7 @@ class Recovery(ReadModel):
     """A view over sessions and tasks."""
 
     name = "recovery"
+    needs = ("sessions", "tasks")
     public_views = ("recovery_state",)
 
 

@@ -1,61 +1,143 @@
 -- name: create
--- How far the read models of this schema have come in each namespace; the row is also the lock
--- that lets one projector of many work on it.
-CREATE TABLE projector_position (
-    namespace text PRIMARY KEY,
-    position  bigint NOT NULL
-) WITH (fillfactor = 50);
+-- What all versions of the service know of each other's read models. Each definition of a read model
+-- has a schema of its own, named in `place`, and every version folds into those of its own
+-- definitions alone: during a deployment old and new ones keep theirs side by side.
+CREATE SCHEMA IF NOT EXISTS projections;
 
--- Events that a read model could not fold: set aside, never skipped in silence.
-CREATE TABLE projector_failures (
-    namespace  text   NOT NULL,
-    position   bigint NOT NULL,
-    read_model text   NOT NULL,
-    error      text   NOT NULL,
-    PRIMARY KEY (namespace, position, read_model)
+-- The definitions that there are, and when a process that has them was last seen.
+CREATE TABLE IF NOT EXISTS projections.definitions (
+    place      text        PRIMARY KEY,
+    read_model text        NOT NULL,
+    -- Whether it has been up to date once, so that it may be read.
+    is_built   boolean     NOT NULL DEFAULT false,
+    used_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- The definition that these tables were made from.
-CREATE TABLE definition (checksum text NOT NULL);
+-- How far each has come in each namespace; the row is also the lock that lets one projector of many
+-- work on it.
+CREATE TABLE IF NOT EXISTS projections.positions (
+    namespace text   NOT NULL,
+    place     text   NOT NULL,
+    position  bigint NOT NULL,
+    PRIMARY KEY (namespace, place)
+) WITH (fillfactor = 50);
 
--- "45s ago", "2m ago", "3h ago", "2d ago" (S3 FR-5).
-CREATE FUNCTION human_age(seconds double precision) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
-    SELECT CASE WHEN seconds >= 86400 THEN floor(seconds / 86400)::text || 'd ago'
-                WHEN seconds >= 3600 THEN floor(seconds / 3600)::text || 'h ago'
-                WHEN seconds >= 60 THEN floor(seconds / 60)::text || 'm ago'
-                ELSE floor(greatest(seconds, 0))::text || 's ago' END
-$$;
+-- Dead letters: events that a read model could not fold. They are set aside, never skipped in silence.
+CREATE TABLE IF NOT EXISTS projections.dead_letters (
+    namespace    text        NOT NULL,
+    place        text        NOT NULL,
+    position     bigint      NOT NULL,
+    read_model   text        NOT NULL,
+    error        text        NOT NULL,
+    set_aside_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (namespace, place, position)
+);
 
--- A threshold by the name of its setting: this process's own, which it passes on as a setting of its
--- connections; else what the service was started with; else the standard.
-CREATE FUNCTION threshold(setting text, standard float8) RETURNS float8 LANGUAGE sql STABLE
-    RETURN coalesce(nullif(current_setting('holdfast.' || setting, true), '')::float8,
-                    (SELECT t.value FROM public.service_thresholds t WHERE t.name = setting),
-                    standard);
+-- Which definition each of the analysts' views shows.
+CREATE TABLE IF NOT EXISTS projections.public_views (
+    view_name text PRIMARY KEY,
+    place     text NOT NULL
+);
 
--- For how long a holder must have been silent for its claim to be taken over.
-CREATE FUNCTION claim_stale_seconds() RETURNS float8 LANGUAGE sql STABLE
-    RETURN threshold('claim_stale_seconds', 300);
+GRANT USAGE ON SCHEMA projections TO holdfast_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON projections.positions, projections.dead_letters TO holdfast_service;
+GRANT SELECT, UPDATE (used_at) ON projections.definitions TO holdfast_service;
+GRANT SELECT ON projections.public_views TO holdfast_service;
+
+-- name: is_there
+SELECT to_regclass('projections.public_views') IS NOT NULL
+
+-- name: known
+-- The definitions whose schema is there, and whether they were up to date once.
+SELECT d.place, d.is_built FROM projections.definitions d
+JOIN pg_namespace n ON n.nspname = d.place
+
+-- name: define
+INSERT INTO projections.definitions (place, read_model, is_built)
+VALUES (%(place)s, %(read_model)s, %(is_built)s)
+ON CONFLICT (place) DO UPDATE SET is_built = excluded.is_built, used_at = clock_timestamp()
+
+-- name: built
+UPDATE projections.definitions SET is_built = true WHERE place = ANY (%(places)s)
+
+-- name: used
+-- Say that a process has these definitions; once a minute is enough.
+UPDATE projections.definitions SET used_at = clock_timestamp()
+WHERE place = ANY (%(places)s) AND used_at < clock_timestamp() - interval '1 minute'
+
+-- name: unused
+-- Definitions that no process has had for so long.
+SELECT place FROM projections.definitions
+WHERE used_at < clock_timestamp() - %(hours)s * interval '1 hour' AND place <> ALL (%(places)s)
+
+-- name: former_is_there
+SELECT to_regclass('read_models.projector_position') IS NOT NULL
+
+-- name: former
+-- Versions from before each definition had a schema of its own have one for all of them. As long as
+-- it is up to date, one of them runs.
+INSERT INTO projections.definitions (place, read_model)
+SELECT 'read_models', 'all'
+WHERE NOT EXISTS (SELECT FROM projections.definitions WHERE place = 'read_models')
+   OR NOT EXISTS (
+       SELECT FROM log_head h LEFT JOIN read_models.projector_position p USING (namespace)
+       WHERE h.position > coalesce(p.position, 0))
+ON CONFLICT (place) DO UPDATE SET used_at = clock_timestamp()
+
+-- name: forget
+WITH positions AS (DELETE FROM projections.positions WHERE place = ANY (%(places)s)),
+     letters AS (DELETE FROM projections.dead_letters WHERE place = ANY (%(places)s)),
+     views AS (DELETE FROM projections.public_views WHERE place = ANY (%(places)s))
+DELETE FROM projections.definitions WHERE place = ANY (%(places)s)
+
+-- name: succeed
+-- What was built beside a definition takes its place.
+WITH positions AS (UPDATE projections.positions SET place = %(place)s WHERE place = %(spare)s),
+     letters AS (UPDATE projections.dead_letters SET place = %(place)s WHERE place = %(spare)s)
+UPDATE projections.definitions SET is_built = true WHERE place = %(place)s
+
+-- name: shown
+SELECT view_name, place FROM projections.public_views
+WHERE to_regclass('public.' || quote_ident(view_name)) IS NOT NULL
+
+-- name: show
+INSERT INTO projections.public_views VALUES (%(view)s, %(place)s)
+ON CONFLICT (view_name) DO UPDATE SET place = excluded.place
 
 -- name: positions
--- A namespace's head, and how far its read models have come.
+-- A namespace's head, and how far the read models have come that have come least far.
 SELECT coalesce((SELECT position FROM log_head WHERE namespace = %(namespace)s), 0) AS head,
-       coalesce((SELECT position FROM projector_position WHERE namespace = %(namespace)s), 0)
-       AS projected
+       (SELECT coalesce(min(coalesce(p.position, 0)), 0)
+        FROM unnest(%(places)s::text[]) AS w (place)
+        LEFT JOIN projections.positions p
+             ON p.namespace = %(namespace)s AND p.place = w.place) AS projected
 
 -- name: behind
--- The namespaces whose read models are not at the head.
-SELECT h.namespace, coalesce(p.position, 0) AS projected, h.position AS head
-FROM log_head h LEFT JOIN projector_position p USING (namespace)
-WHERE h.position > coalesce(p.position, 0)
+-- The namespaces whose read models are not all at the head.
+SELECT h.namespace, l.projected, h.position AS head
+FROM log_head h CROSS JOIN LATERAL (
+    SELECT min(coalesce(p.position, 0)) AS projected
+    FROM unnest(%(places)s::text[]) AS w (place)
+    LEFT JOIN projections.positions p ON p.namespace = h.namespace AND p.place = w.place) AS l
+WHERE h.position > l.projected
 ORDER BY h.namespace
 
 -- name: begin
-INSERT INTO projector_position VALUES (%(namespace)s, 0) ON CONFLICT DO NOTHING
+INSERT INTO projections.positions
+SELECT %(namespace)s, place, 0 FROM unnest(%(places)s::text[]) AS w (place)
+ON CONFLICT DO NOTHING
 
 -- name: lock
--- The position to go on from, unless another projector is at work on it.
-SELECT position FROM projector_position WHERE namespace = %(namespace)s FOR UPDATE SKIP LOCKED
+-- The positions to go on from, of the read models at which no other projector is at work.
+SELECT place, position FROM projections.positions
+WHERE namespace = %(namespace)s AND place = ANY (%(places)s)
+ORDER BY place FOR UPDATE SKIP LOCKED
+
+-- name: lock_all
+-- The same, once all other projectors have finished their batch.
+SELECT place, position FROM projections.positions
+WHERE namespace = %(namespace)s AND place = ANY (%(places)s)
+ORDER BY place FOR UPDATE
 
 -- name: events
 -- The next events, as many as have room, and one at least. Their sizes are those in the table: what is
@@ -74,10 +156,12 @@ WHERE before < %(room)s
 ORDER BY position
 
 -- name: advance
-UPDATE projector_position SET position = %(position)s WHERE namespace = %(namespace)s
+UPDATE projections.positions SET position = %(position)s
+WHERE namespace = %(namespace)s AND place = ANY (%(places)s) AND position < %(position)s
 
 -- name: set_aside
-INSERT INTO projector_failures VALUES (%(namespace)s, %(position)s, %(read_model)s, %(error)s)
+INSERT INTO projections.dead_letters (namespace, place, position, read_model, error)
+VALUES (%(namespace)s, %(place)s, %(position)s, %(read_model)s, %(error)s)
 ON CONFLICT DO NOTHING
 
 -- name: announce

@@ -62,9 +62,10 @@ class Sessions(Table):
     """One row a session; a deleted one has none."""
 
     name = "sessions"
-    category = "session"
+    needs = ("ages",)
+    categories = ("session",)
     public_views = ("v_active_sessions", "stalled_sessions")
-    key = "session_id"
+    key = ("session_id",)
     columns = COLUMNS
     patch_columns = ("last_heartbeat", "heartbeat_num", "heartbeat_minute", "updated_at")
 

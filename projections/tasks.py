@@ -9,7 +9,7 @@ from domain import identity
 from domain.aggregate import Json, merged
 from domain.errors import TaskNotFound
 from projections.paging import moment, number, text
-from projections.readmodel import Fold, Row, Table, there
+from projections.readmodel import Find, Fold, Key, Row, Table, there
 from projections.reads import Order, Page, Reads
 
 COLUMNS = (
@@ -37,20 +37,19 @@ class Tasks(Table):
     """One row a task, written by its session's events."""
 
     name = "tasks"
-    category = "session"
-    key = "task_id"
+    categories = ("session",)
+    key = ("task_id",)
     columns = COLUMNS
 
     def __init__(self) -> None:
         super().__init__()
         self.folds = FOLDS
 
-    def keys(self, event: Recorded) -> Iterable[str]:
+    def keys(self, event: Recorded, find: Find) -> Iterable[Key]:
         """The event's task; all tasks of a session that is deleted."""
         if event.event_type == "session_deleted":
-            ids: list[str] = event.event_data["task_ids"]
-            return ids
-        return (event.event_data["task_id"],)
+            return [(task_id,) for task_id in event.event_data["task_ids"]]
+        return ((event.event_data["task_id"],),)
 
 
 def _session_id(event: Recorded) -> str:

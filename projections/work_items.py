@@ -9,7 +9,7 @@ from domain.aggregate import Json
 from domain.claim import is_work_item
 from domain.errors import ClaimNotFound, WorkItemNotFound
 from projections.paging import moment, number, text
-from projections.readmodel import Fold, Row, Table, there
+from projections.readmodel import Find, Fold, Key, Row, Table, there
 from projections.reads import Order, Page, Reads
 
 COLUMNS = (
@@ -48,18 +48,19 @@ class WorkItems(Table):
     """
 
     name = "work_items"
-    category = "claim"
+    needs = ("ages", "sessions", "instances")
+    categories = ("claim",)
     public_views = ("work_queue",)
-    key = "item_id"
+    key = ("item_id",)
     columns = COLUMNS
 
     def __init__(self) -> None:
         super().__init__()
         self.folds = FOLDS
 
-    def keys(self, event: Recorded) -> Iterable[str]:
+    def keys(self, event: Recorded, find: Find) -> Iterable[Key]:
         """The claim's resource, if it is work."""
-        return filter(is_work_item, super().keys(event))
+        return [key for key in super().keys(event, find) if is_work_item(*key)]
 
 
 def _listed(row: Row | None, event: Recorded) -> Row:

@@ -13,6 +13,7 @@ import pytest
 from interfaces.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.conftest import Start
 from tests.acceptance.serving import Api, Server, cloned, eventually, name, ok
+from tests.support.postgres import as_owner
 
 WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -43,7 +44,7 @@ def asked(api: Api, path: str) -> Iterator[socket.socket]:
         ("/api/instances/{i}/events?keyword=needle", "event_store"),
         ("/api/instances/{i}/replay", "event_store"),
         ("/api/events?wait=20", "event_store"),
-        ("/api/sessions", "read_models.sessions"),
+        ("/api/sessions", "sessions"),
     ],
 )
 def test_a_query_ends_with_the_client_that_wanted_it(alone: Server, path: str, table: str) -> None:
@@ -51,7 +52,8 @@ def test_a_query_ends_with_the_client_that_wanted_it(alone: Server, path: str, t
     url = alone.database_url or ""
     with (
         alone.default() as api,
-        psycopg.connect(url) as owner,
+        as_owner(url) as owner,
+        owner.transaction(),
         psycopg.connect(url, autocommit=True) as looking,
     ):
         body = {"project": name("project"), "instance_type": "PS"}

@@ -92,7 +92,7 @@ def test_the_table_of_the_registry_can_be_queried(
 def test_the_columns_that_are_searched_have_indexes(store: psycopg.Connection) -> None:
     """S0 AC2 By project and status, by id, by heartbeat, by project and heartbeat."""
     rows = store.execute(
-        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'read_models'"
+        "SELECT indexdef FROM pg_indexes WHERE schemaname LIKE 'projection%'"
         " AND tablename = 'instances'"
     ).fetchall()
     columns = [definition.partition("(")[2].partition(")")[0] for (definition,) in rows]

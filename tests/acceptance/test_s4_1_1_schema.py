@@ -16,6 +16,7 @@ from interfaces.embedded_postgres import EmbeddedPostgres
 from projections import machines, schema, sessions, tasks
 from tests.acceptance.past import Past
 from tests.acceptance.serving import Api, cloned, gone, invalid, ok, refused
+from tests.support.postgres import as_owner
 
 TIME = "timestamp with time zone"
 SESSION = {
@@ -66,7 +67,7 @@ def columns(store: psycopg.Connection, table: str, *, nullable: bool) -> dict[st
     """The columns of a read model that may be null, or may not, and their types."""
     query = (
         "SELECT column_name, data_type FROM information_schema.columns"
-        " WHERE table_schema = 'read_models' AND table_name = %s AND is_nullable = %s"
+        " WHERE table_schema ~ '^projection' AND table_name = %s AND is_nullable = %s"
     )
     rows = store.execute(query, [table, "YES" if nullable else "NO"]).fetchall()
     return dict(rows)
@@ -88,7 +89,7 @@ def test_a_machine_has_all_its_fields_with_their_types(store: psycopg.Connection
     """AC-1.1.c The same of a machine; active_sessions is made from the sessions on each read."""
     assert MACHINE.items() <= columns(store, "machines", nullable=False).items()
     query = (
-        "SELECT data_type FROM information_schema.columns WHERE table_schema = 'read_models'"
+        "SELECT data_type FROM information_schema.columns WHERE table_schema ~ '^projection'"
         " AND table_name = 'machines_now' AND column_name = 'active_sessions'"
     )
     assert store.execute(query).fetchone() == ("ARRAY",)
@@ -168,10 +169,9 @@ def populated(cluster: EmbeddedPostgres, template: str) -> Iterator[psycopg.Conn
 
     Real rows, folded from events, are copied under other names, and with other times and statuses.
     """
-    with cloned(cluster, template) as url, psycopg.connect(url, autocommit=True) as connection:
+    with cloned(cluster, template) as url, as_owner(url) as connection:
         Past(url, "n0").session(timedelta(days=1), tasks=1, ended=timedelta(days=1))
         schema.rebuild(url)
-        connection.execute("SET search_path = read_models, public")
         for table, changes in COPIES.items():
             connection.execute(
                 f"""

@@ -245,7 +245,7 @@ def test_while_the_queue_is_not_known_nobody_says_that_it_is_empty(
     ok(api.get("/api/work-items"))
     with store.transaction():
         store.execute(
-            "SELECT FROM read_models.projector_position WHERE namespace = %s FOR UPDATE",
+            "SELECT FROM projections.positions WHERE namespace = %s FOR UPDATE",
             [api.namespace],
         )
         queue.add("new")

@@ -12,13 +12,14 @@ from psycopg.sql import SQL, Identifier
 
 from application.eventstore import connect
 from application.eventstore.mapper import Recorded
-from projections import READ_MODELS
+from projections import DEFINITIONS
+from projections.definition import folded, search_path
 from projections.projector import Folder
-from projections.reads import LIVE_SCHEMA
 from projections.schema import rebuild
 from tests.crash.ledger import Entry
 
 NAMESPACE = "default"
+PLACES = folded(DEFINITIONS)
 
 # A table's rows, each as JSON text, in order.
 Tables = Mapping[str, Sequence[str]]
@@ -66,7 +67,8 @@ def collect(url: str, entries: Sequence[Entry], surprises: Sequence[str]) -> His
 
 def _fold_the_rest(url: str) -> None:
     """What a last sweep wrote after the projectors had caught up."""
-    folder = Folder.connect(connect.conninfo(url, search_path=f"{LIVE_SCHEMA},public"), READ_MODELS)
+    info = connect.conninfo(url, search_path=search_path(PLACES))
+    folder = Folder.connect(info, PLACES)
     try:
         while behind := folder.behind():
             for namespace, _, _ in behind:
@@ -77,21 +79,20 @@ def _fold_the_rest(url: str) -> None:
 
 def _failures(connection: psycopg.Connection[Any]) -> list[str]:
     rows = connection.execute(
-        SQL("SELECT read_model, position, error FROM {}.projector_failures").format(
-            Identifier(LIVE_SCHEMA)
-        )
+        "SELECT read_model, position, error FROM projections.dead_letters"
     ).fetchall()
     return [f"{model} could not fold event {position}: {error}" for model, position, error in rows]
 
 
 def _tables(connection: psycopg.Connection[Any]) -> Tables:
     names = connection.execute(
-        "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY tablename", [LIVE_SCHEMA]
+        "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY (%s) ORDER BY 2",
+        [list(PLACES)],
     ).fetchall()
-    return {name: _rows(connection, name) for (name,) in names}
+    return {name: _rows(connection, place, name) for place, name in names}
 
 
-def _rows(connection: psycopg.Connection[Any], table: str) -> list[str]:
+def _rows(connection: psycopg.Connection[Any], place: str, table: str) -> list[str]:
     query = SQL("SELECT to_jsonb(t)::text FROM {}.{} AS t ORDER BY 1")
-    found = connection.execute(query.format(Identifier(LIVE_SCHEMA), Identifier(table)))
+    found = connection.execute(query.format(Identifier(place), Identifier(table)))
     return [row for (row,) in found]

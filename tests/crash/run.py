@@ -27,6 +27,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from projections import DEFINITIONS
+from projections.definition import folded
+from projections.projector import Folder
 from tests.crash import ledger
 from tests.crash.checks import CHECKS
 from tests.crash.clients import API_KEY, MACHINES, Client, World
@@ -172,11 +175,7 @@ def _let_write(world: World, seconds: float, watch: Watcher) -> None:
 
 def _is_projected(url: str) -> bool:
     with psycopg.connect(url) as connection:
-        behind = connection.execute(
-            "SELECT count(*) FROM log_head h LEFT JOIN read_models.projector_position p"
-            " USING (namespace) WHERE coalesce(p.position, 0) < h.position"
-        ).fetchone()
-        return behind == (0,)
+        return not Folder(connection, folded(DEFINITIONS)).behind()
 
 
 # The command

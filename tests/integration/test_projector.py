@@ -27,13 +27,14 @@ from application.tasks import CreateTask, DeleteTask, UpdateTask
 from application.work_items import CompleteItem, ListItem
 from domain.errors import HoldfastError, SessionNotFound
 from domain.instance import Instance
-from projections import READ_MODELS, schema
+from projections import DEFINITIONS, READ_MODELS, schema
 from projections import machines as machine_reads
 from projections import sessions as session_reads
 from projections import tasks as task_reads
+from projections.definition import definitions, folded, search_path
 from projections.projector import Folder
-from projections.readmodel import Failure, ReadModel, Table
-from projections.reads import LIVE_SCHEMA, Page
+from projections.readmodel import Failure, Projection, ReadModel, Table
+from projections.reads import Page
 from tests.support.given import START, THRESHOLD_MS, at, new_session
 from tests.support.postgres import (
     as_owner,
@@ -46,7 +47,7 @@ from tests.support.waiting import eventually
 from tests.support.wiring import Service, service
 
 ORIGIN = Origin("11111111-1111-4111-8111-111111111111", "k", "test")
-TABLES = {model.name: model.key for model in READ_MODELS if isinstance(model, Table)}
+TABLES = {model.name: model.key[0] for model in READ_MODELS if isinstance(model, Table)}
 
 
 @pytest.fixture
@@ -133,9 +134,7 @@ def some_work(at: Service, number: int) -> None:
 def rows(url: str, table: str) -> dict[tuple[str, str], dict[str, Any]]:
     """All rows of a live read model, by their key."""
     with as_owner(url) as connection:
-        query = SQL("SELECT namespace, to_jsonb(t) FROM {}.{} AS t").format(
-            Identifier(LIVE_SCHEMA), Identifier(table)
-        )
+        query = SQL("SELECT namespace, to_jsonb(t) FROM {} AS t").format(Identifier(table))
         key = TABLES[table]
         return {(ns, row[key]): row for ns, row in connection.execute(query).fetchall()}
 
@@ -145,17 +144,14 @@ def everything(url: str) -> dict[str, dict[tuple[str, str], dict[str, Any]]]:
 
 
 def caught_up(url: str) -> bool:
-    query = (
-        "SELECT bool_and(coalesce(p.position, 0) = h.position) FROM log_head h"
-        " LEFT JOIN read_models.projector_position p USING (namespace)"
-    )
-    return bool(ask_one(url, query))
+    with as_owner(url) as connection:
+        return not Folder(connection, folded(DEFINITIONS)).behind()
 
 
 def failures(url: str) -> list[tuple[Any, ...]]:
     return ask(
         url,
-        "SELECT namespace, position, read_model FROM read_models.projector_failures ORDER BY 1, 2",
+        "SELECT namespace, position, read_model FROM projections.dead_letters ORDER BY 1, 2",
     )
 
 
@@ -187,17 +183,17 @@ def test_the_rows_are_the_same_however_the_events_are_batched(
     a_varied_story(unprojected)
     url = unprojected.url
 
-    def folded(size: int) -> dict[str, Any]:
-        change(url, "DELETE FROM read_models.projector_position")
+    def built(size: int) -> dict[str, Any]:
+        change(url, "DELETE FROM projections.positions")
         with as_owner(url) as connection:
             for table in TABLES:
-                connection.execute(SQL("DELETE FROM read_models.{}").format(Identifier(table)))
+                connection.execute(SQL("DELETE FROM {}").format(Identifier(table)))
         with folder(url, batch=size) as it:
             while it.behind():
                 it.fold("default")
         return everything(url)
 
-    assert folded(batch) == folded(1)
+    assert built(batch) == built(1)
     assert failures(url) == []
 
 
@@ -220,7 +216,7 @@ def test_a_silent_beat_of_an_instance_changes_all_that_it_changes_in_the_aggrega
             [row] = ask(
                 unprojected.url,
                 "SELECT status, restarts, crash_looping, last_heartbeat, alive_since, updated_at"
-                " FROM read_models.instances",
+                " FROM instances",
             )
             assert row == tuple(getattr(instance, name) for name in alike)
 
@@ -313,7 +309,7 @@ def test_the_projector_outlasts_the_end_of_its_connections(here: Service) -> Non
 # Once, and only once
 
 
-class Counter(ReadModel):
+class Counter(Projection):
     """Counts events, which shows at once when one is folded twice or never."""
 
     name = "counter"
@@ -321,25 +317,25 @@ class Counter(ReadModel):
     def __init__(self, before_the_end: Callable[[psycopg.Connection], None] | None = None) -> None:
         self.before_the_end = before_the_end
 
+    @classmethod
+    def sql(cls) -> dict[str, str]:
+        return {"create": "CREATE TABLE counter (namespace text, position bigint)"}
+
     @staticmethod
     def create(url: str) -> None:
-        change(
-            url,
-            "CREATE TABLE read_models.counter (namespace text, position bigint);"
-            " GRANT ALL ON read_models.counter TO holdfast_service",
-        )
+        schema.install(url, defined=definitions([Counter()]))
 
     @staticmethod
     def counted(url: str) -> list[int]:
-        found = ask(url, "SELECT position FROM read_models.counter ORDER BY position")
-        return [position for (position,) in found]
+        with folder(url, [Counter()]) as it:
+            found = it._connection.execute("SELECT position FROM counter ORDER BY position")
+            return [position for (position,) in found]
 
     def project(
         self, connection: psycopg.Connection, namespace: str, events: Sequence[Recorded]
     ) -> list[Failure]:
         connection.cursor().executemany(
-            "INSERT INTO read_models.counter VALUES (%s, %s)",
-            [(namespace, event.position) for event in events],
+            "INSERT INTO counter VALUES (%s, %s)", [(namespace, event.position) for event in events]
         )
         if self.before_the_end is not None:
             self.before_the_end(connection)
@@ -347,7 +343,7 @@ class Counter(ReadModel):
 
 
 class folder:
-    """A folder of the live schema for the length of a block."""
+    """A folder of live read models for the length of a block."""
 
     def __init__(
         self,
@@ -356,10 +352,11 @@ class folder:
         batch: int = 5_000,
         kind: type[Folder] = Folder,
     ) -> None:
-        info = connect.conninfo(url, search_path=f"{LIVE_SCHEMA},public")
+        defined = definitions(read_models)
+        info = connect.conninfo(url, search_path=search_path(each.place for each in defined))
         self._connection = psycopg.connect(info, autocommit=True)
         connect.configure(self._connection)
-        self._folder = kind(self._connection, read_models, batch)
+        self._folder = kind(self._connection, folded(defined), batch)
 
     def __enter__(self) -> Folder:
         return self._folder
@@ -413,11 +410,10 @@ def test_a_batchs_rows_and_its_position_are_one_transaction(unprojected: Service
     with folder(url, [Counter()]) as it:
         it.fold("default")
 
-    written = ask(
-        url,
-        "SELECT xmin::text FROM read_models.counter"
-        " UNION SELECT xmin::text FROM read_models.projector_position",
-    )
+        written = it._connection.execute(
+            "SELECT xmin::text FROM counter"
+            " UNION SELECT xmin::text FROM projections.positions WHERE position > 0"
+        ).fetchall()
     assert len(written) == 1
 
 
@@ -446,7 +442,7 @@ def test_projectors_that_all_think_they_are_in_charge_do_no_harm(
     url = unprojected.url
     Counter.create(url)
     for _ in range(3):
-        unprojected.project([*READ_MODELS, Counter()])
+        unprojected.project(definitions([*READ_MODELS, Counter()]))
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: beats(unprojected, 15), range(20)))
@@ -500,7 +496,7 @@ def test_what_was_set_aside_says_why(unprojected: Service) -> None:
     unprojected.project()
 
     eventually(lambda: caught_up(unprojected.url), "going on")
-    why = ask_one(unprojected.url, "SELECT error FROM read_models.projector_failures")
+    why = ask_one(unprojected.url, "SELECT error FROM projections.dead_letters")
     assert "the row is not there" in why
 
 
@@ -530,18 +526,19 @@ def test_a_bad_event_that_two_projectors_meet_takes_no_good_one_along(
     unprojected.store.append("default", [*unprojected.rows(first), bad, *unprojected.rows(second)])
 
     class Slow(Folder):
-        def _pass_over(self, namespace: str, failure: Any) -> None:
-            with folder(url, batch=1) as faster:
-                faster.fold(namespace)
-            super()._pass_over(namespace, failure)
+        def _fold(self, namespace: str, limit: int, is_careful: bool) -> int | None:
+            if is_careful:
+                with folder(url, batch=1) as faster:
+                    faster.fold(namespace)
+            return super()._fold(namespace, limit, is_careful)
 
     with folder(url, batch=1, kind=Slow) as it:
         while it.behind():
             it.fold("default")
 
     assert {key for _, key in rows(url, "sessions")} == {"first", "second"}
-    # The database refused the batch, not one read model's handler: none of them has the event.
-    assert set(failures(url)) == {("default", 2, model.name) for model in READ_MODELS}
+    # The database refused the rows of one read model: the others have the event.
+    assert failures(url) == [("default", 2, "sessions")]
 
 
 # Rebuilding
@@ -566,8 +563,8 @@ def test_rebuilding_mends_what_was_damaged(here: Service) -> None:
     a_varied_story(here)
     eventually(lambda: caught_up(here.url), "catching up")
     live = everything(here.url)
-    change(here.url, "DELETE FROM read_models.tasks")
-    change(here.url, "UPDATE read_models.sessions SET status = 'completed'")
+    change(here.url, "DELETE FROM tasks")
+    change(here.url, "UPDATE sessions SET status = 'completed'")
 
     schema.rebuild(here.url)
 
@@ -630,7 +627,7 @@ def test_a_schema_of_another_definition_is_built_anew(here: Service) -> None:
     eventually(lambda: caught_up(here.url), "catching up")
     live = everything(here.url)
     assert schema.install(here.url) is False
-    change(here.url, "UPDATE read_models.definition SET checksum = 'older'")
+    change(here.url, "UPDATE projections.definitions SET is_built = false")
 
     assert schema.install(here.url) is True
 

@@ -52,7 +52,7 @@ def test_large_events_are_folded_in_batches_of_some_megabytes(
     assert positions[-1] == 40
     # What is compressed in the table is only guessed.
     assert len(positions) >= (2 if kind == "compressible" else 4)
-    [(metadata,)] = ask(unprojected.url, "SELECT metadata FROM read_models.sessions")
+    [(metadata,)] = ask(unprojected.url, "SELECT metadata FROM sessions")
     assert metadata == {"text": text}
 
 

@@ -20,7 +20,7 @@ SESSIONS = 150
 TASKS = 2
 
 # One row a namespace, or a job, by design.
-SMALL = {"log_head", "projector_position", "definition", "job_runs"}
+SMALL = {"log_head", "definitions", "public_views", "job_runs"}
 # Nothing of a namespace's: one row for each absence of the service itself.
 SMALL |= {"serving_intervals", "serving_intervals_pkey"}
 
@@ -41,7 +41,7 @@ FILL: tuple[str, ...] = (
         SELECT 'n' || namespace, 'key-' || n, 'hash', 200, '{{}}', n,
                clock_timestamp() - n * interval '2 minutes'
         FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, 500) AS n""",
-    f"""INSERT INTO read_models.sessions
+    f"""INSERT INTO sessions
                (namespace, session_id, project_id, project, machine_id, status, last_heartbeat,
                 started_at,
                 completed_at, metadata, archived_at, created_at, updated_at, held, held_since,
@@ -56,17 +56,17 @@ FILL: tuple[str, ...] = (
                      AS status, now() - n * interval '1 minute' AS heartbeat
               FROM generate_series(1, {NAMESPACES}) AS namespace,
                    generate_series(1, {SESSIONS}) AS n) AS s""",
-    f"""INSERT INTO read_models.tasks
+    f"""INSERT INTO tasks
         SELECT 'n' || namespace, 'task-' || session || '-' || n, 'session-' || session,
                'p' || session % 20, 'p' || session % 20, NULL, 'task',
                (ARRAY['pending', 'completed'])[1 + n % 2], NULL,
                NULL, NULL, '{{}}', NULL, now(), now(), n, n
         FROM generate_series(1, {NAMESPACES}) AS namespace,
              generate_series(1, {SESSIONS}) AS session, generate_series(1, {TASKS}) AS n""",
-    f"""INSERT INTO read_models.machines
+    f"""INSERT INTO machines
         SELECT 'n' || namespace, 'm' || n, 'host', '[]', 'online', now(), '{{}}', now(), now()
         FROM generate_series(1, {NAMESPACES}) AS namespace, generate_series(1, 50) AS n""",
-    f"""INSERT INTO read_models.instances
+    f"""INSERT INTO instances
                (namespace, instance_id, hash, project, project_name, instance_type, scope,
                 parent_id, tags, status, last_heartbeat, restarts, crash_looping, alive_since,
                 created_at, updated_at, heartbeat_minute)
@@ -78,7 +78,7 @@ FILL: tuple[str, ...] = (
                      now() - n * interval '1 minute' AS heartbeat
               FROM generate_series(1, {NAMESPACES}) AS namespace,
                    generate_series(1, {SESSIONS}) AS n) AS i""",
-    f"""INSERT INTO read_models.work_items
+    f"""INSERT INTO work_items
                (namespace, item_id, priority, depends_on, status, holder_kind, holder_id, fence,
                 claimed_at, created_at, updated_at, listed_at, open_dependencies)
         SELECT 'n' || namespace, 'item-' || n, n % 7,
@@ -89,8 +89,9 @@ FILL: tuple[str, ...] = (
         FROM (SELECT namespace, n, (ARRAY['open', 'claimed', 'completed'])[1 + n % 3] AS status
               FROM generate_series(1, {NAMESPACES}) AS namespace,
                    generate_series(1, {SESSIONS}) AS n) AS w""",
-    f"""INSERT INTO read_models.projector_position
-        SELECT 'n' || n, 1 FROM generate_series(1, {NAMESPACES}) AS n""",
+    f"""INSERT INTO projections.positions
+        SELECT 'n' || n, place, 1 FROM generate_series(1, {NAMESPACES}) AS n,
+               projections.definitions""",
 )
 
 # Something for every parameter that a query may have; None for a filter that may be left out.
@@ -249,7 +250,6 @@ def filled(database: str) -> Iterator[Connection]:
         for statement in FILL:
             connection.execute(statement.encode())
         connection.execute("ANALYZE")
-        connection.execute("SET search_path = read_models, public")
         yield connection
 
 
@@ -281,7 +281,7 @@ def test_every_index_begins_with_the_namespace(filled: Connection) -> None:
         "SELECT indexrelid::regclass::text, a.attname FROM pg_index i"
         " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]"
         " JOIN pg_class c ON c.oid = i.indrelid"
-        " WHERE c.relnamespace IN ('public'::regnamespace, 'read_models'::regnamespace)"
+        " WHERE c.relnamespace::regnamespace::text ~ '^(public$|projection)'"
     ).fetchall()
 
     without = {index for index, column in rows if column != "namespace"}

@@ -261,7 +261,7 @@ def _age(url: str, running: Service, session_id: str, seconds: float) -> None:
         )
         connection.execute("ALTER TABLE event_store ENABLE TRIGGER USER")
         connection.execute(
-            "UPDATE read_models.sessions SET"
+            "UPDATE sessions SET"
             " last_heartbeat = last_heartbeat - %s * interval '1 second',"
             " heartbeat_minute = floor(extract(epoch FROM last_heartbeat - %s * interval"
             " '1 second') / 60)",

@@ -373,7 +373,7 @@ def sweeping(on: Service) -> Iterator[Engine]:
 
 def rows(url: str) -> list[tuple[Any, ...]]:
     """The whole read model."""
-    return ask(url, "SELECT * FROM read_models.instances ORDER BY namespace, instance_id")
+    return ask(url, "SELECT * FROM instances ORDER BY namespace, instance_id")
 
 
 def test_any_story_told_by_two_processes_is_one_that_all_agree_on(database: str) -> None:

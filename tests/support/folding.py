@@ -31,12 +31,13 @@ class Folded:
     def __init__(self, model: Table) -> None:
         self.model = model
         self.rows: dict[str, Row] = {}
+        [self._key] = model.key
 
     def fold(self, event: Recorded) -> None:
         """Take an event of the model's streams into account."""
         if event.event_type not in self.model.folds:
             return
-        for key in self.model.keys(event):
+        for (key,) in self.model.keys(event, lambda key: self.rows.get(key[0])):
             row = self.model.folds[event.event_type](self.rows.get(key), event)
             if row is None:
                 self.rows.pop(key, None)
@@ -45,4 +46,4 @@ class Folded:
                 # The short way must lead where the long one does.
                 patch = self.model.patches[event.event_type](event)
                 assert {name: row[name] for name in patch} == patch
-            self.rows[key] = row | {self.model.key: key}
+            self.rows[key] = row | {self._key: key}

@@ -9,14 +9,18 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from projections import DEFINITIONS
+from projections.definition import search_path
 from tests.support.waiting import eventually
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def as_owner(url: str) -> Connection:
-    """A connection of the database's owner, unknown to the service."""
-    return psycopg.connect(make_conninfo(url, application_name="test"), autocommit=True)
+    """A connection of the database's owner, unknown to the service, that finds read models."""
+    options = f"-c search_path={search_path(each.place for each in DEFINITIONS)}"
+    info = make_conninfo(url, application_name="test", options=options)
+    return psycopg.connect(info, autocommit=True)
 
 
 def ask(url: str, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:

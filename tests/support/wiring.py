@@ -22,10 +22,10 @@ from application.registry import EVENTS, HANDLERS
 from application.work import Context, Handler, IdempotencyKey, Outcome, Policy
 from domain.aggregate import Aggregate, Json
 from domain.session import Session
-from projections import READ_MODELS
+from projections import DEFINITIONS
+from projections.definition import Definition
 from projections.progress import Progress
 from projections.projector import Projector
-from projections.readmodel import ReadModel
 from projections.reads import Reads
 
 T = TypeVar("T")
@@ -158,9 +158,9 @@ class Service:
         """A session as its events alone make it."""
         return self.replayed(Session, session_id)
 
-    def project(self, read_models: Sequence[ReadModel] = READ_MODELS) -> Projector:
+    def project(self, defined: Sequence[Definition] = DEFINITIONS) -> Projector:
         """Start another projector."""
-        projector = Projector(self.url, read_models, self.progress)
+        projector = Projector(self.url, defined, self.progress)
         projector.start()
         self.projectors.append(projector)
         return projector
@@ -203,7 +203,7 @@ def service(
     mapper = Mapper(EVENTS)
     engine = Engine(store, mapper, handlers, Policy(stall_threshold_ms))
     progress = Progress()
-    reads = Reads(url, progress, stall_threshold_ms=stall_threshold_ms, size=4)
+    reads = Reads(url, progress, DEFINITIONS, stall_threshold_ms=stall_threshold_ms, size=4)
     running = Service(url, loop, store, mapper, engine, progress, reads)
     engine.start()
     try:
