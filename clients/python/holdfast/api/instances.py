@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from holdfast.api.area import Area, part, said
 from holdfast.errors import NotFound
-from holdfast.secrets import masked
+from holdfast.secrets import masked_script
 from holdfast.types import (
     Activity,
     Beat,
@@ -166,11 +166,12 @@ class Instances(Area):
     ) -> Emitted:
         """Record what it did, as a type of the catalogue (``client.history.event_types()``).
 
-        In the ``command`` of a ``command_logged`` what looks like a secret is masked.
+        In the ``command`` of a ``command_logged`` what looks like a secret is masked, as far as
+        that can be told.
         """
         data = {**(event_data or {})}
         if event_type == "command_logged" and isinstance(data.get("command"), str):
-            data["command"] = masked(data["command"])
+            data["command"] = masked_script(data["command"])
         body = said(event_type=event_type, event_data=data, metadata=metadata)
         reply = self._write(
             "POST",

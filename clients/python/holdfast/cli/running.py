@@ -128,7 +128,8 @@ Argv = Annotated[
     bool,
     typer.Option(
         "--argv/--no-argv",
-        help="Record the command line, its well-known secrets masked; or only the program's name.",
+        help="Record the command line, masking what looks like a secret (a best effort); or only"
+        " the program's name, which is certain.",
     ),
 ]
 
@@ -165,8 +166,9 @@ def run(
     With --session or --instance it carries on what is there: the successor that `holdfast recover`
     or `holdfast resume --start` made, or what a supervisor that was killed left behind.
 
-    Its command line is recorded, with what looks like a secret masked; --no-argv records the
-    program's name alone. Secrets belong into the environment, which is not recorded. It finds its
+    Its command line is recorded, with what looks like a secret masked. That is a best effort: only
+    with --no-argv, which records the program's name alone, is it certain that none is recorded.
+    Secrets belong into the environment, which is not recorded. It finds its
     ids in HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID, which are not carried on by themselves: a
     run within a run is one of its own.
     """
