@@ -85,6 +85,11 @@ class Service:
         """For how long the service has been without its database (:class:`Presence`)."""
         return self._presence.absent_seconds
 
+    @property
+    def dead_letters(self) -> int:
+        """How many events the read models could not fold (:mod:`~projections.dead_letters`)."""
+        return sum(projector.dead_letters for projector in self._projectors)
+
     async def submit(self, command: object, context: Context) -> Outcome:
         """Carry out a command (:meth:`application.engine.Engine.submit`)."""
         return await self._engine.submit(command, context)

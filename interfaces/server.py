@@ -6,9 +6,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import psycopg
 import typer
@@ -27,7 +27,7 @@ from interfaces.http.protocol import Connection
 from interfaces.plain import plain
 from interfaces.postgres_keeper import Keeper
 from interfaces.settings import ConfigurationError, Settings
-from projections import schema
+from projections import DEFINITIONS, dead_letters, schema
 
 CONFIGURATION_EXIT = 2
 UNAVAILABLE_EXIT = 6
@@ -116,12 +116,55 @@ def migrate_command() -> None:
 
 
 @app.command()
-def rebuild() -> None:
-    """Build all read models anew from the events, beside the live ones, and swap them in."""
+def rebuild(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A read model to rebuild, with those that depend on it. Repeatable."),
+    ] = None,
+) -> None:
+    """Build read models anew from the events, beside the live ones, and swap them in."""
     settings = _settings()
-    with _database(settings) as (_, owner_url), _bar("rebuilding read models") as watch:
-        folded = schema.rebuild(owner_url, watch)
-    console.print(f"rebuilt from {folded} events")
+    names = [each.model.name for each in DEFINITIONS]
+    if unknown := set(only or ()).difference(names):
+        raise typer.BadParameter(
+            f"there is no read model {', '.join(sorted(unknown))}; there are {', '.join(names)}"
+        )
+    with _database(settings) as (url, owner_url):
+        _prepare(url, owner_url)
+        _rebuild(owner_url, only or ())
+
+
+@app.command("dead-letters")
+def dead_letters_command(
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Rebuild the read models that have any.")
+    ] = False,
+) -> None:
+    """Count the events that a read model could not fold; exit code 1 if any are left."""
+    settings = _settings()
+    with _database(settings) as (url, owner_url):
+        _prepare(url, owner_url)
+        found = _dead_letters(owner_url)
+        if retry and found:
+            _rebuild(owner_url, list(found))
+            found = _dead_letters(owner_url)
+    for name, count in found.items():
+        console.print(f"{name}: {count} events could not be folded")
+    if found:
+        console.print("GET /api/dead-letters lists those of your namespace, with the reasons")
+        raise typer.Exit(1)
+    console.print("no dead letters")
+
+
+def _rebuild(owner_url: str, only: Collection[str]) -> None:
+    with _bar("rebuilding read models") as watch:
+        count = schema.rebuild(owner_url, watch, only)
+    console.print(f"rebuilt from {count} events")
+
+
+def _dead_letters(owner_url: str) -> dict[str, int]:
+    with psycopg.connect(owner_url) as connection:
+        return dead_letters.affected(connection, [each.place for each in DEFINITIONS])
 
 
 def main() -> None:

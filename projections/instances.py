@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from application.eventstore.mapper import Recorded
-from domain import holder, identity, liveness
+from domain import identity, liveness
 from domain.aggregate import Json
 from domain.errors import InstanceNotFound
 from domain.hierarchy import PARENT_SCOPE, Scope
 from domain.instance import health, is_without_session, restarts_of
-from domain.instance_events import CRASH_LOOP_RESET_SECONDS, EVENTS, lost_work
+from domain.instance_events import CRASH_LOOP_RESET_SECONDS, lost_work
 from projections.paging import fitting, text
 from projections.readmodel import Fold, Row, Table, there
 from projections.reads import WHOLE_MAX, Order, Page, Reads
@@ -79,10 +79,8 @@ class Instances(Table):
     def __init__(self) -> None:
         super().__init__()
         self.patches = {"instance_heartbeat": _beaten}
-        self.folds = {
-            event.event_type: _touching(CHANGES.get(event.event_type, _nothing))
-            for event in (*EVENTS, *holder.EVENTS)
-        }
+        self.folds = {name: _touching(change) for name, change in CHANGES.items()}
+        self.folds |= dict.fromkeys(NOTED, _touching(_nothing))
 
 
 def _beaten(event: Recorded) -> Row:
@@ -240,6 +238,34 @@ CHANGES: dict[str, Fold] = {
     "epic_failed": _epic_over,
     "context_window_updated": _context,
 }
+# What changes no more of the row than the time of its last event.
+NOTED = frozenset(
+    {
+        "checkpoint_created",
+        "checkpoint_loaded",
+        "child_added",
+        "child_removed",
+        "claim_acquired",
+        "claim_cancelled",
+        "claim_given_up",
+        "command_logged",
+        "commit_created",
+        "deployment_completed",
+        "deployment_failed",
+        "deployment_started",
+        "epic_planned",
+        "feature_requested",
+        "pr_created",
+        "pr_merged",
+        "prd_updated",
+        "task_spawned",
+        "test_failed",
+        "test_passed",
+        "test_started",
+        "validation_failed",
+        "validation_passed",
+    }
+)
 
 SQL = Instances.sql()
 BY_PROJECT = Order("list", {"instance_id": text}, seen="instance_id", of="instances")

@@ -66,6 +66,8 @@ class Folder:
         self._places = list(models)
         self._batch = batch
         self._lock = _SQL["lock_all" if is_patient else "lock"]
+        # Whether it has set an event aside since somebody looked.
+        self.has_set_aside = False
 
     @classmethod
     def connect(
@@ -85,9 +87,15 @@ class Folder:
         parameters = {"places": self._places}
         return self._connection.execute(_SQL["behind"], parameters, prepare=True).fetchall()
 
-    def note_use(self) -> None:
-        """Say that somebody has these definitions, so that nobody takes them for left over."""
-        self._connection.execute(_SQL["used"], {"places": self._places}, prepare=True)
+    def note_use(self, places: Sequence[str]) -> None:
+        """Say that a process has these definitions, so that nobody takes them for left over."""
+        self._connection.execute(_SQL["used"], {"places": list(places)}, prepare=True)
+
+    def dead_letters(self) -> int:
+        """How many events were set aside, in all namespaces."""
+        parameters = {"places": self._places}
+        row = self._connection.execute(_SQL["count_set_aside"], parameters).fetchone()
+        return 0 if row is None else int(row[0])
 
     def fold(self, namespace: str) -> int | None:
         """Fold the next batch; the position up to which all is folded then.
@@ -131,6 +139,7 @@ class Folder:
             failures = [Failure(events[0], model.name, repr(e))]
         for failure in failures:
             self._set_aside(namespace, place, failure)
+            self.has_set_aside = True
 
     def _positions(self, namespace: str) -> dict[str, int]:
         """The positions of the models that no other projector is at work on, locked."""
@@ -177,12 +186,15 @@ class Projector:
         late: bool = False,
     ) -> None:
         """``late``: those whose answers may come late, instead of the others."""
-        self._info = connect.conninfo(url, search_path=search_path(d.place for d in defined))
+        self._all = [each.place for each in defined]
+        self._info = connect.conninfo(url, search_path=search_path(self._all))
         self._models = folded(defined, late=late)
         self._progress = progress
         self._listener = LogListener(url)
         self._outage = Outage(log, "projector_waits_for_database")
         self._stopping = threading.Event()
+        # How many events were set aside, as of a minute ago at most.
+        self.dead_letters = 0
         name = "holdfast-late-projector" if late else "holdfast-projector"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -216,8 +228,10 @@ class Projector:
         noted = -NOTE_SECONDS
         try:
             while not self._stopping.is_set():
-                if time.monotonic() - noted >= NOTE_SECONDS:
-                    folder.note_use()
+                if time.monotonic() - noted >= NOTE_SECONDS or folder.has_set_aside:
+                    folder.note_use(self._all)
+                    self.dead_letters = folder.dead_letters()
+                    folder.has_set_aside = False
                     noted = time.monotonic()
                 match self._catch_up(folder):
                     case 0:

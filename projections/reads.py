@@ -79,7 +79,8 @@ class Reads:
         )
         self._for_readers, self._for_writers = _pool(info, size), _pool(info, writers_size)
         self._progress = progress
-        self._places = list(folded(defined))
+        # The schemas of what the queries read, as far as it is folded.
+        self.places = list(folded(defined))
 
     async def open(self) -> None:
         """Be ready for queries, and tell the thresholds to whoever asks the views past this."""
@@ -186,7 +187,7 @@ class Reads:
             await self._progress.wait(namespace, target, LOOK_SECONDS)
 
     async def _positions(self, namespace: str) -> tuple[int, int]:
-        parameters = {"namespace": namespace, "places": self._places}
+        parameters = {"namespace": namespace, "places": self.places}
         row = (await self._fetch(_SQL["positions"], parameters))[0]
         return row["head"], row["projected"]
 

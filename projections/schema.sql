@@ -164,6 +164,9 @@ INSERT INTO projections.dead_letters (namespace, place, position, read_model, er
 VALUES (%(namespace)s, %(place)s, %(position)s, %(read_model)s, %(error)s)
 ON CONFLICT DO NOTHING
 
+-- name: count_set_aside
+SELECT count(*) FROM projections.dead_letters WHERE place = ANY (%(places)s)
+
 -- name: announce
 -- The thresholds of this process, for whoever asks the views past it.
 INSERT INTO service_thresholds

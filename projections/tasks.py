@@ -33,6 +33,30 @@ COLUMNS = (
 )
 
 
+# What happens to a session, and to what it holds, is not about one of its tasks.
+IGNORED = frozenset(
+    {
+        "claim_acquired",
+        "claim_cancelled",
+        "claim_given_up",
+        "claim_lost",
+        "session_activated",
+        "session_archived",
+        "session_completed",
+        "session_created",
+        "session_failed",
+        "session_heartbeat",
+        "session_paused",
+        "session_put_down",
+        "session_recovered",
+        "session_recovery_prepared",
+        "session_stalled",
+        "session_taken_up",
+        "session_updated",
+    }
+)
+
+
 class Tasks(Table):
     """One row a task, written by its session's events."""
 
@@ -40,6 +64,7 @@ class Tasks(Table):
     categories = ("session",)
     key = ("task_id",)
     columns = COLUMNS
+    ignored = IGNORED
 
     def __init__(self) -> None:
         super().__init__()

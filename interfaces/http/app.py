@@ -49,6 +49,8 @@ class Running(Services, Protocol):
     def limits(self) -> Limits: ...
     @property
     def absent_seconds(self) -> float: ...
+    @property
+    def dead_letters(self) -> int: ...
     async def start(self) -> None:
         """Be ready to serve."""
 
@@ -191,6 +193,8 @@ def _health(service: Running, started: float) -> Callable[[Request], Awaitable[R
         }
         if absent:
             value["database_away_seconds"] = round(absent, 1)
+        if service.dead_letters:
+            value["dead_letters"] = service.dead_letters
         return _json(value)
 
     return health

@@ -186,8 +186,12 @@ class Api(httpx.Client):
 class Server:
     """``holdfast-server serve`` on a database. A context manager: it is stopped at the end."""
 
-    def __init__(self, database_url: str | None, directory: Path, **settings: str) -> None:
+    def __init__(
+        self, database_url: str | None, directory: Path, code: Path = ROOT, **settings: str
+    ) -> None:
+        """``code``: where the packages of the version are that is to be served."""
         self.database_url = database_url
+        self._code = code
         self.output = directory / f"server-{uuid4().hex[:8]}.log"
         self._worlds = itertools.count()
         self._keys = [str(uuid4()) for _ in range(WORLDS)]
@@ -212,7 +216,7 @@ class Server:
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "interfaces.server", "serve"],
-                cwd=ROOT,
+                cwd=self._code,
                 env=self._environ,
                 stdout=output,
                 stderr=subprocess.STDOUT,

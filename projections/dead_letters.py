@@ -1,0 +1,30 @@
+"""Dead letters: events that a read model could not fold. They are set aside, and the rest goes on.
+
+Building the read model anew is how they are retried: it has them in their order then, or sets them
+aside again. A new version of its folds is built anew by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import psycopg
+
+from application.eventstore import sql
+from domain.aggregate import Json
+from projections.paging import number, text
+from projections.reads import Order, Page, Reads
+
+SQL = sql.load("projections", "dead_letters.sql")
+IN_ORDER = Order("list", {"position": number, "read_model": text}, of="dead_letters")
+
+
+async def listed(reads: Reads, namespace: str, page: Page) -> Json:
+    """A namespace's dead letters, as its log has them."""
+    found = await reads.page(SQL, IN_ORDER, namespace, page, places=reads.places)
+    return page.answer("dead_letters", found.rows, found)
+
+
+def affected(connection: psycopg.Connection, places: Collection[str]) -> dict[str, int]:
+    """How many there are in all namespaces, by the read model that could not fold them."""
+    return dict(connection.execute(SQL["affected"], {"places": list(places)}).fetchall())

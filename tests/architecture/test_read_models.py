@@ -1,0 +1,103 @@
+"""What every read model has to say of itself."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from application.registry import EVENTS
+from domain import claim, holder, instance_events, machine, session_events, work_item
+from domain.aggregate import Event
+from projections import DEFINITIONS, READ_MODELS
+from projections.definition import definitions
+from projections.readmodel import ReadModel, Table
+
+FOLDS = Path(__file__).parents[1] / "contracts" / "folds.json"
+TABLES = [model for model in READ_MODELS if isinstance(model, Table)]
+# The events of the streams of each category.
+BY_CATEGORY: Mapping[str, Sequence[type[Event]]] = {
+    "session": (*session_events.EVENTS, *holder.EVENTS),
+    "instance": (*instance_events.EVENTS, *holder.EVENTS),
+    "machine": machine.EVENTS,
+    "claim": (*claim.EVENTS, *work_item.EVENTS),
+}
+
+
+def source_of(model: ReadModel) -> str:
+    """A fingerprint of the module of a read model, comments and docstrings left out."""
+    tree = ast.parse(inspect.getsource(inspect.getmodule(type(model)) or inspect))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+    # What only reads has no part in the rows.
+    tree.body = [node for node in tree.body if not isinstance(node, ast.AsyncFunctionDef)]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+
+
+def test_every_event_has_a_category() -> None:
+    """No event is in no stream."""
+    assert {cls for events in BY_CATEGORY.values() for cls in events} == set(EVENTS)
+
+
+@pytest.mark.parametrize("model", TABLES, ids=[model.name for model in TABLES])
+def test_every_event_type_is_folded_or_ignored(model: Table) -> None:
+    """A new event type is decided upon in each read model of its streams."""
+    happens = {cls.event_type for name in model.categories for cls in BY_CATEGORY[name]}
+    assert set(model.folds) | model.ignored == happens
+    assert not set(model.folds) & model.ignored
+
+
+@pytest.mark.parametrize("model", TABLES, ids=[model.name for model in TABLES])
+def test_whoever_changes_folds_decides_whether_rows_are_built_anew(model: Table) -> None:
+    """Rows of other folds are those of another version, which has tables of its own."""
+    kept = json.loads(FOLDS.read_text())
+    now = {"version": model.version, "source": source_of(model)}
+    assert kept.get(model.name) == now, (
+        f"{model.name}.py has changed. If its folds make other rows of the same events, raise its"
+        f" `version`; then write {json.dumps(now)} for it into {FOLDS.name}"
+    )
+
+
+def test_a_definition_is_its_ddl_its_version_and_what_it_needs() -> None:
+    """Nothing else tells where the tables of a read model are."""
+
+    class Base(ReadModel):
+        name = "base"
+        ddl = "CREATE TABLE base (n int)"
+
+        @classmethod
+        def sql(cls) -> dict[str, str]:
+            return {"create": cls.ddl}
+
+    class Above(Base):
+        name = "above"
+        needs = ("base",)
+        ddl = "CREATE VIEW above AS SELECT * FROM base"
+
+    class Later(Base):
+        version = 2
+
+    class Wider(Base):
+        ddl = "CREATE TABLE base (n int, m int)"
+
+    def places(*models: ReadModel) -> list[str]:
+        return [each.place for each in definitions(models)]
+
+    assert places(Base(), Above()) == places(Base(), Above())
+    for other in (Later(), Wider()):
+        assert not set(places(Base(), Above())) & set(places(other, Above()))
+
+
+def test_every_definition_has_a_place_of_its_own() -> None:
+    """A schema's name must not be longer than Postgres takes."""
+    places = [each.place for each in DEFINITIONS]
+    assert len(set(places)) == len(places)
+    assert all(len(f"{place}_next") <= 63 for place in places)
