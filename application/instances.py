@@ -161,7 +161,7 @@ class PutDownInstance(Command):
     supervisor_fence: FenceNumber
 
 
-class EmitEvent(Dated):
+class EmitEvent(BySupervisor, Dated):
     """Record an event of the catalogue."""
 
     instance_id: str
@@ -170,7 +170,7 @@ class EmitEvent(Dated):
     metadata: Metadata | None = None
 
 
-class CreateCheckpoint(Dated):
+class CreateCheckpoint(BySupervisor, Dated):
     """Keep a state to come back to."""
 
     instance_id: str
@@ -256,9 +256,7 @@ def beat(work: Work, command: BeatInstance) -> Reply:
     instance = work.load(Instance, command.instance_id)
     gap, lost = instance.gap_seconds(work.now), instance.lost_claims
     silent = instance.silent_seconds(work.now, work.serving)
-    if command.supervisor_fence is not None:
-        instance.require_writable()
-        instance.require_supervisor(command.supervisor_fence)
+    _require_supervisor(instance, command)
     said = command.model_dump(exclude=NOT_SAID, exclude_none=True)
     instance.beat(work.now, **said)
     value: Json = {
@@ -311,6 +309,7 @@ def emit(work: Work, command: EmitEvent) -> Reply:
         )
     data = _validated(event_type, command.event_data)
     instance = work.load(Instance, command.instance_id)
+    _require_supervisor(instance, command)
     work.tags = dict(tags)
     if event_type != command.event_type:
         work.tags["submitted_type"] = command.event_type
@@ -329,6 +328,7 @@ def emit(work: Work, command: EmitEvent) -> Reply:
 def create_checkpoint(work: Work, command: CreateCheckpoint) -> Reply:
     """201 with the checkpoint's id."""
     instance = work.load(Instance, command.instance_id)
+    _require_supervisor(instance, command)
     checkpoint_id = str(uuid4())
     event = instance.record_work(
         work.now,
@@ -427,6 +427,13 @@ def note_stale(work: Work, command: NoteStale) -> Reply:
     return Reply(
         {"stale": stale, "instance_id": instance.key, "time_since_heartbeat_ms": int(gap * 1000)}
     )
+
+
+def _require_supervisor(instance: Instance, command: BySupervisor) -> None:
+    """A stale fence is refused; of an instance that is over its end says more."""
+    if command.supervisor_fence is not None:
+        instance.require_writable()
+        instance.require_supervisor(command.supervisor_fence)
 
 
 def _reply(work: Work, instance: Instance, status: int = 200) -> Reply:

@@ -31,7 +31,7 @@ from application.work import Handler, Reply, Work
 from application.workers import join, leave, prepare_workers, worker_of
 from domain.aggregate import require_room
 from domain.claim import Claim, is_work_item
-from domain.errors import InvalidInput
+from domain.errors import InvalidInput, UnknownInstance, shown_id
 from domain.instance import Instance
 from domain.session import Session, SessionStatus
 
@@ -77,6 +77,9 @@ class TakeUpSession(Command):
     ``supervisor`` is the caller's own name, unlike any other's; ``seen_fence`` the present
     supervisor's fence as the caller saw it, 0 if there was none; ``takeover`` says that the
     present one is gone although it was heard of a moment ago.
+
+    With ``seen_instance_fence`` the instance is taken up too, by the same rule and at once: both
+    or neither. ``takeover_instance`` is about that one's present supervisor.
     """
 
     session_id: str
@@ -85,6 +88,8 @@ class TakeUpSession(Command):
     takeover: StrictBool = False
     hostname: Label | None = None
     instance_id: Id | None = None
+    seen_instance_fence: SeenFence | None = None
+    takeover_instance: StrictBool = False
     metadata: Metadata | None = None
 
 
@@ -103,7 +108,7 @@ class MarkFailed(BySupervisor, Dated):
     metadata: Metadata | None = None
 
 
-class EndSession(Command):
+class EndSession(BySupervisor):
     """End a session that nobody works in any more, whoever has its place."""
 
     session_id: str
@@ -237,12 +242,17 @@ def beat(work: Work, command: BeatSession) -> Reply:
 
 
 def take_up(work: Work, command: TakeUpSession) -> Reply:
-    """The session with the caller's fence; whoever supervised it before finds out by its own."""
+    """The session with the caller's fence; whoever supervised it before finds out by its own.
+
+    Taken up together with its instance, the reply has that one's fence as well
+    (``instance_supervisor_fence``).
+    """
     session = work.load(Session, command.session_id)
     prepare_workers(work, session)
     if command.instance_id is not None:
         work.prepare((Instance, command.instance_id))
     former = worker_of(work, session)
+    instance = _taken_up_with_it(work, command)
     taken = session.take_up(
         work.now,
         work.policy.stall_threshold_ms,
@@ -258,7 +268,33 @@ def take_up(work: Work, command: TakeUpSession) -> Reply:
         if former is not None and former.key != session.instance_id:
             former.leave(work.now, session.key, "taken_up", by=session.instance_id)
         join(work, session)
-    return _reply(work, session)
+    reply = _reply(work, session)
+    if instance is not None:
+        instance.take_up(
+            work.now,
+            work.policy.instance_stale_seconds,
+            command.supervisor,
+            work.serving,
+            seen=command.seen_instance_fence,
+            takeover=command.takeover_instance,
+            hostname=command.hostname,
+        )
+        reply.value["instance_supervisor_fence"] = instance.supervisor_fence
+    return reply
+
+
+def _taken_up_with_it(work: Work, command: TakeUpSession) -> Instance | None:
+    """The instance that is to be taken up too. Raises unless it is named and known."""
+    if command.seen_instance_fence is None:
+        if command.takeover_instance:
+            raise InvalidInput.of("takeover_instance", "goes with seen_instance_fence")
+        return None
+    if command.instance_id is None:
+        raise InvalidInput.of("seen_instance_fence", "goes with instance_id")
+    instance = work.load(Instance, command.instance_id)
+    if not instance.is_known:
+        raise UnknownInstance.of("instance_id", f"there is no instance {shown_id(instance.key)}")
+    return instance
 
 
 def put_down(work: Work, command: PutDownSession) -> Reply:
@@ -292,11 +328,13 @@ def end(work: Work, command: EndSession) -> Reply:
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
     prepare_workers(work, session)
+    if session.is_known and session.is_live:
+        session.require_supervisor(command.supervisor_fence)
     was_open = not session.has_ended
     session.end(work.now, command.reason or "The session was ended by hand.")
     release_all(work, session)
     if was_open:
-        leave(work, session, "failed")
+        leave(work, session, "failed", is_own=command.supervisor_fence is not None)
     return _reply(work, session)
 
 

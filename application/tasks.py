@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import uuid4
 
-from application.fields import Command, Dated, Found, Id, Metadata, Name, Text
+from application.fields import BySupervisor, Dated, Found, Id, Metadata, Name, Text
 from application.session_view import task_view
 from application.work import Handler, Reply, Work
 from domain import identity
@@ -14,7 +14,7 @@ from domain.session import Session
 from domain.task import TaskStatus
 
 
-class CreateTask(Dated):
+class CreateTask(BySupervisor, Dated):
     """Add a pending task to a session."""
 
     session_id: Id
@@ -24,7 +24,7 @@ class CreateTask(Dated):
     metadata: Metadata | None = None
 
 
-class UpdateTask(Dated):
+class UpdateTask(BySupervisor, Dated):
     """Move a task on, or annotate it."""
 
     task_id: str
@@ -34,7 +34,7 @@ class UpdateTask(Dated):
     session_id: Found[str | None] = None
 
 
-class DeleteTask(Command):
+class DeleteTask(BySupervisor):
     """Put a task's tombstone."""
 
     task_id: str
@@ -47,6 +47,7 @@ def create(work: Work, command: CreateTask) -> Reply:
     if not session.is_known:
         raise UnknownSession.of("session_id", f"there is no session {shown_id(session.key)}")
     session.require_writable()
+    session.require_supervisor(command.supervisor_fence)
     if identity.slug(command.project_id) != identity.slug(session.project_id):
         raise InvalidInput.of("project_id", "the session belongs to another project")
     task_id = str(uuid4())
@@ -80,7 +81,11 @@ def delete(work: Work, command: DeleteTask) -> Reply:
 def _session_of(work: Work, command: UpdateTask | DeleteTask) -> Session:
     if command.session_id is None:
         raise TaskNotFound.named(command.task_id)
-    return work.load(Session, command.session_id)
+    session = work.load(Session, command.session_id)
+    if not session.has_ended:
+        # Of one that is over its end says more.
+        session.require_supervisor(command.supervisor_fence)
+    return session
 
 
 HANDLERS: Mapping[type, Handler] = {

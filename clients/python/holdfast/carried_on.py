@@ -5,7 +5,8 @@ Whoever is to be carried on must be open, and nobody else's to look after (decis
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.errors import Conflict, NotFound, Unavailable
 from holdfast.managed import this_machine
@@ -26,11 +27,8 @@ class Held(NamedTuple):
     holder: dict[str, str]
 
 
-class TakenUp(NamedTuple):
-    """What is supervised from here on, and the fence to do so by."""
-
-    id: str
-    fence: int
+# What is supervised from here on: each id, and the fence to do so by.
+Fences = dict[str, int]
 
 
 def open_session(
@@ -69,30 +67,66 @@ def worker_in(client: Client, session: Session) -> Instance | None:
     return None if instance["status"] == "closed" else instance
 
 
-def take_up(
-    client: Client, what: Session | Instance, supervisor: str, *, takeover: bool, **said: Any
-) -> TakenUp:
+def take_up_instance(
+    client: Client, instance: Instance, supervisor: str, *, takeover: bool
+) -> Fences:
     """Supervise it from here on.
 
     Its supervisor must not have changed since it was looked at, and must be gone: silent beyond its
     threshold, ended on this very machine, or said to be (``takeover``). Raises ``Conflict``.
     """
-    # A session names an instance too.
-    kind = "session" if "session_id" in what else "instance"
-    an_id = cast("dict[str, str]", what)[f"{kind}_id"]
-    area = client.sessions if kind == "session" else client.instances
-    taken = area.take_up(
-        an_id,
+    taken = client.instances.take_up(
+        instance["instance_id"],
         supervisor,
-        seen_fence=what["supervisor_fence"] or 0,
-        takeover=is_gone(what["supervisor"]) or takeover,
+        seen_fence=instance["supervisor_fence"] or 0,
+        takeover=is_gone(instance["supervisor"]) or takeover,
         hostname=this_machine(),
-        **said,
     )
-    fence = taken.get("supervisor_fence")
+    return {instance["instance_id"]: _fence(taken, "supervisor_fence")}
+
+
+def take_up_session(
+    client: Client,
+    session: Session,
+    supervisor: str,
+    *,
+    takeover: bool,
+    instance_id: str | None,
+    instance: Instance | None,
+    metadata: dict[str, Any],
+) -> Fences:
+    """Supervise a session from here on, as :func:`take_up_instance` does.
+
+    ``instance_id`` works in it. An ``instance`` that is carried on with it is taken up in the same
+    breath, both or neither: of several who come at once none is left with only one of the two.
+    """
+    with_it: dict[str, Any] = {}
+    if instance is not None:
+        with_it = {
+            "seen_instance_fence": instance["supervisor_fence"] or 0,
+            "takeover_instance": is_gone(instance["supervisor"]) or takeover,
+        }
+    taken = client.sessions.take_up(
+        session["session_id"],
+        supervisor,
+        seen_fence=session["supervisor_fence"] or 0,
+        takeover=is_gone(session["supervisor"]) or takeover,
+        hostname=this_machine(),
+        instance_id=instance_id,
+        metadata=metadata,
+        **with_it,
+    )
+    fences = {session["session_id"]: _fence(taken, "supervisor_fence")}
+    if instance is not None:
+        fences[instance["instance_id"]] = _fence(taken, "instance_supervisor_fence")
+    return fences
+
+
+def _fence(taken: Mapping[str, Any], name: str) -> int:
+    fence: int | None = taken.get(name)
     if fence is None:
-        raise Unavailable("The answer is not the service's: it has no supervisor_fence.")
-    return TakenUp(an_id, fence)
+        raise Unavailable(f"The answer is not the service's: it has no {name}.")
+    return fence
 
 
 def held_by(

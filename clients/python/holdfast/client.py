@@ -25,9 +25,10 @@ from holdfast.heartbeat import INTERVAL_SECONDS, OnEnded, OnLostClaims
 from holdfast.managed import ManagedInstance, ManagedSession
 from holdfast.names import misnamed
 from holdfast.outage import Outage
+from holdfast.proof import proven
 from holdfast.recorder import QUEUE_SECONDS, Recorder
 from holdfast.refusals import Refusals
-from holdfast.request import Request, Write
+from holdfast.request import WRITES, Request, Write
 from holdfast.settings import RUN_OVER, Settings, warn_of_clear_text
 from holdfast.spool import Spool
 from holdfast.transport import (
@@ -192,6 +193,7 @@ class Client:
 
     def write(self, write: Write) -> Any:
         """The body of the reply to a request that changes something, or what stands in for it."""
+        write = write._replace(request=self._proven(write.request))
         wrong = misnamed(write)
         if wrong is not None and not (self.lenient and write.deferrable):
             raise wrong
@@ -206,6 +208,7 @@ class Client:
 
     def send(self, request: Request, *, retries: int | None = None) -> Any:
         """The body of the reply to a request that is sent now or not at all."""
+        request = self._proven(request)
         resolved = self.spool.resolved(request)
         if resolved is None and self.lenient:
             # The service may be back without anybody having noticed.
@@ -234,6 +237,17 @@ class Client:
             raise
         self._hear()
         return body
+
+    def _proven(self, request: Request) -> Request:
+        """What is said in the name of the run around this process shows that it is its."""
+        if request.method not in WRITES or not self.settings.fences:
+            return request
+        return proven(request, self._fence_of)
+
+    def _fence_of(self, an_id: str) -> int | None:
+        fences = self.settings.fences
+        real = self.spool.real
+        return next((f for one, f in fences.items() if an_id in (one, real(one))), None)
 
     def _hear(self) -> None:
         """The service answered."""

@@ -263,12 +263,13 @@ class ManagedSession(Managed):
                 task_name,
                 github_issue_id=github_issue_id,
                 metadata=metadata,
+                **self._proof(),
             )
             task_id = created.get("task_id")
         if task_id is None:
             yield ManagedTask(None)
             return
-        tasks.start(task_id)
+        tasks.start(task_id, **self._proof())
         with self._lock:
             self._tasks.append(task_id)
         path = f"/api/tasks/{part(task_id)}"
@@ -284,7 +285,7 @@ class ManagedSession(Managed):
     def _finish(self, task_id: str, path: str, body: Mapping[str, Any]) -> None:
         with self._lock:
             self._tasks.remove(task_id)
-        self._report("PATCH", path, body)
+        self._report("PATCH", path, {**body, **self._proof()})
 
     def _describe(self) -> Json:
         with self._lock:
@@ -328,9 +329,8 @@ class ManagedInstance(Managed):
         path = f"/api/instances/{part(an_id)}"
         if message is not None:
             data = {"command": masked(sys.argv[0] or "python"), "exit_code": 1, "error": message}
-            self._report(
-                "POST", f"{path}/events", {"event_type": "command_logged", "event_data": data}
-            )
+            body = {"event_type": "command_logged", "event_data": data, **self._proof()}
+            self._report("POST", f"{path}/events", body)
         self._report("POST", f"{path}/close", self._proof())
 
     def emit(self, event_type: str, data: Mapping[str, Any] | None = None, **fields: Any) -> Json:
@@ -338,13 +338,17 @@ class ManagedInstance(Managed):
         if self._given_id is None:
             return {}
         event_data = {**(data or {}), **fields}
-        return dict(self._client.instances.emit(self._given_id, event_type, event_data))
+        emitted = self._client.instances.emit(
+            self._given_id, event_type, event_data, **self._proof()
+        )
+        return dict(emitted)
 
     def checkpoint(self, label: str, state: Mapping[str, Any]) -> Json:
         """Keep a state to come back to."""
         if self._given_id is None:
             return {}
-        return dict(self._client.instances.checkpoint(self._given_id, label, state))
+        kept = self._client.instances.checkpoint(self._given_id, label, state, **self._proof())
+        return dict(kept)
 
     def session(self, machine_id: str | None = None, **fields: Any) -> ManagedSession:
         """A session of this instance's project that names it."""

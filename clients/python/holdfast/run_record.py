@@ -16,13 +16,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from holdfast import lost_work
 from holdfast.api.area import part, said
-from holdfast.carried_on import Held, held_by, open_session, take_up, worker_in
+from holdfast.carried_on import (
+    Held,
+    held_by,
+    open_session,
+    take_up_instance,
+    take_up_session,
+    worker_in,
+)
 from holdfast.errors import Conflict, HoldfastError, NotFound
 from holdfast.facts import fact
 from holdfast.git import WorkingCopy
 from holdfast.heartbeat import INTERVAL_SECONDS, Describe, HeartbeatManager
 from holdfast.managed import FIRST_FENCE, MESSAGE_LENGTH, this_machine, whereabouts
 from holdfast.outcome import Outcome
+from holdfast.proof import FENCES, told
 from holdfast.request import PLACEHOLDER, Request, Write
 from holdfast.restarts import RestartPolicy, Restarts
 from holdfast.secrets import masked, masked_command
@@ -152,16 +160,18 @@ class RunRecord:
         if item is None and len(self._held) == 1:
             [item] = self._held
         held = self._held.get(item) if item else None
-        told = {
+        says = {
             "HOLDFAST_URL": settings.url,
             "HOLDFAST_API_KEY": settings.api_key,
             "HOLDFAST_INSTANCE_ID": self._real(self.instance_id),
             "HOLDFAST_SESSION_ID": self._real(self._session_id),
             SUPERVISOR: self._supervisor,
+            FENCES: told({self._real(an_id) or an_id: f for an_id, f in self._fences.items()}),
             "HOLDFAST_ITEM": item,
             "HOLDFAST_FENCE": None if held is None else str(held.fence),
         }
-        return {name: value for name, value in told.items() if value is not None}
+        # What a run around this one said of itself is not said of what this one starts.
+        return {name: v or "" for name, v in says.items() if v is not None or name in os.environ}
 
     def holds_claims(self) -> bool:
         """Whether what it held at its start has gone to no one else. Raises ``Unavailable``."""
@@ -204,9 +214,13 @@ class RunRecord:
         )
         # Whoever stops a run may kill it soon: what there is to report is on disk before that.
         self._is_hurried = outcome.interrupted is not None
-        if self.instance_id is not None:
+        if self.instance_id is not None and self.instance_id not in self._lost:
             path = f"/api/instances/{part(self.instance_id)}/events"
-            body = {"event_type": "command_logged", "event_data": data}
+            body = {
+                "event_type": "command_logged",
+                "event_data": data,
+                **self._proof(self.instance_id),
+            }
             self._keep("POST", path, body, dated=True)
 
     def end(self, outcome: Outcome, restarts: Restarts) -> None:
@@ -271,15 +285,13 @@ class RunRecord:
             body = self._instance(session)
             self.instance_id = self._create("instance", "/api/instances", body)
         else:
-            self._take_up(instance)
             self.instance_id = instance["instance_id"]
             self._restarts_before = instance["restarts"]
+        self._session_id = session_id = self._begin(session, instance)
+        if instance is not None:
             self._held |= held_by(self._client, instance_id=self.instance_id)
-        if session is None:
-            session_id = self._create("session", "/api/sessions", self._session(instance))
-        else:
-            session_id = self._carry_on(session)
-        self._session_id = session_id
+        if session is not None:
+            self._held |= held_by(self._client, session_id=session_id)
         # Not before it has its session: an instance without one is told that it has none.
         self._beat(self.instance_id, self._describe)
         self._beat(session_id)
@@ -299,19 +311,23 @@ class RunRecord:
             return self._client.instances.get(self._run.instance_id)
         return None if session is None else worker_in(self._client, session)
 
-    def _carry_on(self, session: Session) -> str:
-        """From here on its supervisor is this one; its id."""
-        session_id = session["session_id"]
-        metadata = {"command": self._run.line}
-        self._take_up(session, instance_id=self.instance_id, metadata=metadata)
-        self._session_id = session_id
-        self._held |= held_by(self._client, session_id=session_id)
-        return session_id
-
-    def _take_up(self, what: Session | Instance, **said: Any) -> None:
-        takeover = self._run.takeover
-        taken = take_up(self._client, what, self._supervisor, takeover=takeover, **said)
-        self._fences[taken.id] = taken.fence
+    def _begin(self, session: Session | None, instance: Instance | None) -> str:
+        """From here on the supervisor of what is carried on is this one; the session's id."""
+        client, by, takeover = self._client, self._supervisor, self._run.takeover
+        if session is not None:
+            self._fences |= take_up_session(
+                client,
+                session,
+                by,
+                takeover=takeover,
+                instance_id=self.instance_id,
+                instance=instance,
+                metadata={"command": self._run.line},
+            )
+            return session["session_id"]
+        if instance is not None:
+            self._fences |= take_up_instance(client, instance, by, takeover=takeover)
+        return self._create("session", "/api/sessions", self._session(instance))
 
     def _beat(self, an_id: str, describe: Describe | None = None) -> None:
         self.heartbeats.start(an_id, describe, supervisor_fence=self._fences.get(an_id))
@@ -473,17 +489,17 @@ class RunRecord:
         self._lose(f"{item} was taken over by {holder}" if holder else f"{item} was cancelled")
 
     def _note_end(self, an_id: str, error: HoldfastError) -> None:
-        heir = error.details.get("recovered_to") or error.details.get("superseded_by")
+        heirs = map(error.details.get, ("recovered_to", "superseded_by", "successor"))
+        heir = next(filter(None, heirs), None)
         by = f", {heir} carries on" if heir else ""
         self._lost.add(an_id)
         if error.code == "supervisor_replaced":
             where = error.details.get("supervisor_hostname") or "elsewhere"
             kind = "session" if an_id == self._session_id else "instance"
             self._lose(f"{kind} {an_id} was taken up by another holdfast run, on {where}")
-        elif an_id == self._session_id:
-            self._lose(f"session {an_id} is over{by}")
-        elif any(an_id in held.holder.values() for held in self._held.values()):
-            self._lose(f"{an_id}, which holds what the command works on, is over")
+        else:
+            kind = "session" if an_id == self._session_id else "instance"
+            self._lose(f"{kind} {an_id} is over{by}")
 
     def _lose(self, why: str) -> None:
         self.loss = why

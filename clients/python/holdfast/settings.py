@@ -16,6 +16,7 @@ import platformdirs
 
 from holdfast.address import shown
 from holdfast.errors import ConfigurationError, malformed_key
+from holdfast.proof import FENCES, heard
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 LONGEST_KEY = 128
@@ -37,6 +38,9 @@ class Settings:
 
     A process may outlive the run that gave it its ids (``HOLDFAST_SUPERVISOR`` names that): then
     they are not believed. ``past_run`` are those that are not: the ids of a run that is over.
+
+    ``fences`` are by what that run supervises them: whatever is said in their name carries it
+    (:mod:`holdfast.proof`).
     """
 
     # It may have a password in it: what is told of it is shown_url.
@@ -46,6 +50,7 @@ class Settings:
     instance_id: str | None
     spool_dir: Path
     past_run: tuple[str, ...] = ()
+    fences: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shown_url(self) -> str:
@@ -83,6 +88,7 @@ class Settings:
             instance_id=instance_id,
             spool_dir=_spool_dir(said("SPOOL_DIR")),
             past_run=past,
+            fences=heard(environ.get(FENCES, "")),
         )
 
 

@@ -30,7 +30,9 @@ from holdfast.errors import (
     of_something_else,
 )
 from holdfast.exchange import Answer, Exchange, Unusable
+from holdfast.proof import proven_arguments
 from holdfast.replies import parsed
+from holdfast.request import dumped
 from holdfast.settings import RUN_OVER, Settings, is_over, key_header, warn_of_clear_text
 
 log = logging.getLogger("holdfast.mcp")
@@ -110,7 +112,7 @@ class Bridge:
             self._in_flight[request_id] = True
         try:
             self._refuse_a_past_run(message)
-            answer = self._post(message, line)
+            answer = self._post(*self._proven(message, line))
         except HoldfastError as e:
             answer = _error(request_id, SERVICE_ERROR, e.message, {"code": e.code})
         except Exception as e:
@@ -139,6 +141,18 @@ class Bridge:
         named = {value for value in arguments.values() if isinstance(value, str) and value}
         if named & own and is_over(os.environ):
             raise Conflict(f"{RUN_OVER}.", code="run_over")
+
+    def _proven(self, message: Message, line: bytes) -> tuple[Message, bytes]:
+        """What an agent says in the name of the run around it shows that it is its."""
+        params = message.get("params")
+        if message["method"] != "tools/call" or not isinstance(params, dict):
+            return message, line
+        arguments = params.get("arguments")
+        with_fence = proven_arguments(str(params.get("name")), arguments, self._settings.fences.get)
+        if with_fence is arguments:
+            return message, line
+        message = {**message, "params": {**params, "arguments": with_fence}}
+        return message, dumped(message).encode() + b"\n"
 
     def _cancel(self, message: Message) -> None:
         """Whoever cancels does not want an answer any more."""

@@ -19,6 +19,7 @@ Activity = Literal["working", "waiting_for_human", "idle"]
 class _Left(TypedDict, total=False):
     computed_status: str
     lost_items: list[Json]
+    instance_supervisor_fence: int
 
 
 class Session(_Left):

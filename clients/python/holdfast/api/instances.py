@@ -162,6 +162,7 @@ class Instances(Area):
         event_data: Mapping[str, Any] | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
+        supervisor_fence: int | None = None,
         idempotency_key: str | None = None,
     ) -> Emitted:
         """Record what it did, as a type of the catalogue (``client.history.event_types()``).
@@ -172,7 +173,12 @@ class Instances(Area):
         data = {**(event_data or {})}
         if event_type == "command_logged" and isinstance(data.get("command"), str):
             data["command"] = masked_script(data["command"])
-        body = said(event_type=event_type, event_data=data, metadata=metadata)
+        body = said(
+            event_type=event_type,
+            event_data=data,
+            metadata=metadata,
+            supervisor_fence=supervisor_fence,
+        )
         reply = self._write(
             "POST",
             f"{_instance(instance_id)}/events",
@@ -182,10 +188,17 @@ class Instances(Area):
         )
         return cast(Emitted, reply)
 
-    def checkpoint(self, instance_id: str, label: str, state: Mapping[str, Any]) -> Checkpoint:
+    def checkpoint(
+        self,
+        instance_id: str,
+        label: str,
+        state: Mapping[str, Any],
+        *,
+        supervisor_fence: int | None = None,
+    ) -> Checkpoint:
         """Keep a state to come back to."""
         path = f"{_instance(instance_id)}/checkpoints"
-        body = {"label": label, "state": state}
+        body = said(label=label, state=state, supervisor_fence=supervisor_fence)
         return cast(Checkpoint, self._write("POST", path, body, creates="checkpoint"))
 
     def set_parent(self, instance_id: str, parent_id: str | None) -> Instance:

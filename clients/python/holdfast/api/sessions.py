@@ -165,12 +165,17 @@ class Sessions(Area):
         takeover: bool = False,
         hostname: str | None = None,
         instance_id: str | None = None,
+        seen_instance_fence: int | None = None,
+        takeover_instance: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> Session:
         """Supervise it from here on, by the ``supervisor_fence`` of the answer.
 
         ``Conflict`` ``supervised`` while another does, or came first (``seen_fence``: what was
         seen, 0 for none). ``takeover``: that one is gone although it was heard of.
+
+        With ``seen_instance_fence`` the instance too, both or neither, by the
+        ``instance_supervisor_fence`` of the answer.
         """
         body = said(
             supervisor=supervisor,
@@ -178,6 +183,8 @@ class Sessions(Area):
             takeover=takeover or None,
             hostname=hostname,
             instance_id=instance_id,
+            seen_instance_fence=seen_instance_fence,
+            takeover_instance=takeover_instance or None,
             metadata=metadata,
         )
         path = f"{_session(session_id)}/take-up"
@@ -281,6 +288,7 @@ class Tasks(Area):
         *,
         github_issue_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        supervisor_fence: int | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
         """Add a pending task to a session."""
@@ -290,6 +298,7 @@ class Tasks(Area):
             task_name=task_name,
             github_issue_id=github_issue_id,
             metadata=metadata,
+            supervisor_fence=supervisor_fence,
         )
         reply = self._write(
             "POST", "/api/tasks", body, creates="task", idempotency_key=idempotency_key
@@ -329,14 +338,20 @@ class Tasks(Area):
         status: TaskStatus | None = None,
         error_message: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        supervisor_fence: int | None = None,
     ) -> Task:
         """Move it on, or annotate it."""
-        body = said(status=status, error_message=error_message, metadata=metadata)
+        body = said(
+            status=status,
+            error_message=error_message,
+            metadata=metadata,
+            supervisor_fence=supervisor_fence,
+        )
         return cast(Task, self._write("PATCH", _task(task_id), body))
 
-    def start(self, task_id: str) -> Task:
+    def start(self, task_id: str, *, supervisor_fence: int | None = None) -> Task:
         """It is in progress, and its session's current task."""
-        return self.update(task_id, status="in_progress")
+        return self.update(task_id, status="in_progress", supervisor_fence=supervisor_fence)
 
     def complete(self, task_id: str) -> Task:
         """It is done."""
