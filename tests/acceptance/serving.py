@@ -187,11 +187,11 @@ class Server:
     """``holdfast-server serve`` on a database. A context manager: it is stopped at the end."""
 
     def __init__(
-        self, database_url: str | None, directory: Path, code: Path = ROOT, **settings: str
+        self, database_url: str | None, directory: Path, code: str | Path = ROOT, **settings: str
     ) -> None:
         """``code``: where the packages of the version are that is to be served."""
         self.database_url = database_url
-        self._code = code
+        self._code = Path(code)
         self.output = directory / f"server-{uuid4().hex[:8]}.log"
         self._worlds = itertools.count()
         self._keys = [str(uuid4()) for _ in range(WORLDS)]

@@ -149,7 +149,7 @@ def test_what_no_version_has_used_for_a_day_is_dropped(
 def test_a_process_says_what_it_uses(
     cluster: EmbeddedPostgres, template: str, tmp_path: Path
 ) -> None:
-    """Given definitions that were not seen for long, when a process has them, then they are seen."""
+    """Given definitions not seen for long, when a process has them, then they are seen."""
     unseen = "SELECT count(*) FROM projections.definitions WHERE used_at < now() - interval '1 h'"
     with cloned(cluster, template) as url:
         with as_owner(url) as owner:
