@@ -165,6 +165,12 @@ class Service:
         self.projectors.append(projector)
         return projector
 
+    def project_late(self, defined: Sequence[Definition]) -> None:
+        """Start a projector of the read models whose answers may come late."""
+        projector = Projector(self.url, defined, Progress(), late=True)
+        projector.start()
+        self.projectors.append(projector)
+
     async def _submit(self, command: object, key: str | None, namespace: str) -> Done:
         outcome = await self.engine.submit(command, context(command, key, namespace))
         return done(outcome)
