@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg.errors import ObjectInUse
@@ -26,10 +27,20 @@ from tests.support.killable import KillablePostgres
 
 RUN_DIR = "HOLDFAST_TEST_RUN_DIR"
 TEMPLATE = "holdfast_template"
-TEMPLATE_WAIT_SECONDS = 10.0
+TEMPLATE_WAIT_SECONDS = 60.0
 
 # A test's database need not survive a power cut.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+
+# A loaded machine is no fault, and whoever changes nothing sees the same result: each run has the
+# same examples. For others: --hypothesis-profile=searching.
+hypothesis.settings.register_profile(
+    "searching", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "holdfast", hypothesis.settings.get_profile("searching"), derandomize=True
+)
+hypothesis.settings.load_profile("holdfast")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 import psutil
@@ -128,8 +129,17 @@ def ordeal(directory: Path, plan: Plan, watch: Callable[[Outcome], None]) -> lis
     return outcomes
 
 
+def _context() -> ForkServerContext | SpawnContext:
+    """How attackers are begun: from a process that has imported already what they need."""
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.abuse.attacks"])
+    return context
+
+
 def _carried_out(name: str, target: Target) -> int:
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     counts: multiprocessing.Queue[int] = context.Queue()
     attacker = context.Process(target=carry_out, args=(name, target, counts.put), daemon=True)
     attacker.start()
@@ -137,7 +147,7 @@ def _carried_out(name: str, target: Target) -> int:
     if attacker.is_alive():
         attacker.kill()
         attacker.join()
-    return counts.get(timeout=1) if attacker.exitcode == 0 else 0
+    return counts.get(timeout=30) if attacker.exitcode == 0 else 0
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from interfaces.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.past import Past
-from tests.acceptance.serving import Api, Server, cloned
+from tests.acceptance.serving import Api, CommonServer, Server, cloned
 
 # What a server says only when something is wrong with it.
 BROKEN = ("writer_failed", "projector_failed", "event_set_aside", "job_failed")
@@ -27,7 +27,10 @@ def server(
 ) -> Iterator[Server]:
     """The server that most tests share. It sweeps once, at its start, and not again."""
     directory = tmp_path_factory.mktemp("server")
-    with cloned(cluster, template) as url, Server(url, directory) as running:
+    with (
+        cloned(cluster, template) as url,
+        CommonServer(url, directory) as running,
+    ):
         yield running
         failures = [line for message in BROKEN for line in running.lines(message)]
         assert [line for line in failures if MEANT not in str(line)] == []

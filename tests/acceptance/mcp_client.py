@@ -71,7 +71,7 @@ class Mcp:
 
     def _connected(self, use: Callable[[Client], Awaitable[T]]) -> T:
         async def connect() -> T | MCPError:
-            carrier = httpx2.AsyncClient(headers=self._headers, timeout=10, trust_env=False)
+            carrier = httpx2.AsyncClient(headers=self._headers, timeout=30, trust_env=False)
             async with carrier:
                 transport = streamable_http_client(self._url, http_client=carrier)
                 async with Client(transport, mode=self._mode, cache=None) as client:

@@ -10,7 +10,7 @@ import orjson
 
 from tests.acceptance.serving import Json
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class RawReply(NamedTuple):

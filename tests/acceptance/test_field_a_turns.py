@@ -1,13 +1,12 @@
-"""Field cases 2 and 3: what is costly to read is read in turns, and nobody is forgotten over it."""
+"""Field case 2: what is costly to read is read in turns, and nobody is forgotten over it."""
 
 from __future__ import annotations
 
 import orjson
 import pytest
 
-from tests.acceptance.conftest import Start
 from tests.acceptance.raw import Raw
-from tests.acceptance.serving import PLAIN_KEY, Json, Server, eventually, name
+from tests.acceptance.serving import PLAIN_KEY, Json, Server, name
 
 HEALTH = b"GET /health HTTP/1.1\r\n\r\n"
 
@@ -35,20 +34,3 @@ def test_a_body_in_many_pieces_is_taken_whole(server: Server, framing: str) -> N
     first = replies[0]
     assert first is not None
     assert first.body["metadata"] == {"a": "x" * 20_000}
-
-
-def test_refusals_that_simply_stop_are_told(database: str, start: Start) -> None:
-    """Given a flood of wrong keys that ends, then the log tells of all of it, within a minute."""
-    number = 300
-    with start(database) as server:
-        with server.nobody() as client:
-            for _ in range(number):
-                client.get("/api/sessions")
-
-        def told() -> bool:
-            lines = server.lines("authentication_failed")
-            counts = [line["context"]["attempts_since_last_line"] for line in lines]
-            written = [line for line in lines if "reason" in line["context"]]
-            return bool(len(written) + sum(counts) == number)
-
-        assert eventually("a line that sums up", told, 60)

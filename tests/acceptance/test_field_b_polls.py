@@ -78,7 +78,7 @@ def test_a_poll_that_waits_for_one_type_hears_of_it_alone(api: Api) -> None:
             api.beat(session_id)
         emit(api, instance_id, "epic_started", epic_id="e")
         at = emit(api, instance_id, "deployment_completed", service="web")
-        page = ok(polled.result(30))
+        page = ok(polled.result(60))
     assert [event["position"] for event in page["events"]] == [at]
     assert page["next_position"] == at
     # Asked again from where it began: what lay before is not looked through again, nor missed.

@@ -8,21 +8,23 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import LiteralString, NamedTuple
 
 import httpx
 import pytest
 
 from application.eventstore.migrate import migrate
+from interfaces.embedded_postgres import EmbeddedPostgres
 from projections import schema
 from tests.acceptance.conftest import Start
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.queue import Queue
-from tests.acceptance.serving import Api, Json, Server, eventually, ok, refused
+from tests.acceptance.serving import Api, Json, Server, cloned, eventually, ok, refused
 from tests.support.killable import KillablePostgres
 from tests.support.postgres import as_owner, ask, ask_one
 
@@ -70,7 +72,6 @@ def absent(url: str, since: datetime, period: timedelta = LONGER_THAN_ALL) -> No
     eventually(
         "the end of the absence",
         lambda: ask_one(url, "SELECT clock_timestamp()") > since + period,
-        seconds=30,
     )
 
 
@@ -164,7 +165,7 @@ def the_living_go_on_and_the_dead_are_found(api: Api, url: str, crew: Crew) -> N
         beat_all(api, crew.alive, crew.rival["session_id"])
         return bool(api.get_session(crew.dead)["status"] == "stalled")
 
-    eventually("the stall of the dead one", found, seconds=30)
+    eventually("the stall of the dead one", found)
     assert clock(url) > back + SESSION
     assert api.get_session(crew.dead)["unknown_since"] is None
 
@@ -173,7 +174,7 @@ def the_living_go_on_and_the_dead_are_found(api: Api, url: str, crew: Crew) -> N
         reply = queue.ask("of the dead", crew.rival, takeover=True)
         return reply if reply.status_code != 409 else None
 
-    ok(eventually("the takeover from the dead one", taken, seconds=30), 201)
+    ok(eventually("the takeover from the dead one", taken), 201)
     assert clock(url) > back + CLAIM
     refused(queue.ask("of the living", crew.rival, takeover=True), 409, "claim_held")
     # Not one stall was recorded before a whole threshold had passed.
@@ -200,8 +201,56 @@ def it_is_told_when_the_service_was_away(api: Api, went: datetime) -> None:
     assert told["total_count"] == len(told["intervals"])
 
 
-def test_killed_for_longer_than_the_thresholds(database: str, start: Start) -> None:
-    """Given a service that is killed and started again, then nobody was silent meanwhile."""
+# Each of these waits most of the time, for an absence and for a threshold after it. So those that
+# do not disturb each other wait at once.
+
+
+def at_once(*situations: Callable[[], None]) -> None:
+    """Go through all of them; if one fails, so does the test, and else if one had to be skipped."""
+    with ThreadPoolExecutor(len(situations)) as pool:
+        ended = [pool.submit(situation).exception for situation in situations]
+        failures = [failure for exception in ended if (failure := exception()) is not None]
+    for failure in sorted(failures, key=lambda failure: isinstance(failure, pytest.skip.Exception)):
+        raise failure
+
+
+def test_away_for_longer_than_the_thresholds(
+    cluster: EmbeddedPostgres, template: str, start: Start
+) -> None:
+    """Given a service that is killed, frozen, or cannot write, then nobody was silent meanwhile."""
+
+    def beside(situation: Callable[[str, Start], None]) -> Callable[[], None]:
+        def go() -> None:
+            with cloned(cluster, template) as url:
+                situation(url, start)
+
+        return go
+
+    at_once(
+        *map(beside, (killed_and_started_again, frozen_meanwhile, no_event_taken, another_serves))
+    )
+
+
+def test_its_database_is_away_for_longer_than_the_thresholds(data_dir: Path, start: Start) -> None:
+    """Given a database that is killed, or can only be read, then nobody was silent meanwhile."""
+
+    def beside(
+        name: str, situation: Callable[[KillablePostgres, Start], None]
+    ) -> Callable[[], None]:
+        def go() -> None:
+            with KillablePostgres(data_dir / name) as postgres:
+                url = postgres.url_of("postgres")
+                migrate(url)
+                schema.install(url)
+                situation(postgres, start)
+
+        return go
+
+    at_once(beside("killed", database_killed), beside("read", database_only_read))
+
+
+def killed_and_started_again(database: str, start: Start) -> None:
+    """The service itself, by SIGKILL."""
     with start(database, **THRESHOLDS) as server, server.default() as api:
         crew = Crew.at_work(api, database)
         server.process.kill()
@@ -224,8 +273,8 @@ def frozen(server: Server) -> Iterator[None]:
         os.kill(server.process.pid, signal.SIGCONT)
 
 
-def test_frozen_for_longer_than_the_thresholds(database: str, start: Start) -> None:
-    """Given a frozen process and a rival that waits for its answer, then that is a refusal."""
+def frozen_meanwhile(database: str, start: Start) -> None:
+    """The process is frozen while a rival waits for its answer, which is a refusal."""
     with (
         start(database, **THRESHOLDS) as server,
         server.default() as api,
@@ -248,13 +297,9 @@ def _beat(api: Api, session: Json) -> int:
     return api.post(f"/api/sessions/{session['session_id']}/heartbeat", json={}).status_code
 
 
-def test_its_database_is_away_for_longer_than_the_thresholds(
-    private_cluster: KillablePostgres, start: Start
-) -> None:
-    """Given a database that is away while the service runs, then nobody was silent meanwhile."""
+def database_killed(private_cluster: KillablePostgres, start: Start) -> None:
+    """The database is away while the service runs."""
     url = private_cluster.url_of("postgres")
-    migrate(url)
-    schema.install(url)
     with start(url, **THRESHOLDS) as server, server.default() as api:
         crew = Crew.at_work(api, url)
         went = clock(url)
@@ -263,7 +308,7 @@ def test_its_database_is_away_for_longer_than_the_thresholds(
         away = time.monotonic() + LONGER_THAN_ALL.total_seconds()
         eventually("the end of the absence", lambda: time.monotonic() > away)
         private_cluster.start()
-        eventually("an answer", lambda: _beat(api, crew.rival) == 200, seconds=30)
+        eventually("an answer", lambda: _beat(api, crew.rival) == 200)
         nobody_was_silent(api, url, crew, went)
         the_living_go_on_and_the_dead_are_found(api, url, crew)
 
@@ -285,8 +330,8 @@ def full_disk(url: str) -> Iterator[None]:
             connection.execute("DROP FUNCTION public.full CASCADE")
 
 
-def test_who_cannot_store_a_heartbeat_does_not_serve(database: str, start: Start) -> None:
-    """Given a database that answers but takes no event, then who is refused is not silent."""
+def no_event_taken(database: str, start: Start) -> None:
+    """The database answers but takes no event: who cannot store a heartbeat does not serve."""
     with start(database, **THRESHOLDS) as server, server.default() as api:
         crew = Crew.at_work(api, database)
         with full_disk(database):
@@ -296,7 +341,7 @@ def test_who_cannot_store_a_heartbeat_does_not_serve(database: str, start: Start
                 assert _beat(api, crew.rival) == 503
                 return bool(clock(database) > went + LONGER_THAN_ALL)
 
-            eventually("the end of the absence", is_over, seconds=30)
+            eventually("the end of the absence", is_over)
         nobody_was_silent(api, database, crew, went)
         the_living_go_on_and_the_dead_are_found(api, database, crew)
 
@@ -318,13 +363,9 @@ def read_only(url: str) -> Iterator[None]:
         change("ALTER SYSTEM RESET default_transaction_read_only")
 
 
-def test_a_database_that_can_only_be_read_is_away(
-    private_cluster: KillablePostgres, start: Start
-) -> None:
-    """Given a read-only database, then beats are 503, nobody was silent, and it heals by itself."""
+def database_only_read(private_cluster: KillablePostgres, start: Start) -> None:
+    """The database takes no writes: beats are 503, and it heals by itself."""
     url = private_cluster.url_of("postgres")
-    migrate(url)
-    schema.install(url)
     with start(url, **THRESHOLDS) as server, server.default() as api:
         crew = Crew.at_work(api, url)
         with read_only(url):
@@ -335,16 +376,16 @@ def test_a_database_that_can_only_be_read_is_away(
                 assert _beat(api, crew.rival) == 503
                 return bool(clock(url) > went + LONGER_THAN_ALL)
 
-            eventually("the end of the absence", is_over, seconds=30)
-        eventually("an answer", lambda: _beat(api, crew.rival) == 200, seconds=30)
+            eventually("the end of the absence", is_over)
+        eventually("an answer", lambda: _beat(api, crew.rival) == 200)
         nobody_was_silent(api, url, crew, went)
         the_living_go_on_and_the_dead_are_found(api, url, crew)
         assert ok(api.get("/health"))["database"] == "ok"
         assert not server.lines("touch_failed")
 
 
-def test_while_another_process_serves_silence_counts(database: str, start: Start) -> None:
-    """Given two processes of which one is frozen, then the other hears who is silent."""
+def another_serves(database: str, start: Start) -> None:
+    """Of two processes one is frozen; as the other can hear who is silent, silence counts."""
     with (
         start(database, **THRESHOLDS) as serving,
         start(database, **THRESHOLDS) as other,
@@ -359,7 +400,7 @@ def test_while_another_process_serves_silence_counts(database: str, start: Start
                 beat_all(api, crew.rival["session_id"])
                 return queue.ask("of the dead", crew.rival, takeover=True).status_code == 201
 
-            eventually("the takeover", taken, seconds=30)
+            eventually("the takeover", taken)
             assert api.get_session(crew.dead)["status"] == "stalled"
         # And so does the one that was frozen, as soon as it wakes.
         assert woken.get_session(crew.dead)["status"] == "stalled"

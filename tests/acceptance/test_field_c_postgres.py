@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -171,7 +172,7 @@ def test_a_frozen_database_is_not_waited_for(
     with start(url) as server, server.default() as api:
         session = api.session()
         api.get_session(session["session_id"])
-        api.timeout = 40
+        api.timeout = 60
         with frozen(private_cluster):
             path = f"/api/sessions/{session['session_id']}"
             asked: list[tuple[str, str]] = [
@@ -180,8 +181,10 @@ def test_a_frozen_database_is_not_waited_for(
                 ("GET", "/api/sessions"),
                 ("GET", f"/api/streams/session-{session['session_id']}/events"),
             ]
-            for verb, where in asked:
-                reply = api.request(verb, where)
+            # At once, as each takes its time to find out.
+            with ThreadPoolExecutor(len(asked)) as pool:
+                replies = list(pool.map(lambda request: api.request(*request), asked))
+            for reply in replies:
                 assert reply.status_code in (503, 504), reply.text
                 assert reply.json()["code"] in ("database_unavailable", "timeout")
             eventually("health", lambda: ok(api.get("/health"))["status"] == "degraded", LONG)
@@ -199,7 +202,11 @@ def test_the_log_stays_short_while_the_database_is_away(
     with start(url, SWEEP_SECONDS="0.2") as server, server.default() as api:
         session = api.session()
         private_cluster.kill()
-        eventually("health", lambda: ok(api.get("/health"))["status"] == "degraded", LONG)
+        # That takes as long as many a look of the projector, and of the sweep.
+        eventually("health", lambda: ok(api.get("/health"))["database"] == "away", LONG)
+        with ThreadPoolExecutor(10) as pool:
+            for reply in pool.map(lambda _: beat(api, session), range(30)):
+                refused(reply, 503, "database_unavailable")
         lines = server.log().splitlines()
         for waiting in ("projector_waits_for_database", "jobs_wait_for_database"):
             assert len([line for line in lines if waiting in line]) == 1

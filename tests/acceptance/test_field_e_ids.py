@@ -208,6 +208,6 @@ def test_curl_reaches_it_with_percent_signs(queue: Queue, item: str) -> None:
     assert key is not None
     url = f"{str(queue.api.base_url).rstrip('/')}/api/work-items/{quoted(item)}/complete"
     command = ["curl", "-sS", "-X", "POST", "-H", f"X-API-Key: {key}", "-d", body, url]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
 
     assert orjson.loads(done.stdout)["status"] == "completed", done.stdout

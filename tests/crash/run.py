@@ -42,7 +42,7 @@ CLIENTS = 10
 SERVICES = 2
 # Every kill finds writes under way: this many were acknowledged since the one before.
 WRITES_BETWEEN = 20
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 0.1
 SHOWN = 10
 

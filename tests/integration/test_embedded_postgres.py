@@ -77,7 +77,7 @@ def test_a_stopped_server_leaves_no_process(private_cluster: KillablePostgres) -
     family = [postmaster, *postmaster.children(recursive=True)]
     private_cluster.stop()
     assert private_cluster.pid is None
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 def test_starting_twice_and_stopping_twice_are_harmless(private_cluster: KillablePostgres) -> None:

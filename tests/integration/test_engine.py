@@ -56,7 +56,7 @@ from tests.support.postgres import (
     wait_until_blocked,
 )
 from tests.support.waiting import eventually
-from tests.support.wiring import Done, Service, context, service
+from tests.support.wiring import PATIENCE_SECONDS, Done, Service, context, service
 
 ROOT = Path(__file__).parents[2]
 
@@ -166,7 +166,7 @@ def together(service: Service, *commands: object, key: str | None = None) -> lis
         under_way = service.begin(RegisterMachine(hostname="first", docker_slots=[]))
         wait_until_blocked(service.url)
         futures = [service.begin(command, key=key) for command in commands]
-    under_way.result(10)
+    under_way.result(PATIENCE_SECONDS)
     return futures
 
 
@@ -179,7 +179,7 @@ def test_commands_that_wait_together_are_committed_together(here: Service) -> No
 
     futures = together(here, *(note(session_id, **{f"n{n}": n}) for n in range(20)))
 
-    positions = [future.result(10).position for future in futures]
+    positions = [future.result(PATIENCE_SECONDS).position for future in futures]
     assert positions == list(range(positions[0], positions[0] + 20))
     assert appends(here.url) == before + 2
     assert here.session(session_id).metadata == {f"n{n}": n for n in range(20)}
@@ -193,10 +193,10 @@ def test_each_command_sees_what_the_ones_before_it_did(here: Service) -> None:
         here, end(session_id), beat(session_id), note(session_id, post_mortem=True)
     )
 
-    assert first.result(10)["status"] == "completed"
+    assert first.result(PATIENCE_SECONDS)["status"] == "completed"
     with pytest.raises(SessionEnded):
-        second.result(10)
-    assert third.result(10)["status"] == "completed"
+        second.result(PATIENCE_SECONDS)
+    assert third.result(PATIENCE_SECONDS)["status"] == "completed"
 
 
 def test_a_refused_command_fails_alone(here: Service) -> None:
@@ -207,8 +207,8 @@ def test_a_refused_command_fails_alone(here: Service) -> None:
     )
 
     with pytest.raises(SessionNotFound):
-        bad.result(10)
-    assert also_good.result(10).position == good.result(10).position + 1
+        bad.result(PATIENCE_SECONDS)
+    assert also_good.result(PATIENCE_SECONDS).position == good.result(10).position + 1
     assert here.session(session_id).metadata == {"a": 1, "b": 2}
 
 
@@ -221,8 +221,8 @@ def test_a_defect_fails_its_own_command_and_leaves_nothing(here: Service, after:
     )
 
     with pytest.raises(ZeroDivisionError):
-        bad.result(10)
-    assert good.result(10).position < also_good.result(10).position
+        bad.result(PATIENCE_SECONDS)
+    assert good.result(PATIENCE_SECONDS).position < also_good.result(10).position
     assert here.session(session_id).metadata == {"a": 1, "b": 2}
     assert here.do(Look(session_id))["metadata"] == {"a": 1, "b": 2}
 
@@ -241,8 +241,8 @@ def test_several_refusals_half_way_through_are_all_answered(here: Service) -> No
 
     for refused in (first, second, third):
         with pytest.raises(SessionNotFound):
-            refused.result(10)
-    fine.result(10)
+            refused.result(PATIENCE_SECONDS)
+    fine.result(PATIENCE_SECONDS)
     assert here.session(session_id).metadata == {"a": 1}
 
 
@@ -254,9 +254,9 @@ def test_a_refusal_half_way_through_leaves_nothing(here: Service) -> None:
     )
 
     with pytest.raises(SessionNotFound):
-        bad.result(10)
-    good.result(10)
-    also_good.result(10)
+        bad.result(PATIENCE_SECONDS)
+    good.result(PATIENCE_SECONDS)
+    also_good.result(PATIENCE_SECONDS)
     assert here.session(session_id).metadata == {"a": 1, "b": 2}
     assert here.do(Look(session_id))["metadata"] == {"a": 1, "b": 2}
 
@@ -294,7 +294,7 @@ def test_a_commands_position_is_that_of_its_own_last_event(here: Service) -> Non
         here, MarkFailed(session_id=failing, error_message="disk"), note(failing, after=1)
     )
 
-    failed, noted = first.result(10).position, second.result(10).position
+    failed, noted = first.result(PATIENCE_SECONDS).position, second.result(10).position
     last = {r.metadata["command"]: r.position for r in here.store.read_log("default")}
     assert failed == last["mark_failed"]
     assert noted == last["update_session"] == failed + 1
@@ -404,7 +404,7 @@ def test_two_requests_with_one_key_in_one_batch_have_one_effect(here: Service) -
 
     futures = together(here, *[create()] * 3, key="once")
 
-    replies = [future.result(10) for future in futures]
+    replies = [future.result(PATIENCE_SECONDS) for future in futures]
     assert replies[0] == replies[1] == replies[2]
     assert replies[0].status == 201
     assert sessions_there(here.url) == before + 1
@@ -415,9 +415,9 @@ def test_two_different_requests_with_one_key_in_one_batch(here: Service) -> None
 
     first, second = together(here, create("m1"), create("m2"), key="once")
 
-    assert first.result(10).status == 201
+    assert first.result(PATIENCE_SECONDS).status == 201
     with pytest.raises(IdempotencyMismatch):
-        second.result(10)
+        second.result(PATIENCE_SECONDS)
 
 
 def test_repeats_in_one_batch_survive_a_conflict(here: Service, there: Service) -> None:
@@ -428,7 +428,7 @@ def test_repeats_in_one_batch_survive_a_conflict(here: Service, there: Service) 
     # The batch is decided on an outdated session, so its append is refused at first.
     futures = together(here, *[note(session_id, once=True)] * 2, key="once")
 
-    first, second = (future.result(10) for future in futures)
+    first, second = (future.result(PATIENCE_SECONDS) for future in futures)
     assert first == second
     assert first["metadata"] == {"moved": True, "once": True}
 
@@ -440,7 +440,7 @@ def test_one_key_in_two_processes_at_once_has_one_effect(here: Service, there: S
         futures = [at.begin(create(), key="once") for at in (here, there)]
         wait_until_blocked(here.url, 2)
 
-    first, second = (future.result(10) for future in futures)
+    first, second = (future.result(PATIENCE_SECONDS) for future in futures)
 
     assert first == second
     assert sessions_there(here.url) == before + 1
@@ -515,7 +515,7 @@ def test_a_recovery_asked_for_fifty_times_has_one_successor(here: Service, there
         futures = [at.begin(recover) for at in (here, there) for _ in range(25)]
         wait_until_blocked(here.url, 2)
 
-    replies = [future.result(10) for future in futures]
+    replies = [future.result(PATIENCE_SECONDS) for future in futures]
 
     assert sorted(reply.status for reply in replies) == [200] * 49 + [201]
     assert len({reply["session_id"] for reply in replies}) == 1
@@ -549,7 +549,7 @@ def test_two_processes_that_hammer_one_session_lose_nothing(
     for thread in threads:
         thread.join()
 
-    positions = [f.result(10).position for futures in found.values() for f in futures]
+    positions = [f.result(PATIENCE_SECONDS).position for futures in found.values() for f in futures]
     assert len(set(positions)) == 2 * rounds
     assert len(here.session(session_id).metadata) == 2 * rounds
     assert here.do(Look(session_id))["version"] == here.session(session_id).version
@@ -658,10 +658,10 @@ def test_while_a_batch_is_stored_the_next_is_decided(
     with log_held(here.url):
         outcomes = in_one_go(here, note(session_id, first=True), Signal(decided))
         wait_until_blocked(here.url)
-        assert decided.wait(10)
+        assert decided.wait(PATIENCE_SECONDS)
         assert not outcomes.done()
 
-    assert [isinstance(o, Outcome) for o in outcomes.result(10)] == [True, True]
+    assert [isinstance(o, Outcome) for o in outcomes.result(PATIENCE_SECONDS)] == [True, True]
 
 
 def test_what_was_decided_ahead_is_stored_in_its_turn(
@@ -671,7 +671,9 @@ def test_what_was_decided_ahead_is_stored_in_its_turn(
     session_id = here.open_session()
     before = appends(here.url)
 
-    outcomes = in_one_go(here, *(note(session_id, **{f"n{n}": n}) for n in range(40))).result(10)
+    outcomes = in_one_go(here, *(note(session_id, **{f"n{n}": n}) for n in range(40))).result(
+        PATIENCE_SECONDS
+    )
 
     positions = [o.position for o in outcomes if isinstance(o, Outcome)]
     assert positions == list(range(positions[0], positions[0] + 40))
@@ -687,7 +689,9 @@ def test_what_was_decided_on_top_of_a_conflict_is_decided_again(
     session_id = here.open_session()
     there.do(note(session_id, theirs=True))
 
-    outcomes = in_one_go(here, *(note(session_id, **{f"n{n}": n}) for n in range(4))).result(10)
+    outcomes = in_one_go(here, *(note(session_id, **{f"n{n}": n}) for n in range(4))).result(
+        PATIENCE_SECONDS
+    )
 
     assert all(isinstance(o, Outcome) for o in outcomes)
     assert set(here.session(session_id).metadata) == {"theirs", "n0", "n1", "n2", "n3"}
@@ -702,7 +706,7 @@ def test_a_refusal_decided_on_top_of_a_conflict_does_not_stand(
     session_id = here.open_session()
     there.do(DeleteSession(session_id=session_id))
 
-    outcomes = in_one_go(here, end(session_id), beat(session_id)).result(10)
+    outcomes = in_one_go(here, end(session_id), beat(session_id)).result(PATIENCE_SECONDS)
 
     assert [type(o) for o in outcomes] == [SessionNotFound, SessionNotFound]
 
@@ -713,7 +717,7 @@ def test_a_snapshot_holds_nothing_that_was_decided_ahead(
     decide_ahead(monkeypatch, batch=5)
     monkeypatch.setattr(engine_module, "SNAPSHOT_EVERY", 10)
     session_id = here.open_session()
-    in_one_go(here, *(note(session_id, n=n) for n in range(60))).result(10)
+    in_one_go(here, *(note(session_id, n=n) for n in range(60))).result(PATIENCE_SECONDS)
 
     kept = snapshots(here.url, session_id)
     assert len(kept) >= 5
@@ -994,7 +998,7 @@ def test_too_much_at_once_is_refused_and_not_piled_up(
         assert isinstance(refused.exception(10), Unavailable)
 
     for future in [under_way, *accepted]:
-        assert future.result(10).status == 200
+        assert future.result(PATIENCE_SECONDS).status == 200
 
 
 def test_stopping_finishes_what_was_accepted_and_takes_no_more(here: Service) -> None:
@@ -1010,8 +1014,8 @@ def test_stopping_finishes_what_was_accepted_and_takes_no_more(here: Service) ->
             here.do(beat(session_id))
     stopping.join()
 
-    assert under_way.result(10).value["metadata"] == {"a": 1}
-    assert accepted.result(10).value["metadata"] == {"a": 1, "b": 2}
+    assert under_way.result(PATIENCE_SECONDS).value["metadata"] == {"a": 1}
+    assert accepted.result(PATIENCE_SECONDS).value["metadata"] == {"a": 1, "b": 2}
 
 
 def test_a_caller_that_gave_up_disturbs_nobody(here: Service) -> None:
@@ -1022,7 +1026,7 @@ def test_a_caller_that_gave_up_disturbs_nobody(here: Service) -> None:
         patient = here.begin(note(session_id, b=2))
         impatient.cancel()
 
-    assert patient.result(10)["metadata"] == {"a": 1, "b": 2}
+    assert patient.result(PATIENCE_SECONDS)["metadata"] == {"a": 1, "b": 2}
 
 
 def test_what_was_acknowledged_outlasts_a_crash_of_the_database(
@@ -1085,7 +1089,7 @@ def test_a_command_that_cannot_be_stored_harms_no_other(here: Service) -> None:
         also_fine = here.begin(note(bad, step=2))
 
     for future in (first, fine, also_fine):
-        future.result(10)
+        future.result(PATIENCE_SECONDS)
     assert poisoned.exception(10) is not None
     assert here.replayed(Session, good).metadata == {"step": 1}
     assert here.replayed(Session, bad).metadata == {"step": 2}

@@ -57,9 +57,9 @@ def test_a_namespace_waits_for_one_turn_of_another_however_much_that_one_sent(
             large.append(future)
         small = sized(here, BeatSession(session_id=quiet), "quiet", 10)
         small.add_done_callback(lambda _: ended.append("quiet"))
-    assert first.result(30).status == 200
-    assert small.result(30).status == 200
-    assert all(future.result(30).status == 200 for future in large)
+    assert first.result(60).status == 200
+    assert small.result(60).status == 200
+    assert all(future.result(60).status == 200 for future in large)
     assert ended.index("quiet") <= 11
     assert here.session(loud).metadata == {"n": 39}
 
@@ -85,8 +85,8 @@ def test_replies_that_are_kept_count_for_a_batch_s_size(
             sized(here, BeatSession(session_id=session_id), "default", 10, str(uuid.uuid4()))
             for _ in range(30)
         ]
-    assert first.result(30).status == 200
-    assert all(beat.result(30).status == 200 for beat in beats)
+    assert first.result(60).status == 200
+    assert all(beat.result(60).status == 200 for beat in beats)
     assert len({beat.result().position for beat in beats}) == 30
     assert sum(stored) == 30
     assert max(stored) <= 5
@@ -109,7 +109,7 @@ def test_what_a_namespace_may_have_waiting_is_bounded_for_it_alone(
         assert isinstance(refused.exception(10), Unavailable)
         other = sized(here, BeatSession(session_id=quiet), "quiet", 10)
     for future in [first, *accepted, other]:
-        assert future.result(30).status == 200
+        assert future.result(60).status == 200
 
 
 def test_a_stream_of_large_events_is_quick_to_load(
@@ -120,7 +120,7 @@ def test_a_stream_of_large_events_is_quick_to_load(
     session_id = here.open_session()
     for number in range(10):
         note = UpdateSession(session_id=session_id, metadata={"t": "x" * 5 * KIB, "n": number})
-        sized(here, note, "default", 200 * KIB).result(30)
+        sized(here, note, "default", 200 * KIB).result(60)
     loaded = here.store.load("default", {f"session-{session_id}": Session.state_version})
     assert len(loaded) <= 5
     assert here.session(session_id).metadata["n"] == 9

@@ -571,7 +571,7 @@ def test_a_real_conflict_after_a_broken_connection_is_still_one(
         first = pool.submit(other.append, "default", [row("lost", 2, by="other")])
         wait_until_blocked(database)
         second = pool.submit(store.append, "default", [row("lost", 2, by="me")])
-        assert it.broken.wait(10)
+        assert it.broken.wait(60)
     with pytest.raises(VersionConflict):
         second.result()
     assert first.result().head == 2
@@ -720,7 +720,7 @@ def test_processes_that_migrate_at_once_migrate_once(empty_database: str) -> Non
         for _ in range(3)
     ]
 
-    said = [process.communicate("go\n", timeout=30)[0].strip() for process in processes]
+    said = [process.communicate("go\n", timeout=60)[0].strip() for process in processes]
 
     assert sorted(said) == ["0", "0", str(len(migrating.migrations()))]
     assert [process.returncode for process in processes] == [0, 0, 0]

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import gc
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import closing
 
 import pytest
-import uvicorn
 
-from interfaces import bootstrap
-from interfaces.http.protocol import Connection
-from interfaces.settings import Settings
 from tests.acceptance.raw import Raw
-from tests.acceptance.serving import eventually
+from tests.support.in_process import service_within
 
 KEY = "a-key-of-this-test"
 REQUESTS = 30
@@ -25,21 +18,8 @@ MISSING = "00000000-0000-4000-8000-000000000000"
 @pytest.fixture
 def url(database: str) -> Iterator[str]:
     """The address of a service in this very process, whose garbage is then its own."""
-    settings = Settings.load({"DATABASE_URL": database, "API_KEYS": KEY})
-    thresholds = gc.get_threshold()
-    config = uvicorn.Config(
-        bootstrap.application(settings), http=Connection, ws="none", log_config=None
-    )
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=[[listener]])
-        thread.start()
-        eventually("the service", lambda: server.started)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
-    gc.set_threshold(*thresholds)
-    gc.unfreeze()
+    with service_within(database, KEY) as address:
+        yield address
 
 
 def request(line: str, body: str = "", key: str = KEY) -> bytes:

@@ -103,12 +103,12 @@ async def in_thread(head: object) -> bool:
 def test_one_namespace_s_searches_leave_room_for_another_s(running: Running) -> None:
     loud = [running.sleeping(60, "loud") for _ in range(10)]
     eventually(lambda: running.asleep() == SEARCHERS_EACH, "its share of searches")
-    running.sleeping(0.01, "quiet").result(15)
+    running.sleeping(0.01, "quiet").result(30)
     assert running.asleep() == SEARCHERS_EACH
     for read in loud:
         read.cancel()
     eventually(lambda: running.asleep() == 0, "the end of all searches")
-    running.sleeping(0.01, "loud").result(15)
+    running.sleeping(0.01, "loud").result(30)
 
 
 def test_searches_do_not_hold_up_reads_of_the_same_namespace(running: Running) -> None:

@@ -42,7 +42,7 @@ SERVICES = 2
 STALE_SECONDS = 1.0
 # By how much two processes may disagree about the time: that of a message from the database.
 SLACK_SECONDS = 0.25
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 
 SETTINGS: Mapping[str, str] = {

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from interfaces.embedded_postgres import EmbeddedPostgres
-from tests.acceptance.serving import Api, Json, Server, cloned, ok, refused
+from tests.acceptance.serving import Api, CommonServer, Json, Server, cloned, ok, refused
 
 PROJECTS = st.sampled_from(["odin", "thor"])
 MACHINES = st.sampled_from(["rack-1", "rack-2"])
@@ -594,7 +594,10 @@ def server(
 ) -> Iterator[Server]:
     """The server that all examples ask, each in a namespace of its own."""
     directory = tmp_path_factory.mktemp("server")
-    with cloned(cluster, template) as url, Server(url, directory) as running:
+    with (
+        cloned(cluster, template) as url,
+        CommonServer(url, directory) as running,
+    ):
         yield running
 
 

@@ -21,4 +21,4 @@ class KillablePostgres(EmbeddedPostgres):
             # A child that finds its postmaster gone may be faster.
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family, timeout=60)

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 15.0
+# Patience costs nothing as long as what is awaited comes, and a loaded machine takes its time.
+PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 0.005
 
 

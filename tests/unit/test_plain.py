@@ -52,7 +52,9 @@ def test_a_log_obeys_nobody(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    told = [root, *map(logging.getLogger, ("uvicorn", "mcp", "psycopg.pool"))]
+    levels = [logger.level for logger in told]
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     facts = {"project": text, "nested": {"deep": [text], text: 1}, "odd": Odd(text)}
     try:
@@ -63,7 +65,9 @@ def test_a_log_obeys_nobody(
         except ValueError:
             logging.getLogger("holdfast.test").exception("failed")
     finally:
-        root.handlers[:], root.level = handlers, level
+        root.handlers[:] = handlers
+        for logger, level in zip(told, levels, strict=True):
+            logger.setLevel(level)
     out = capsys.readouterr().out
     colourless = COLOURS.sub("", out)
     assert not {char for char in UNSEEN if char in colourless}

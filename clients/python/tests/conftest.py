@@ -10,7 +10,7 @@ import pytest
 
 from holdfast import Client
 from interfaces.embedded_postgres import EmbeddedPostgres
-from tests.acceptance.serving import Api, Server, cloned
+from tests.acceptance.serving import Api, CommonServer, Server, cloned
 from tests.support.commands import Cli
 from tests.support.proxy import HttpWire, http_wire
 
@@ -33,7 +33,10 @@ def server(
 ) -> Iterator[Server]:
     """The service that most tests share."""
     directory = tmp_path_factory.mktemp("server")
-    with cloned(cluster, template) as url, Server(url, directory) as running:
+    with (
+        cloned(cluster, template) as url,
+        CommonServer(url, directory) as running,
+    ):
         yield running
 
 

@@ -16,8 +16,8 @@ from tests.acceptance.serving import Api, Json, name, ok
 from tests.support.waiting import eventually
 
 HOLDFAST = str(Path(sys.executable).with_name("holdfast"))
-ENOUGH_SECONDS = 30.0
-LONGEST_SECONDS = 60.0
+ENOUGH_SECONDS = 120.0
+LONGEST_SECONDS = 180.0
 
 # Says that it is up, then does what it reads: a number is an exit code, SIG… ends it by a signal.
 WORKER = """

@@ -67,7 +67,7 @@ def test_a_signal_ends_what_is_open_and_says_so(api: Api, number: signal.Signals
     with program(api, WAITS) as process:
         assert heard(process) == "up"
         process.send_signal(number)
-        assert process.wait(30) == 128 + number
+        assert process.wait(60) == 128 + number
 
     session = session_of(api)
     assert session["status"] == "failed"
@@ -93,7 +93,7 @@ asyncio.run(work())
     with program(api, script) as process:
         assert heard(process) == "up"
         process.terminate()
-        assert process.wait(30) == 128 + signal.SIGTERM
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert session_of(api)["status"] == "failed"
 
 
@@ -113,7 +113,7 @@ with client.session("odin"):
         assert heard(process) == "mine"
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert session_of(api)["status"] == "completed"
 
 
@@ -130,7 +130,7 @@ signal.pause()
     with program(api, script) as process:
         assert heard(process) == "up"
         process.terminate()
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
     assert session_of(api)["status"] == "completed"
 
 
@@ -152,7 +152,7 @@ thread.join()
     with program(api, script) as process:
         assert heard(process) == "up"
         process.terminate()
-        assert process.wait(30) != 0
+        assert process.wait(60) != 0
     assert session_of(api)["status"] == "failed"
 
 
@@ -171,7 +171,7 @@ asyncio.run(work())
     with program(api, script) as process:
         assert heard(process) == "up"
         process.terminate()
-        assert process.wait(30) == 128 + signal.SIGTERM
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert "SIGTERM" in session_of(api)["metadata"]["error_message"]
 
 
@@ -203,7 +203,7 @@ with client.session("odin") as session:
         process.stdin.flush()
         os.kill(other, signal.SIGTERM)
         assert heard(process) == "active"
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert session_of(api)["status"] == "completed"
 
 
@@ -215,7 +215,7 @@ session = client.session("odin").__enter__()
 """
     )
     with program(api, script) as process:
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     session = session_of(api)
     assert session["status"] == "failed"
     assert "process ended" in session["metadata"]["error_message"]
@@ -242,7 +242,7 @@ with client.instance("odin"):
     with program(api, script) as process:
         assert heard(process) == "up"
         process.terminate()
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
     assert session_of(api)["status"] == "failed"
 
 
@@ -264,7 +264,7 @@ with client.session("odin"):
         process.terminate()
         assert heard(process) == "tidying"
         process.terminate()
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
 
 
 def test_nothing_of_it_stays_in_this_process() -> None:

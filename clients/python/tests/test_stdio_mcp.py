@@ -213,7 +213,7 @@ class Pipes:
 
     def end(self) -> str:
         """Close stdin; all that was still printed, once it has ended well."""
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=60)
         assert (self.process.returncode, err) == (0, "")
         return out
 

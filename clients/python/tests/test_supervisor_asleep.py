@@ -26,9 +26,10 @@ def watchful(
 ) -> Iterator[Server]:
     """A service that soon finds everything silent, and lets others take over."""
     settings = {
-        "INSTANCE_STALE_SECONDS": "0.7",
-        "STALL_THRESHOLD_MS": "900",
-        "CLAIM_STALE_SECONDS": "1.1",
+        # Fifteen heartbeats long: whoever lives is not found silent on a busy machine either.
+        "INSTANCE_STALE_SECONDS": "1.5",
+        "STALL_THRESHOLD_MS": "1700",
+        "CLAIM_STALE_SECONDS": "1.9",
         "SWEEP_SECONDS": "0.1",
     }
     directory = tmp_path_factory.mktemp("watchful")
@@ -54,7 +55,7 @@ def sleep(run: Run, number: int = signal.SIGSTOP) -> None:
 
 
 def requests(run: Run, count: int) -> None:
-    eventually(lambda: len(run.events("restart_requested")) == count, f"{count} requests")
+    eventually(lambda: len(run.events("restart_requested")) >= count, f"{count} requests")
 
 
 @pytest.mark.parametrize("code", [WORKER, STUBBORN])

@@ -71,7 +71,7 @@ def test_what_was_taken_from_the_sdk_is_not_ended_by_it(here: Desk, kind: str) -
     with at_work(here, kind, project) as (process, an_id):
         run = here.carry_on(project, f"--{kind}", an_id, "--takeover")
         run.up()
-        process.communicate("over\n", timeout=30)
+        process.communicate("over\n", timeout=60)
         assert process.returncode == 0
         assert status(here.api, kind, an_id) == "active"
         run.say("0")

@@ -132,7 +132,7 @@ def test_ctrl_c_that_ends_a_command_completes_nothing(here: Desk, item: str) -> 
     with ended_in_time(at.process):
         at.until(b"up ")
         os.write(at.ours, b"\x03")
-        assert at.process.wait(30) == 0
+        assert at.process.wait(60) == 0
     has_failed_as_interrupted(here, at.run, item, "Ctrl-C")
 
 
@@ -146,7 +146,7 @@ def test_what_cannot_have_been_typed_is_passed_on(here: Desk, item: str) -> None
     with ended_in_time(at.process):
         at.until(b"up ")
         at.process.send_signal(signal.SIGINT)
-        assert at.process.wait(30) == 0
+        assert at.process.wait(60) == 0
     has_failed_as_interrupted(here, at.run, item, "SIGINT")
 
 
@@ -155,7 +155,7 @@ def test_a_closed_window_completes_nothing(here: Desk, item: str) -> None:
     with ended_in_time(at.process):
         at.until(b"up ")
         os.close(at.ours)
-        assert at.process.wait(30) == 0
+        assert at.process.wait(60) == 0
     session = at.run.session()
     assert session["status"] == "failed"
     assert session["metadata"]["interrupted_by"] in ("SIGHUP", "a closed terminal")
@@ -189,7 +189,7 @@ def test_a_window_whose_end_only_the_command_hears_completes_nothing(here: Desk,
             assert select.select([ours], [], [], ENOUGH_SECONDS)[0], seen
             seen += os.read(ours, 1024)
         os.close(ours)
-        process.wait(30)
+        process.wait(60)
     [session] = ok(here.api.get("/api/sessions", params={"project_id": project}))["sessions"]
     assert session["status"] == "failed"
     assert session["metadata"]["interrupted_by"] == "a closed terminal"

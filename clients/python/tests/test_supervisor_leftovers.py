@@ -242,7 +242,7 @@ def test_as_the_first_process_of_a_container_it_buries_all_and_hears_its_end(her
         eventually(lambda: orphan_of(first), "the orphan, dead or alive")
         eventually(lambda: not orphan_of(first), "the burial")
         os.kill(first, signal.SIGTERM)
-        assert box.wait(30) == 128 + signal.SIGTERM
+        assert box.wait(60) == 128 + signal.SIGTERM
     [session] = ok(here.api.get("/api/sessions", params={"project_id": "boxed"}))["sessions"]
     assert session["status"] == "failed"
 

@@ -184,9 +184,9 @@ def test_an_end_without_the_service_is_reported_once_by_the_next_run(
     second = here.run()
     second.up()
     eventually(lambda: first.session()["status"] == "failed", "the report of the first")
+    eventually(lambda: first.instance()["status"] == "closed", "all of it")
 
     assert first.session()["metadata"]["exit_code"] == 5
-    assert first.instance()["status"] == "closed"
     assert ok(here.api.get("/api/claims/item"))["holder"] is None
     assert len(first.events("command_logged")) == 1
     finished(second)

@@ -155,7 +155,7 @@ def watchful(
     cluster: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A service that soon finds an instance stale, and asks for its restart."""
-    settings = {"INSTANCE_STALE_SECONDS": "0.7", "SWEEP_SECONDS": "0.1"}
+    settings = {"INSTANCE_STALE_SECONDS": "1.5", "SWEEP_SECONDS": "0.1"}
     directory = tmp_path_factory.mktemp("watchful")
     with cloned(cluster, template) as url, Server(url, directory, **settings) as running:
         yield running

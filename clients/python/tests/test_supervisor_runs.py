@@ -96,7 +96,7 @@ def test_stdin_and_stdout_are_the_command_s_own(here: Desk) -> None:
         env=here.environ(),
         stdout=subprocess.PIPE,
         check=True,
-        timeout=30,
+        timeout=60,
     )
 
     assert done.stdout == content
@@ -283,7 +283,7 @@ def test_at_a_terminal_the_command_has_it_and_gets_what_is_typed_once(here: Desk
         until(b"read still there\r\n")
         assert b"interrupts 3" not in seen
         terminal.write(b"quit\n")
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         [session] = ok(here.api.get("/api/sessions"))["sessions"]
         assert session["tty"].startswith("/dev/")
         assert session["status"] == "completed"

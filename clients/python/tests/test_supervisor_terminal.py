@@ -99,7 +99,7 @@ class Window:
         return termios.tcgetattr(self.theirs)
 
     def end(self) -> int:
-        code = self.process.wait(30)
+        code = self.process.wait(60)
         while select.select([self.ours], [], [], 0)[0]:
             self.seen += os.read(self.ours, 4096)
         return code
