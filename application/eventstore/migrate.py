@@ -16,6 +16,10 @@ from application.eventstore import connect
 from application.eventstore import sql as sql_files
 from application.eventstore.connect import SERVICE_ROLE
 
+# The first line of a migration that takes away what the version before it needs. All others only
+# add: a version of before goes on with them, and may start again.
+BREAKING = "-- Versions from before cannot serve after this.\n"
+
 # Any number will do, so long as every process uses the same one.
 LOCK = 0x686F6C6466617374  # "holdfast"
 
@@ -33,6 +37,11 @@ class Migration(NamedTuple):
     @property
     def checksum(self) -> str:
         return hashlib.sha256(self.ddl.encode()).hexdigest()
+
+    @property
+    def is_breaking(self) -> bool:
+        """Whether a version that does not know it must not serve."""
+        return self.ddl.startswith(BREAKING)
 
 
 class MigrationError(Exception):
@@ -55,7 +64,8 @@ def migrate(owner_url: str, login: str | None = None) -> list[str]:
     Needs the owner of the database. The service's ``login``, if it is another one, is let act
     under the service's role, where the owner may grant that; and everybody else is kept out.
     Raises :class:`MigrationError` when an applied migration differs from the one that this version
-    has, or is unknown to it, or when nobody could work under the service's role.
+    has, when a later version has applied one that breaks this one, or when nobody could work under
+    the service's role.
     """
     applied = []
     with psycopg.connect(owner_url, autocommit=True, connect_timeout=10) as connection:
@@ -65,19 +75,22 @@ def migrate(owner_url: str, login: str | None = None) -> list[str]:
             " name text PRIMARY KEY, checksum text NOT NULL,"
             " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         )
-        done: dict[str, str] = dict(
-            connection.execute("SELECT name, checksum FROM schema_migrations").fetchall()
+        connection.execute(
+            "ALTER TABLE schema_migrations"
+            " ADD COLUMN IF NOT EXISTS is_breaking boolean NOT NULL DEFAULT false"
         )
+        found = connection.execute("SELECT name, checksum, is_breaking FROM schema_migrations")
         todo = migrations()
-        _require_known(done, todo)
+        done = _checked(found.fetchall(), todo)
         for migration in todo:
             if migration.name in done:
                 continue
             with _role_is_there(connection), connection.transaction():
                 connection.execute(migration.ddl.encode())
                 connection.execute(
-                    "INSERT INTO schema_migrations (name, checksum) VALUES (%s, %s)",
-                    [migration.name, migration.checksum],
+                    "INSERT INTO schema_migrations (name, checksum, is_breaking)"
+                    " VALUES (%s, %s, %s)",
+                    [migration.name, migration.checksum, migration.is_breaking],
                 )
             applied.append(migration.name)
         _let_act(connection, login)
@@ -116,13 +129,17 @@ def _grant(connection: psycopg.Connection, who: str) -> sql.Composed:
     return grant + sql.SQL(" WITH SET TRUE" if connection.info.server_version >= 160_000 else "")
 
 
-def _require_known(done: dict[str, str], todo: list[Migration]) -> None:
+def _checked(found: list[tuple[str, str, bool]], todo: list[Migration]) -> set[str]:
+    """The names of what was applied, if this version can serve with all of it."""
     ours = {m.name: m.checksum for m in todo}
-    for name, checksum in done.items():
-        if name not in ours:
+    for name, checksum, is_breaking in found:
+        if name not in ours and is_breaking:
             raise MigrationError(f"the database has migration {name}, which this version lacks")
-        if ours[name] != checksum:
+        if name not in ours:
+            log.warning("database_is_of_a_later_version", extra={"migration": name})
+        elif ours[name] != checksum:
             raise MigrationError(f"migration {name} is not the one that was applied")
+    return {name for name, _, _ in found}
 
 
 def _let_act(connection: psycopg.Connection, login: str | None) -> None:

@@ -675,11 +675,30 @@ def test_a_migration_that_was_altered_afterwards_is_refused(database: str) -> No
         migrate(database)
 
 
-def test_a_database_of_a_newer_version_is_refused(database: str) -> None:
-    change(database, "INSERT INTO schema_migrations (name, checksum) VALUES ('9999_moon', 'x')")
+def test_a_database_that_a_newer_version_has_broken_with_is_refused(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = migrating.migrations()
+    moon = migrating.Migration("9999_moon", f"{migrating.BREAKING}DROP TABLE job_runs")
+    monkeypatch.setattr(migrating, "migrations", lambda: [*every, moon])
+    assert migrate(database) == ["9999_moon"]
+    monkeypatch.setattr(migrating, "migrations", lambda: every)
 
     with pytest.raises(MigrationError, match="9999_moon, which this version lacks"):
         migrate(database)
+
+
+def test_a_database_to_which_a_newer_version_has_added_is_served(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During a deployment a version of before may have to start again."""
+    every = migrating.migrations()
+    moon = migrating.Migration("9999_moon", "CREATE TABLE moon ()")
+    monkeypatch.setattr(migrating, "migrations", lambda: [*every, moon])
+    assert migrate(database) == ["9999_moon"]
+    monkeypatch.setattr(migrating, "migrations", lambda: every)
+
+    assert migrate(database) == []
 
 
 def test_a_migration_that_fails_leaves_nothing(
