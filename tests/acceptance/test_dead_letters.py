@@ -26,7 +26,7 @@ def operator(url: str, directory: Path, *arguments: str) -> subprocess.Completed
 def test_an_event_that_cannot_be_folded_is_told_and_retried(
     cluster: EmbeddedPostgres, template: str, tmp_path: Path
 ) -> None:
-    """Given a row that the database refuses, then it is told of everywhere, and a retry mends it."""
+    """Given a row that the database refuses, then everyone is told, and a retry mends it."""
     with cloned(cluster, template) as url:
         with as_owner(url) as owner:
             owner.execute("ALTER TABLE machines ADD CHECK (hostname <> 'refused')")

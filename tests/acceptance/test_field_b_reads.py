@@ -53,13 +53,13 @@ def test_a_query_ends_with_the_client_that_wanted_it(alone: Server, path: str, t
     with (
         alone.default() as api,
         as_owner(url) as owner,
-        owner.transaction(),
         psycopg.connect(url, autocommit=True) as looking,
     ):
         body = {"project": name("project"), "instance_type": "PS"}
         instance_id = ok(api.post("/api/instances", json=body), 201)["instance_id"]
         ok(api.get("/api/instances"))
-        owner.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        owner.execute("BEGIN")
+        owner.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
 
         def waiting() -> int:
             row = looking.execute(WAITING).fetchone()
@@ -71,7 +71,7 @@ def test_a_query_ends_with_the_client_that_wanted_it(alone: Server, path: str, t
             eventually("the query to wait", lambda: waiting() > before)
         # Sooner than the statement's time-out would end it.
         eventually("the query's end", lambda: waiting() <= before, 8)
-        owner.rollback()
+        owner.execute("ROLLBACK")
         ok(api.get(f"/api/instances/{instance_id}"))
         assert alone.lines("request_failed") == []
 
