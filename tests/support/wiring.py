@@ -36,7 +36,7 @@ NAMES: Mapping[type, str] = {
     sessions.BeatSession: "session_heartbeat",
     machines.BeatMachine: "machine_heartbeat",
 }
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
