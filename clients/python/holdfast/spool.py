@@ -30,6 +30,7 @@ from holdfast.kept import OtherAddress as OtherAddress
 from holdfast.kept import OtherKey as OtherKey
 from holdfast.kept import Refused as Refused
 from holdfast.kept import SpoolStats as SpoolStats
+from holdfast.losses import NONE, Losses, Note
 from holdfast.request import PLACEHOLDER, Request, Write, dumped
 
 log = logging.getLogger("holdfast.spool")
@@ -75,8 +76,9 @@ class Spool:
         # How often the service failed over an entry, also where that cannot be written.
         self._faults: Counter[str] = Counter()
         self._in_trouble = False
-        # Writes that are neither in memory nor on disk, and how many of them are on record.
-        self._lost = self._lost_on_record = 0
+        # What is neither in memory nor on disk, and not on record; and what is by now.
+        self._lost, self._lost_on_record = NONE, 0
+        self._note = Note(self.path)
         # How the file was when there was nothing in it to be sent.
         self._idle: tuple[int, ...] | None = None
 
@@ -331,16 +333,25 @@ class Spool:
         """The process ends: bring to the disk what is only in memory, and tell what is left."""
         with self._lock:
             self._settle()
-            lost = self._lost + sum(entry.replaces is None for entry in self._overflow)
+            unsent = sum(entry.replaces is None for entry in self._overflow)
+            if unsent:
+                now = time.time()
+                self._lost += Losses(unsent, self._overflow[0].kept_at, now)
+                self._note.write(self._lost, 0)
+            lost = self._lost.writes + self._lost_on_record
             if self._looks() is None:
                 return Left(0, lost)
             kept = self._ask("count_own", **self._mine())
             return Left(kept[0] if kept is not None else 0, lost)
 
-    def lost(self) -> int:
-        """The writes of the last month that were lost: there was no room left to keep them."""
+    def lost(self) -> Losses:
+        """The writes of the last month that were lost: there was no room left to keep them.
+
+        Also those that another process had in its memory alone when it died.
+        """
         found = self._ask("lost")
-        return self._lost - self._lost_on_record + (found[0] if found is not None else 0)
+        recorded = NONE if found is None or not found[0] else Losses(*found)
+        return recorded + self._lost + self._note.others()
 
     def trouble(self) -> str | None:
         """Why nothing can be kept on disk; ``None`` if it can."""
@@ -379,12 +390,13 @@ class Spool:
 
     def _settle(self) -> None:
         """Bring to the disk what is only in memory, behind what is there, all of it or nothing."""
-        if not self._overflow:
+        if not self._overflow and not self._lost.writes:
             return
         try:
             self._database.run(self._store)
         except (sqlite3.Error, OSError) as e:
             self._report(e)
+            self._note_losses()
         else:
             self._overflow.clear()
             self._recovered()
@@ -397,14 +409,21 @@ class Spool:
             size -= len(oldest.body)
             if oldest.replaces is not None:
                 continue
-            self._lost += 1
-            if self._lost == 1:
+            now = time.time()
+            self._lost += Losses(1, now, now)
+            if self._lost.writes == 1:
                 log.error(
                     "There is no room for more than %d writes in memory, and %s cannot be written:"
                     " the oldest are lost.",
                     len(self._overflow),
                     self.path,
                 )
+        if self._overflow:
+            self._note_losses()
+
+    def _note_losses(self) -> None:
+        """Where no room is needed: who looks later is to know what this process may take along."""
+        self._note.write(self._lost, sum(entry.replaces is None for entry in self._overflow))
 
     def _store(self, db: sqlite3.Connection) -> None:
         mine = {"key_id": self._key_id, "owner": self._owner()}
@@ -413,9 +432,10 @@ class Spool:
                 db.execute(SQL["replace"], {**mine, "replaces": entry.replaces})
             db.execute(SQL["keep"], {**entry._asdict(), **mine})
         db.execute(SQL["name_url"], {"url": self._url})
-        if self._lost > self._lost_on_record:
-            lost = {"at": time.time(), "writes": self._lost - self._lost_on_record}
-            db.execute(SQL["lose"], lost)
+        if self._lost.writes:
+            # The first as a row of no writes: it tells since when.
+            db.execute(SQL["lose"], {"at": self._lost.since, "writes": 0})
+            db.execute(SQL["lose"], {"at": self._lost.until, "writes": self._lost.writes})
 
     def _first(self, db: sqlite3.Connection) -> Entry | None:
         for row in db.execute(SQL["first"], self._mine()):
@@ -459,6 +479,7 @@ class Spool:
             self._database.run(forget)
         except (sqlite3.Error, OSError) as e:
             self._report(e)
+        self._note.forget(time.time() - REMEMBERED_SECONDS)
 
     def _mine(self) -> Mapping[str, Any]:
         young = time.time() - BEAT_SECONDS
@@ -486,7 +507,9 @@ class Spool:
             )
 
     def _recovered(self) -> None:
-        self._lost_on_record = self._lost
+        self._lost_on_record += self._lost.writes
+        self._lost = NONE
+        self._note.clear()
         if self._in_trouble:
             self._in_trouble = False
             log.info(

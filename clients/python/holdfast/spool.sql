@@ -120,7 +120,7 @@ DELETE FROM alias WHERE known_at < :before;
 INSERT INTO lost (lost_at, writes) VALUES (:at, :writes);
 
 -- name: lost
-SELECT coalesce(sum(writes), 0), max(lost_at) FROM lost;
+SELECT coalesce(sum(writes), 0), min(lost_at), max(lost_at) FROM lost;
 
 -- name: forget_lost
 DELETE FROM lost WHERE lost_at < :before;

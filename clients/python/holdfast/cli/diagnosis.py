@@ -90,6 +90,8 @@ def _checks(client: Client, send: bool, adopt: str | None) -> Iterator[Check]:
         if admitted.ok:
             yield from _own(client)
     trouble = client.spool.trouble()
+    if client.spool.lost().writes:
+        yield _lost(client)
     if trouble is not None:
         yield _unusable(client, trouble)
         return
@@ -97,10 +99,6 @@ def _checks(client: Client, send: bool, adopt: str | None) -> Iterator[Check]:
     if adopt is not None:
         yield _adoption(client, adopt, is_admitted)
     yield _spool(client, reached.ok, is_admitted, send or adopt is not None)
-    if lost := client.spool.lost():
-        advice = "keep HOLDFAST_SPOOL_DIR on a disk with room, in a folder of our own"
-        found = f"{lost} writes of the last month: neither the service nor the disk was there"
-        yield Check("lost", False, found, advice)
     for address in client.spool.other_addresses():
         yield _other_address(address)
     for other in client.spool.other_keys():
@@ -201,6 +199,17 @@ def _alive(kind: str, an_id: str, ask: Callable[[str], Mapping[str, Any]], field
         # A heartbeat mends it.
         how = f"{how}, and not heard of since the service was away (from {unknown_since})"
     return Check(kind, True, f"{an_id} is {how}")
+
+
+def _lost(client: Client) -> Check:
+    writes, since, until = client.spool.lost()
+    times = [
+        datetime.fromtimestamp(one).astimezone().isoformat(" ", "seconds") for one in (since, until)
+    ]
+    when = f"at {times[0]}" if times[0] == times[1] else f"between {times[0]} and {times[1]}"
+    found = f"{writes} writes of the last month, {when}: neither the service nor the disk was there"
+    advice = "keep HOLDFAST_SPOOL_DIR on a disk with room, in a folder of our own"
+    return Check("lost", False, found, advice)
 
 
 def _unusable(client: Client, trouble: str) -> Check:
