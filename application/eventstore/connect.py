@@ -18,6 +18,9 @@ from domain.errors import TimedOut, Unavailable
 
 SERVICE_ROLE = "holdfast_service"
 STATEMENT_TIMEOUT_SECONDS = 10  # S4 5.2
+# What a process that stands still in the midst of a transaction has locked, others wait for: the
+# log of a namespace, or the position of its read models. No live one pauses for as long.
+IDLE_SECONDS = 5
 # A server that is frozen cannot end a statement by itself: so much later its client does.
 ANSWER_SECONDS = STATEMENT_TIMEOUT_SECONDS + 2.0
 # A pool that gives up soon tries again with the next request, where one that backs off for
@@ -49,7 +52,7 @@ def conninfo(
         f"-c search_path={search_path}",
         "-c timezone=UTC",
         f"-c statement_timeout={STATEMENT_TIMEOUT_SECONDS * 1000}",
-        f"-c idle_in_transaction_session_timeout={3 * STATEMENT_TIMEOUT_SECONDS * 1000}",
+        f"-c idle_in_transaction_session_timeout={IDLE_SECONDS * 1000}",
     ]
     options += [f"-c {name}={value}" for name, value in (settings or {}).items()]
     if role is not None:

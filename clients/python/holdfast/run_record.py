@@ -100,13 +100,14 @@ def strictly(client: Client, needed: bool = True) -> Iterator[None]:
 
 
 class RunRecord:
-    """One run's side of the record. ``on_fence(why)``: the work has become someone else's.
+    """One run's side of the record. ``on_fence(why, again)``: the work has become someone else's;
+    ``again``: it is worth a word although there was one of another loss.
 
     ``mark`` stands in the environment of all that the run starts.
     """
 
     def __init__(
-        self, client: Client, run: Run, on_fence: Callable[[str], None], mark: str
+        self, client: Client, run: Run, on_fence: Callable[[str, bool], None], mark: str
     ) -> None:
         self._client = client
         self._run = run
@@ -279,7 +280,7 @@ class RunRecord:
     def _open(self) -> None:
         session = self._found_session()
         instance = self._found_instance(session)
-        if self._run.item is not None and not self._run.takeover:
+        if self._run.item is not None:
             self._require_free(self._run.item, instance)
         if instance is None:
             body = self._instance(session)
@@ -351,6 +352,8 @@ class RunRecord:
         holder = claim["holder"]
         own = self._run.session_id, instance and instance["instance_id"]
         if holder is None or holder in own:
+            return
+        if self._run.takeover and self._client.work_items.get(item)["stale"]:
             return
         neighbour = self._neighbour(claim, self._project(instance))
         if neighbour and (self._run.replace or neighbour["status"] == "stalled"):
@@ -485,8 +488,9 @@ class RunRecord:
                 self.loss = f"{item} is not claimed any more"
 
     def _lose_claim(self, item: str, holder: str | None) -> None:
-        self._held.pop(item, None)
-        self._lose(f"{item} was taken over by {holder}" if holder else f"{item} was cancelled")
+        if self._held.pop(item, None) is not None:
+            why = f"{item} was taken over by {holder}" if holder else f"{item} was cancelled"
+            self._lose(why, again=True)
 
     def _note_end(self, an_id: str, error: HoldfastError) -> None:
         heirs = map(error.details.get, ("recovered_to", "superseded_by", "successor"))
@@ -499,8 +503,9 @@ class RunRecord:
             self._lose(f"{kind} {an_id} was taken up by another holdfast run, on {where}")
         else:
             kind = "session" if an_id == self._session_id else "instance"
-            self._lose(f"{kind} {an_id} is over{by}")
+            # What became of the session an instance is told as well.
+            self._lose(f"{kind} {an_id} is over{by}", again=kind == "instance")
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str, *, again: bool = False) -> None:
         self.loss = why
-        self._on_fence(why)
+        self._on_fence(why, again)

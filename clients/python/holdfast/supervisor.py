@@ -204,8 +204,9 @@ class Supervisor:
                 case Signalled() as signalled:
                     self._pass_on(child, signalled)
                 case Fenced(why):
+                    was_over = self._is_over
                     self._on_fence(why)
-                    if self._is_over:
+                    if self._is_over and not was_over:
                         self._interrupts.stopped(f"its supervisor, as {why},")
                         child.stop(signal.SIGTERM, self._run.grace)
                 case RestartAsked():
@@ -227,7 +228,9 @@ class Supervisor:
             child.stop(signalled.number, self._run.grace)
 
     def _on_fence(self, why: str) -> None:
-        if self._run.stop_if_fenced:
+        if self._is_over:
+            self._tell(why)
+        elif self._run.stop_if_fenced:
             self._is_over = True
             self._tell(f"{why}; the command is stopped")
         else:
@@ -286,9 +289,9 @@ class Supervisor:
             self._is_opening = False
             raise Interrupted(signalled.number)
 
-    def _note_fence(self, why: str) -> None:
+    def _note_fence(self, why: str, again: bool) -> None:
         """Called by whichever thread learns of it first."""
-        if not self._is_fenced:
+        if again or not self._is_fenced:
             self._is_fenced = True
             self._happened.put(Fenced(why))
 

@@ -137,3 +137,28 @@ def test_a_claim_that_was_lost_meanwhile_is_told_and_stops_it_if_told_to(here: D
     assert run.end() == 128 + signal.SIGTERM
     assert rival["session_id"] in run.told
     assert len(run.events("command_logged")) == 1
+
+
+def test_a_lost_claim_is_told_although_its_instance_was_resumed_too(here: Desk) -> None:
+    item = name("item")
+    run = here.run("--claim", item, "--interval", "0.1", start_new_session=True)
+    run.up()
+    instance = run.instance()["instance_id"]
+    rival = here.api.session()["session_id"]
+    sleep(run)
+
+    def went() -> bool:
+        ok(here.api.post(f"/api/sessions/{rival}/heartbeat", json={}))
+        body = {"item_id": item, "session_id": rival, "takeover": True}
+        return here.api.post("/api/claims", json=body).is_success
+
+    eventually(went, "the takeover")
+    ok(here.api.post(f"/api/instances/{instance}/resume", json={}), 201)
+    sleep(run, signal.SIGCONT)
+    run.warned("goes on")
+    run.warned("goes on")
+    run.say("0")
+
+    assert run.end() == 0
+    assert f"{item} was taken over by {rival}" in run.told
+    assert f"instance {instance} is over" in run.told

@@ -61,7 +61,7 @@ def test_whoever_comes_in_between_gets_both(api: Api, connect: Connect, when: st
 
     def record(client: Client) -> RunRecord:
         plan = Plan(["true"], session_id=session_id, takeover=True)
-        return RunRecord(client, plan, lambda why: None, uuid4().hex)
+        return RunRecord(client, plan, lambda why, again: None, uuid4().hex)
 
     slow, quick = connect(), record(connect())
     area: Any = slow.sessions if when != "after the instance" else slow.instances
@@ -173,3 +173,28 @@ def test_on_waking_it_is_told_that_its_instance_was_closed(here: Desk) -> None:
     run.say("0")
     assert run.end() == 0
     assert run.session()["status"] == "completed"
+
+
+@pytest.mark.parametrize("kind", ["session", "instance"])
+def test_whoever_cannot_have_the_item_takes_nothing_over(
+    api: Api, tmp_path: Path, kind: str
+) -> None:
+    """An item that another holds, who beats: --takeover does not get it, and disturbs nobody."""
+    with desk(api, tmp_path / "work") as here:
+        item = name("item")
+        holder = api.session()["session_id"] if kind == "session" else None
+        first = here.run("--interval", "0.1", *([] if holder else ["--claim", item]))
+        first.up()
+        session, instance = first.session()["session_id"], first.instance()["instance_id"]
+        if holder:
+            ok(api.post("/api/claims", json={"item_id": item, "session_id": holder}), 201)
+        before = supervisors(api, session)
+        named = ("--session", session) if kind == "session" else ("--instance", instance)
+        second = here.carry_on(first.project, *named, "--takeover", "--claim", item)
+
+        assert second.end() == 3
+        assert "already claimed" in second.told or "Claimed by" in second.told
+        assert supervisors(api, session) == before
+        first.say("0")
+        assert first.end() == 0
+        assert "taken up by another" not in first.told
