@@ -34,7 +34,7 @@ PAUSE_SECONDS = 0.02
 # How often a process says which definitions it has, in seconds.
 NOTE_SECONDS = 60.0
 
-_SQL = sql.load("projections", "schema.sql")
+_SQL = sql.load("projections", "projector.sql")
 
 
 class BatchFailure(Exception):

@@ -34,7 +34,7 @@ LOOK_SECONDS = 0.02
 
 log = logging.getLogger("holdfast.reads")
 
-_SQL = sql_files.load("projections", "schema.sql")
+_SQL = sql_files.load("projections", "projector.sql")
 
 
 class Freshness:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from application.eventstore import sql
-from projections import READ_MODELS
+from projections import DEFINITIONS, READ_MODELS, dead_letters
 from tests.support.given import START
 from tests.support.postgres import Connection, as_owner
 
@@ -20,7 +20,7 @@ SESSIONS = 150
 TASKS = 2
 
 # One row a namespace, or a job, by design.
-SMALL = {"log_head", "definitions", "public_views", "job_runs"}
+SMALL = {"log_head", "positions", "dead_letters", "definitions", "job_runs"}
 # Nothing of a namespace's: one row for each absence of the service itself.
 SMALL |= {"serving_intervals", "serving_intervals_pkey"}
 
@@ -97,6 +97,10 @@ FILL: tuple[str, ...] = (
 # Something for every parameter that a query may have; None for a filter that may be left out.
 PARAMETERS: Mapping[str, Any] = {
     "namespace": "n7",
+    "places": [each.place for each in DEFINITIONS],
+    "place": DEFINITIONS[1].place,
+    "past_position": None,
+    "past_read_model": None,
     "streams": ["session-3", "session-4"],
     "state_versions": [1, 1],
     "stream_id": "session-3",
@@ -218,7 +222,8 @@ def queries() -> Iterator[tuple[str, str]]:
     """Every query of the event store and of the read models."""
     files = {
         "queries": sql.load("application.eventstore", "queries.sql"),
-        "schema": sql.load("projections", "schema.sql"),
+        "projector": sql.load("projections", "projector.sql"),
+        "dead_letters": dead_letters.SQL,
         **{model.name: model.sql() for model in READ_MODELS},
     }
     for file, blocks in files.items():
@@ -289,6 +294,8 @@ def test_every_index_begins_with_the_namespace(filled: Connection) -> None:
     # None of them has anything to do with a namespace's data.
     assert without == {
         "job_runs_pkey",
+        "projections.definitions_pkey",
+        "projections.public_views_pkey",
         "schema_migrations_pkey",
         "service_thresholds_pkey",
         "serving_intervals_pkey",

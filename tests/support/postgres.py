@@ -18,7 +18,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 def as_owner(url: str) -> Connection:
     """A connection of the database's owner, unknown to the service, that finds read models."""
-    options = f"-c search_path={search_path(each.place for each in DEFINITIONS)}"
+    # What is made without naming a schema goes into the first one.
+    options = f"-c search_path=public,{search_path(each.place for each in DEFINITIONS)}"
     info = make_conninfo(url, application_name="test", options=options)
     return psycopg.connect(info, autocommit=True)
 
