@@ -11,7 +11,7 @@ from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 from psycopg.types.json import set_json_loads
-from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from application.eventstore import outage
 from domain.errors import TimedOut, Unavailable
@@ -129,6 +129,14 @@ def pool(info: str, size: int, *, checked: bool = False) -> ConnectionPool:
         max_waiting=MAX_WAITING,
         open=True,
     )
+
+
+def has_broken(error: psycopg.OperationalError) -> bool:
+    """Whether the connection was the trouble, so that another one may do better at once."""
+    if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests | Unanswered):
+        return False
+    # Without a code, with one of the classes "connection exception" or "operator intervention".
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypedDict, cast
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypedDict, TypeVar, cast
 
 import orjson
 import psycopg
@@ -17,6 +18,8 @@ from application.eventstore.mapper import NewRow, Recorded
 from domain.aggregate import Json
 from domain.liveness import Serving
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Rows = Generator[tuple[Any, ...], None, None]
 
 MAX_POSITION = 2**63 - 1
@@ -105,6 +108,29 @@ class Criteria(NamedTuple):
             "end": self.end,
             "keyword": self.keyword,
         }
+
+
+def _asked_again(
+    question: Callable[Concatenate[EventStore, P], T],
+) -> Callable[Concatenate[EventStore, P], T]:
+    """Ask once more if the connection was broken. For what may be done twice.
+
+    Connections that were idle when the database went away are all broken: whoever comes first when
+    it is back would be refused for it.
+    """
+
+    @wraps(question)
+    def asked(store: EventStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with connect.told_apart():
+            try:
+                return question(store, *args, **kwargs)
+            except psycopg.OperationalError as e:
+                if store._held is not None or not connect.has_broken(e):
+                    raise
+                store._pool.check()
+                return question(store, *args, **kwargs)
+
+    return asked
 
 
 class EventStore:
@@ -237,9 +263,10 @@ class EventStore:
             ).fetchone()
         return None if found is None else Appended(head=found[0], written_at=found[1])
 
+    @_asked_again
     def load(self, namespace: str, state_versions: Mapping[str, int]) -> list[Loaded]:
         """What it takes to bring these streams' aggregates back, in one query, in order."""
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             cursor = connection.cursor(row_factory=tuple_row, binary=True)
             rows = cursor.execute(
                 _SQL["load"],
@@ -251,26 +278,29 @@ class EventStore:
             ).fetchall()
         return [Loaded._make(row) for row in rows]
 
+    @_asked_again
     def receipts(self, namespace: str, keys: Sequence[str]) -> list[Receipt]:
         """The replies kept under these idempotency keys."""
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             cursor = connection.cursor(row_factory=class_row(Receipt))
             return cursor.execute(
                 _SQL["receipts"], {"namespace": namespace, "keys": list(keys)}
             ).fetchall()
 
+    @_asked_again
     def forget_receipts(self, namespace: str) -> int:
         """Drop the replies that are older than a day; how many."""
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             parameters = {"namespace": namespace}
             row = connection.execute(_SQL["forget_receipts"], parameters).fetchone()
         return 0 if row is None else int(row[0])
 
+    @_asked_again
     def snapshot_before(
         self, namespace: str, stream_id: str, state_version: int, to: int
     ) -> tuple[int, Json] | None:
         """The newest snapshot of a stream at or below sequence number ``to``."""
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             return connection.execute(
                 _SQL["snapshot_before"],
                 {
@@ -281,9 +311,10 @@ class EventStore:
                 },
             ).fetchone()
 
+    @_asked_again
     def insert_snapshots(self, namespace: str, snapshots: Sequence[Json]) -> None:
         """Keep states of aggregates at events that are there; one that is kept already stays."""
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             connection.execute(
                 _SQL["insert_snapshots"],
                 {"namespace": namespace, "snapshots": _json(snapshots)},
@@ -348,9 +379,10 @@ class EventStore:
             types=list(types) or None,
         )
 
+    @_asked_again
     def version(self, namespace: str, stream_id: str) -> int:
         """The sequence number of a stream's newest event; 0 for a stream that is not there."""
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             parameters = {"namespace": namespace, "stream_id": stream_id}
             row = connection.execute(_SQL["version"], parameters).fetchone()
         assert row is not None
@@ -379,18 +411,20 @@ class EventStore:
             **criteria.parameters(),
         )
 
+    @_asked_again
     def count_in_stream(self, namespace: str, stream_id: str, criteria: Criteria) -> int:
         """How many of a stream's events meet the criteria."""
         if criteria.is_empty:
             return self.version(namespace, stream_id)  # sequence numbers have no gaps
         parameters = {"namespace": namespace, "stream_id": stream_id, **criteria.parameters()}
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             row = connection.execute(_SQL["count_in_stream"], parameters).fetchone()
         assert row is not None
         return int(row[0])
 
-    def _read(self, query: str, most: int | None, **parameters: object) -> list[Recorded]:
-        with connect.told_apart(), self._connection() as connection:
+    @_asked_again
+    def _read(self, /, query: str, most: int | None, **parameters: object) -> list[Recorded]:
+        with self._connection() as connection:
             cursor = connection.cursor(row_factory=tuple_row, binary=True)
             if most is None:
                 rows = cursor.execute(_SQL[query], parameters).fetchall()
@@ -401,8 +435,9 @@ class EventStore:
                 events, _ = _upto(most, map(Recorded._make, coming))
                 return events
 
-    def _page(self, query: str, limit: int, **parameters: object) -> tuple[list[Recorded], bool]:
-        with connect.told_apart(), self._connection() as connection:
+    @_asked_again
+    def _page(self, /, query: str, limit: int, **parameters: object) -> tuple[list[Recorded], bool]:
+        with self._connection() as connection:
             cursor = connection.cursor(row_factory=tuple_row, binary=True)
             given = {**parameters, "limit": limit + 1}
             coming = cast(Rows, cursor.stream(_SQL[query], given, size=AT_ONCE))
@@ -421,30 +456,34 @@ class EventStore:
         with connect.told_apart(), self._connection() as connection:
             connection.execute(_SQL["end_job"], {"job": job})
 
+    @_asked_again
     def head(self, namespace: str) -> int:
         """The position of a namespace's last event; 0 when there is none."""
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             row = connection.execute(_SQL["head"], {"namespace": namespace}).fetchone()
         return 0 if row is None else int(row[0])
 
+    @_asked_again
     def touch_serving(self, tolerance_seconds: float) -> tuple[datetime, Serving]:
         """Note that this process can be reached at this moment; when that is, and since when."""
         parameters = {"tolerance_seconds": tolerance_seconds}
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             row = connection.execute(_SQL["touch_serving"], parameters, prepare=True).fetchone()
         assert row is not None
         return row[0], Serving(row[1], row[2])
 
+    @_asked_again
     def serving(self) -> tuple[datetime, Serving]:
         """What time it is, and since when the service has been there, as the database knows it."""
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             row = connection.execute(_SQL["serving"]).fetchone()
         assert row is not None
         return row[0], Serving(row[1], row[2])
 
+    @_asked_again
     def clock(self) -> datetime:
         """The database's time: the only clock that decides anything."""
-        with connect.told_apart(), self._connection() as connection:
+        with self._connection() as connection:
             row = connection.execute(_SQL["clock"]).fetchone()
         assert row is not None
         now: datetime = row[0]
