@@ -102,6 +102,11 @@ class Engine:
         self._appender = ThreadPoolExecutor(1, thread_name_prefix="holdfast-append")
         self._arrived = threading.Condition()
         self._stopping = False
+        # Held by whoever takes what is to be carried out, or answers it: the writer, or who gives
+        # the rest up.
+        self._answering = threading.Lock()
+        self._current: Round | None = None
+        self._given_up = threading.Event()
         self._idle = False
         self._thread = threading.Thread(target=self._run, name="holdfast-writer", daemon=True)
 
@@ -109,17 +114,39 @@ class Engine:
         """Start the writer."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Finish the commands that were accepted, then end."""
+    def stop(self, within_seconds: float | None = None) -> None:
+        """Finish the commands that were accepted, then end.
+
+        What is not through within so many seconds, of a database that does not answer, is refused.
+        """
         with self._arrived:
             self._stopping = True
             self._arrived.notify()
         if self._thread.is_alive():
-            self._thread.join()
-        self._appender.shutdown()
-        late = self._inbox.clear()
-        _refuse(late, Unavailable("The service is stopping. Try again."))
-        deliver(late)
+            self._thread.join(within_seconds)
+        is_stuck = self._thread.is_alive()
+        self.give_up()
+        self._appender.shutdown(wait=not is_stuck)
+
+    def give_up(self) -> None:
+        """Refuse all that is not through by now, and everything to come.
+
+        What is under way may be stored all the same: a refusal says that it is unknown, and a
+        repetition with the same idempotency key tells.
+        """
+        with self._answering:
+            late = self._inbox.clear()
+            if not self._given_up.is_set():
+                # The writer will say nothing of these any more.
+                rounds = [self._current, *self._rounds]
+                late += [job for one in rounds if one is not None for job in one.all]
+            self._stopping = True
+            self._given_up.set()
+            refused = [job for job in late if job.outcome is None and job.error is None]
+            _refuse(refused, Unavailable("The service is stopping. Try again."))
+            deliver(late)
+        if refused:
+            log.warning("commands_given_up", extra={"commands": len(refused)})
 
     def answers(self, within_seconds: float) -> bool:
         """Whether whoever sends a command now can expect it to be carried out.
@@ -160,6 +187,8 @@ class Engine:
         submission = Submission(len(commands))
         jobs = [Job(command, context, submission) for command, context in commands]
         self._inbox.put(jobs)
+        if self._given_up.is_set():
+            self.give_up()
         if self._idle:
             with self._arrived:
                 self._arrived.notify()
@@ -180,9 +209,10 @@ class Engine:
             if not self._rounds:
                 self._wait()
                 self._take()
-            if not self._rounds:
-                return
-            current = self._rounds.popleft()
+            with self._answering:
+                if not self._rounds or self._given_up.is_set():
+                    return
+                current = self._current = self._rounds.popleft()
             self._busy_since = self._clock.seconds()
             try:
                 self._carry_out(current)
@@ -196,7 +226,11 @@ class Engine:
                     if job.outcome is None and job.error is None:
                         job.error = e
             self._busy_since = None
-            deliver(current.all)
+            with self._answering:
+                if self._given_up.is_set():
+                    return
+                self._current = None
+                deliver(current.all)
 
     def _wait(self) -> None:
         """Until there is something to do, or nothing will come any more."""
@@ -209,14 +243,15 @@ class Engine:
 
     def _take(self) -> None:
         """Make a round of what waits in the line whose turn it is, as far as one append goes."""
-        taken = self._inbox.take(BATCH_LIMIT, BATCH_BYTES)
-        if taken is not None:
-            self._rounds.append(Round(*taken))
+        with self._answering:
+            taken = self._inbox.take(BATCH_LIMIT, BATCH_BYTES)
+            if taken is not None:
+                self._rounds.append(Round(*taken))
 
     def _carry_out(self, current: Round) -> None:
         namespace = current.namespace
         attempt = 0
-        while current.jobs:
+        while current.jobs and not self._given_up.is_set():
             attempt += 1
             # Optimism first; a writer that keeps losing holds the log while it decides.
             exclusive = attempt > OPTIMISTIC_ATTEMPTS

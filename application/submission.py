@@ -18,7 +18,7 @@ class Submission:
     def __init__(self, size: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.through = self.loop.create_future()
-        # Counted down by the writer's thread alone.
+        # Counted down by one thread at a time: the writer's, or who gives up what is left.
         self.open = size
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Sequence
 from datetime import timedelta
 
 from application.engine import Engine
+from application.eventstore import connect
 from application.eventstore.mapper import Mapper
 from application.eventstore.store import EventStore
 from application.past import Past
@@ -28,6 +30,11 @@ from projections.projector import Projector
 from projections.reads import Reads
 
 READ_CONNECTIONS = 8
+# How long a shutdown waits for requests that are being answered. Of a database that does not answer
+# they are refused a little earlier; and so much later nothing waits for it any more.
+GRACE_SECONDS = 30
+REFUSE_SECONDS = 25.0
+LET_GO_SECONDS = 3.0
 # How many objects come before the collector looks at them. What a request makes is gone by then;
 # at Python's own setting a busy service stands still for tens of milliseconds now and then.
 YOUNG_OBJECTS = 50_000
@@ -113,17 +120,35 @@ class Service:
         self.sweeps.start()
         await self._presence.start()
 
+    def closing(self) -> None:
+        """A shutdown has begun: whoever waits for an answer is to have one before it is over."""
+        asyncio.get_running_loop().call_later(REFUSE_SECONDS, self._engine.give_up)
+
     async def stop(self) -> None:
-        """Finish the commands that were accepted, then end everything else."""
+        """Finish the commands that were accepted, then end everything else.
+
+        A database that does not answer is not waited for: what is committed is safe with it, and
+        whoever was not answered is refused.
+        """
+        letting_go = threading.Timer(LET_GO_SECONDS, connect.let_go)
+        letting_go.daemon = True
+        letting_go.start()
         await self.sweeps.stop()
-        await asyncio.to_thread(self._engine.stop)
-        await self._presence.stop()
-        for projector in self._projectors:
-            await asyncio.to_thread(projector.stop)
-        await self.reads.close()
-        self.history.close()
-        self._jobs_store.close()
-        self._store.close()
+        await asyncio.to_thread(self._engine.stop, LET_GO_SECONDS)
+        await asyncio.gather(
+            self._presence.stop(),
+            self.reads.close(),
+            *map(
+                asyncio.to_thread,
+                (
+                    *(projector.stop for projector in self._projectors),
+                    self.history.close,
+                    self._jobs_store.close,
+                    self._store.close,
+                ),
+            ),
+        )
+        letting_go.cancel()
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -33,3 +34,17 @@ def command_line(pid: int) -> str:
         ["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return listed.stdout
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started, as far as they run."""
+    with suppress(OSError):
+        told = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return list(map(int, told.split()))
+    with suppress(OSError):
+        listed = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False
+        )
+        pairs = (map(int, line.split()) for line in listed.stdout.splitlines())
+        return [child for child, parent in pairs if parent == pid]
+    return []

@@ -44,8 +44,8 @@ class Presence:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._executor.shutdown()
-        self._record.close()
+        await asyncio.to_thread(self._executor.shutdown)
+        await asyncio.to_thread(self._record.close)
 
     @property
     def absent_seconds(self) -> float:

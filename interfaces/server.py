@@ -54,6 +54,11 @@ def serve() -> None:
     # After its own shutdown uvicorn raises the signal again: that must not skip the embedded
     # Postgres's.
     signal.signal(signal.SIGTERM, _end)
+    with _told_at_the_end():
+        _serve()
+
+
+def _serve() -> None:
     settings = _settings()
     telemetry.configure(settings.log_level)
     for variable, name in Settings.mistyped().items():
@@ -95,7 +100,7 @@ def serve() -> None:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=30,
+            timeout_graceful_shutdown=bootstrap.GRACE_SECONDS,
         )
         if settings.workers > 1:
             _for_workers(url, key)
@@ -170,6 +175,24 @@ def _dead_letters(owner_url: str) -> dict[str, int]:
 def main() -> None:
     """Run the command line."""
     app()
+
+
+@contextmanager
+def _told_at_the_end() -> Iterator[None]:
+    """Have the last line of the log say that the service has stopped, and how."""
+    try:
+        yield
+    except (SystemExit, typer.Exit) as e:
+        code = e.exit_code if isinstance(e, typer.Exit) else e.code
+        if code == CONFIGURATION_EXIT:
+            raise  # nothing was started
+        log.info("service_stopped", extra={"exit_code": code or 0})
+        raise
+    except KeyboardInterrupt:
+        log.info("service_stopped", extra={"exit_code": 128 + signal.SIGINT})
+        raise
+    else:
+        log.info("service_stopped", extra={"exit_code": 0})
 
 
 def _settings() -> Settings:

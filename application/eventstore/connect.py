@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
+from weakref import WeakSet
 
 import orjson
 import psycopg
@@ -70,6 +75,36 @@ def login_of(url: str) -> str | None:
     return str(conninfo_to_dict(url).get("user") or "") or None
 
 
+# The connections that may be waiting for an answer, and whether nobody is to wait any more.
+_open: WeakSet[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]] = WeakSet()
+_is_over = threading.Event()
+
+
+def let_go() -> None:
+    """Break every connection of this process, and those to come: it is about to end.
+
+    Whoever waits for a server that does not answer would hold that up.
+    """
+    _is_over.set()
+    for connection in list(_open):
+        _hang_up(connection)
+
+
+def _note(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    _open.add(connection)
+    if _is_over.is_set():
+        _hang_up(connection)
+
+
+def _hang_up(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """End the conversation below libpq, which its own thread finds as if the server had done it."""
+    with (
+        suppress(OSError, psycopg.Error),
+        socket.socket(fileno=os.dup(connection.pgconn.socket)) as wire,
+    ):
+        wire.shutdown(socket.SHUT_RDWR)
+
+
 class Unanswered(psycopg.errors.QueryCanceled):
     """The server did not even end the statement at its time-out: it is frozen, or gone unseen.
 
@@ -79,6 +114,10 @@ class Unanswered(psycopg.errors.QueryCanceled):
 
 class Connection(psycopg.Connection[TupleRow]):
     """A connection that waits for no answer longer than the server may take for one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _note(self)
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """As :meth:`psycopg.Connection.wait`. Raises :class:`Unanswered`."""
@@ -93,6 +132,10 @@ class Connection(psycopg.Connection[TupleRow]):
 
 class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
     """The same for event loops."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _note(self)
 
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """As :meth:`psycopg.AsyncConnection.wait`. Raises :class:`Unanswered`."""
@@ -133,6 +176,8 @@ def pool(info: str, size: int, *, checked: bool = False) -> ConnectionPool:
 
 def has_broken(error: psycopg.OperationalError) -> bool:
     """Whether the connection was the trouble, so that another one may do better at once."""
+    if _is_over.is_set():
+        return False
     if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests | Unanswered):
         return False
     # Without a code, with one of the classes "connection exception" or "operator intervention".

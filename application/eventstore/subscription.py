@@ -37,7 +37,7 @@ class LogListener:
         waiting_on: list[socket.socket | int] = [self._ours]
         try:
             if self._connection is None:
-                self._connection = psycopg.connect(self._info, autocommit=True)
+                self._connection = connect.Connection.connect(self._info, autocommit=True)
                 self._connection.execute(f"LISTEN {CHANNEL}")
                 return  # what was appended before LISTEN took effect is found by looking
             waiting_on.append(self._connection.fileno())

@@ -54,6 +54,9 @@ class Running(Services, Protocol):
     async def start(self) -> None:
         """Be ready to serve."""
 
+    def closing(self) -> None:
+        """See to it that whoever waits for an answer has one before the shutdown is over."""
+
     async def stop(self) -> None:
         """Finish what was accepted."""
 
@@ -63,7 +66,7 @@ class App:
 
     def __init__(self, service: Running) -> None:
         mcp = McpEndpoint(service, service.keys, service.hosts)
-        self._doorkeeper = Doorkeeper(service.limits)
+        self._doorkeeper = Doorkeeper(service.limits, service.closing)
         self._routes = _routes(service, mcp)
         self._router = Router(
             routes=self._routes,

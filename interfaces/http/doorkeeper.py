@@ -99,8 +99,10 @@ class Visitor(Protocol):
 class Doorkeeper:
     """The connections of a process."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, when_closing: Callable[[], None] | None = None) -> None:
+        """``when_closing`` is called once, when the connections are told to end."""
         self.limits = limits
+        self._when_closing = when_closing
         # Seconds of being awake: a process that was frozen must not hold that against anybody. Set
         # when connections are looked at, and as exact as that is often.
         self.now = 0.0
@@ -125,6 +127,12 @@ class Doorkeeper:
     def __len__(self) -> int:
         """How many connections are open."""
         return len(self._all)
+
+    def close(self) -> None:
+        """Note that the connections are being told to end; each may say so."""
+        tell, self._when_closing = self._when_closing, None
+        if tell is not None:
+            tell()
 
     def admit(self, visitor: Visitor) -> bool:
         """Whether it may stay; another may have to go for it."""

@@ -142,6 +142,13 @@ class Connection(HttpToolsProtocol):
         """End it at once."""
         self.transport.abort()
 
+    # What the server asks
+
+    def shutdown(self) -> None:
+        """Answer what is being asked, then end. The first that is told tells the service."""
+        self._doorkeeper.close()
+        super().shutdown()
+
     def look(self, now: float) -> None:
         """End it if it has used up its time."""
         if self._is_unread(now):
