@@ -351,7 +351,7 @@ def set_parent(work: Work, command: SetParent) -> Reply:
     """The instance; both parents and the child record it in one append."""
     instance = work.load(Instance, command.instance_id)
     instance.require_writable()
-    parent = open_parent(work, command.parent_id)
+    parent = open_parent(work, command.parent_id, instance.key)
     previous = work.load(Instance, instance.parent_id) if instance.parent_id else None
     require_pair(instance.scope, parent.scope if parent else None)
     if instance.parent_id != command.parent_id:
@@ -463,8 +463,11 @@ def give_parent(
     child.change_parent(work.now, parent.key if parent else None)
 
 
-def open_parent(work: Work, parent_id: str | None) -> Instance | None:
-    """The parent of this id. Raises :class:`UnknownParent` unless it is there and open."""
+def open_parent(work: Work, parent_id: str | None, child_id: str | None = None) -> Instance | None:
+    """The parent of this id, with room for a child, which may be there already.
+
+    Raises :class:`UnknownParent` unless it is there and open, :class:`TooManyChildren`.
+    """
     if parent_id is None:
         return None
     parent = work.load(Instance, parent_id)
@@ -473,6 +476,7 @@ def open_parent(work: Work, parent_id: str | None) -> Instance | None:
         if not parent.is_known:
             message = f"there is no instance {shown_id(parent_id)}"
         raise UnknownParent.of("parent_id", message)
+    parent.require_room_for(child_id)
     return parent
 
 

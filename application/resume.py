@@ -77,7 +77,7 @@ def _parent(work: Work, instance: Instance, given: str | None) -> Instance | Non
     :class:`UnknownParent` where it may not, and whatever registering below ``given`` would raise.
     """
     if given is not None:
-        parent = open_parent(work, given)
+        parent = open_parent(work, given, instance.key)
         require_pair(instance.scope, parent.scope if parent else None)
         return parent
     if instance.parent_id is None:

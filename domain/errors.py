@@ -15,7 +15,7 @@ The tree::
     │   ├── Supervised · SupervisorReplaced
     │   ├── InstanceEnded · InstanceAlive · HasLiveChildren · GlobalExists
     │   ├── ClaimHeld · NotHolder · StaleFence · ItemCompleted · ItemCancelled
-    │   ├── BlockedByDependencies · MachineInUse · TooManyClaims
+    │   ├── BlockedByDependencies · MachineInUse · TooManyClaims · TooManyChildren
     ├── IdempotencyMismatch     one idempotency key, two different requests
     └── Unavailable             nothing is wrong with the request; try again
         └── TimedOut
@@ -348,6 +348,12 @@ class TooManyClaims(Conflict):
     """The holder has as many claims as one may have; it must let go of some first."""
 
     code = "too_many_claims"
+
+
+class TooManyChildren(Conflict):
+    """The parent has as many children as one may have; some must be closed first."""
+
+    code = "too_many_children"
 
 
 class BlockedByDependencies(Conflict):

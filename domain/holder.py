@@ -12,6 +12,10 @@ from domain.liveness import ALWAYS, Serving
 from domain.supervision import Supervision
 
 
+# So many losses one who does not beat is told of, when it does: the latest ones.
+MOST_LOST = 1_000
+
+
 class HolderEvent(Event):
     """An event of a holder's stream about a claim, whose own stream has the other half."""
 
@@ -41,7 +45,7 @@ class ClaimLost(HolderEvent):
         holder.displaced(self.resource, self.taken_by)
         if is_work_item(self.resource):
             lost = {"item_id": self.resource, "fence": fence, "taken_by": self.taken_by}
-            holder.lost_claims = [*holder.lost_claims, {**lost, "at": iso(self.timestamp)}]
+            holder.note_lost({**lost, "at": iso(self.timestamp)})
             holder.lost_last_item = not any(map(is_work_item, holder.held))
 
 
@@ -53,7 +57,7 @@ class ClaimCancelled(HolderEvent):
     def change(self, holder: Holder) -> None:
         fence = holder.held.pop(self.resource, None)
         lost = {"item_id": self.resource, "fence": fence, "taken_by": None, "reason": "cancelled"}
-        holder.lost_claims = [*holder.lost_claims, {**lost, "at": iso(self.timestamp)}]
+        holder.note_lost({**lost, "at": iso(self.timestamp)})
 
 
 class ClaimGivenUp(HolderEvent):
@@ -135,6 +139,11 @@ class Holder(Supervision):
     def give_up(self, at: datetime, resource: str) -> None:
         """Note a release."""
         self.record(ClaimGivenUp, at, resource=resource)
+
+    def note_lost(self, lost: Json) -> None:
+        """Keep a loss for the next heartbeat, which tells the latest of them."""
+        # A new list: the reply to a heartbeat may have the one before.
+        self.lost_claims = [*self.lost_claims, lost][-MOST_LOST:]
 
     def displaced(self, resource: str, taken_by: str) -> None:
         """What losing a resource means to this holder, beyond no longer having it."""

@@ -13,6 +13,7 @@ from domain.errors import (
     InstanceAlive,
     InstanceEnded,
     InstanceNotFound,
+    TooManyChildren,
     UnknownEventType,
 )
 from domain.hierarchy import Scope
@@ -48,6 +49,9 @@ Health = Literal["healthy", "degraded", "stale", "closed"]
 RestartRule = Literal["never", "on_failure", "always"]
 # The reason in the health of an instance that goes on although its work went to another (spec 18).
 WITHOUT_SESSION = "working_without_session"
+
+# Children of one instance that have not been closed.
+MAX_CHILDREN = 10_000
 
 # From where on a live instance is degraded (spec 17).
 DEGRADED_ERROR_RATE = 0.25
@@ -322,6 +326,19 @@ class Instance(Holder):
             raise HasLiveChildren(details={"children": live_children[:100]})
 
     # Hierarchy
+
+    def require_room_for(self, child_id: str | None) -> None:
+        """Raise :class:`TooManyChildren` if it has as many as it may have, and not this one.
+
+        They stand in its state until they end, which is read whenever anything is decided of it.
+        One from before may have more.
+        """
+        if len(self.children) >= MAX_CHILDREN and child_id not in self.children:
+            raise TooManyChildren(
+                f"{self.key} has {len(self.children)} children that have not been closed, of at"
+                f" most {MAX_CHILDREN}. Close those that are over first, or name another parent.",
+                details={"children": len(self.children), "most": MAX_CHILDREN},
+            )
 
     def add_child(self, at: datetime, child_id: str) -> None:
         """Note a child."""

@@ -168,6 +168,10 @@ class InstanceStale(InstanceEvent):
         instance.crash_looping = instance.crash_looping or bool(self.crash_looping)
 
 
+# So many sessions that it works in are known of one instance: the latest ones.
+MOST_SESSIONS = 1_000
+
+
 class SessionJoined(InstanceEvent):
     """The instance works in a session from here on."""
 
@@ -176,6 +180,9 @@ class SessionJoined(InstanceEvent):
 
     def change(self, instance: Instance) -> None:
         instance.sessions[self.session_id] = True
+        if len(instance.sessions) > MOST_SESSIONS:
+            # Whether it has another one is all that is asked of them.
+            del instance.sessions[next(iter(instance.sessions))]
         instance.lost_work = None
 
 

@@ -41,7 +41,7 @@ from interfaces import postgres_logins
 from interfaces.data_folder import DataFolderError
 from interfaces.postgres_files import copy_installation, make_folders, sync_folder, write_whole
 from interfaces.postgres_logins import OWNER
-from interfaces.postgres_process import children_of, command_line, lock
+from interfaces.postgres_process import STOP_TIMEOUT_SECONDS, command_line, end, lock
 
 if sys.platform != "win32":
     import fcntl
@@ -51,14 +51,9 @@ DATABASE = "holdfast"
 
 # Crash recovery of the most WAL that `max_wal_size` allows fits well within this.
 START_TIMEOUT_SECONDS = 120.0
-STOP_TIMEOUT_SECONDS = 60.0
-# Who has not even begun to stop by then is not let go on by whoever stopped it.
-REACT_SECONDS = 3.0
 ANSWER_SECONDS = 5
 _POLL_SECONDS = 0.02
 
-# Where postmaster.pid tells what the server is about, counted from 0.
-_STATUS_LINE = 7
 # A socket's whole path must fit in sockaddr_un: 108 bytes on Linux, 104 on macOS.
 _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_LIMIT = 100
@@ -483,38 +478,14 @@ class EmbeddedPostgres:
             leftover.unlink(missing_ok=True)
 
     def _end(self, pid: int) -> None:
-        # SIGINT: fast shutdown. SIGQUIT: at once, with recovery at the next start.
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                return
-            # One that was stopped hears of it only when it goes on, and waits for those it started.
-            for one in (pid, *children_of(pid)):
-                with suppress(ProcessLookupError):
-                    os.kill(one, signal.SIGCONT)
-            began = time.monotonic()
-            while self._is_ours(pid):
-                patience = STOP_TIMEOUT_SECONDS if self._is_stopping else REACT_SECONDS
-                if time.monotonic() - began > patience:
-                    break
-                time.sleep(_POLL_SECONDS)
-            else:
-                return
-        if not self._is_stopping:
-            raise EmbeddedPostgresError(
-                f"the embedded Postgres, process {pid}, does not react: it is frozen, and ends by"
-                " itself when it goes on. Nothing that was acknowledged is lost."
-            )
-        raise self._error(f"process {pid} did not end")
-
-    @property
-    def _is_stopping(self) -> bool:
-        """Whether it says that it is shutting down."""
-        with suppress(OSError):
-            said = (self._data / "postmaster.pid").read_text().splitlines()
-            return len(said) > _STATUS_LINE and said[_STATUS_LINE].strip() == "stopping"
-        return False
+        match end(pid, self._data / "postmaster.pid", lambda: self._is_ours(pid)):
+            case "frozen":
+                raise EmbeddedPostgresError(
+                    f"the embedded Postgres, process {pid}, does not react: it is frozen, and ends"
+                    " by itself when it goes on. Nothing that was acknowledged is lost."
+                )
+            case "stuck":
+                raise self._error(f"process {pid} did not end")
 
     def _answers(self) -> bool:
         # The plain socket first: libpq's error for a server that is not there costs more.

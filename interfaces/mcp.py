@@ -29,7 +29,7 @@ from mcp_types import Tool as Described
 
 from application.work import Context
 from domain.aggregate import Json
-from domain.errors import FieldError, HoldfastError, InvalidInput
+from domain.errors import FieldError, HoldfastError, InvalidInput, Unavailable
 from interfaces.auth import Principal
 from interfaces.carry_out import (
     Undertaking,
@@ -40,8 +40,10 @@ from interfaces.carry_out import (
 )
 from interfaces.errors import Internal, tool_error_of
 from interfaces.http import body
+from interfaces.http.leaving import ClientGone, unless_gone
 from interfaces.json_schema import JsonSchema
 from interfaces.operations import OPERATIONS, Operation, Services
+from interfaces.operations.following import asker
 from projections.paging import room
 
 log = logging.getLogger("holdfast.mcp")
@@ -134,9 +136,11 @@ class _Tool:
             body.inspect(arguments)
             if state["refused"] is not None:
                 raise state["refused"]
-            return await self._carry_out(arguments, state["principal"], request_id, state["size"])
+            return await self._carry_out(arguments, request_id, state)
         except HoldfastError as e:
             error = e
+        except ClientGone:
+            error = Unavailable("Nobody waits for the answer any more.")
         except Exception:
             log.exception("tool_failed", extra={"tool": self.name})
             error = Internal()
@@ -145,18 +149,21 @@ class _Tool:
         return _result(told, is_error=True)
 
     async def _carry_out(
-        self, arguments: Json, principal: Principal, request_id: str, size: int
+        self, arguments: Json, request_id: str, state: Mapping[str, Any]
     ) -> CallToolResult:
+        principal: Principal = state["principal"]
         given = self._flat(arguments)
         checked_path({f: v for f in self._in_path if isinstance(v := given.get(f), str)})
         checked = self._work.checked(given, given)
         operation = self._work.operation
         if operation.query is not None:
             room.set(PAGE_BYTES)
-            found, lag = await self._work.query(principal.namespace, checked)
+            asker.set(principal.key_id)
+            query = self._work.query(principal.namespace, checked)
+            found, lag = await unless_gone(query, state["receive"])
             return _result(found, {"read_lag": lag} if lag else None)
         context = Context(
-            principal.namespace, principal.key_id, request_id, operation.name, size=size
+            principal.namespace, principal.key_id, request_id, operation.name, size=state["size"]
         )
         carry_out = self._work.command if operation.command else self._work.action
         outcome = await carry_out(checked, context)

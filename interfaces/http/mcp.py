@@ -56,6 +56,8 @@ class McpEndpoint:
         # The library does not say how numbers were written, and takes NaN for one; the tool that
         # is called answers it.
         scope["state"]["refused"] = _refused(raw)
+        # A query ends when its client has gone.
+        scope["state"]["receive"] = receive
         self._wanted.set()
         face = await asyncio.shield(self._face)
         await face(scope, _once(raw, receive), send)
