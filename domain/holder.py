@@ -11,7 +11,6 @@ from domain.claim import is_work_item
 from domain.liveness import ALWAYS, Serving
 from domain.supervision import Supervision
 
-
 # So many losses one who does not beat is told of, when it does: the latest ones.
 MOST_LOST = 1_000
 

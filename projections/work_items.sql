@@ -217,8 +217,11 @@ WITH RECURSIVE behind AS (
                            WHERE w.namespace = %(namespace)s AND w.item_id = %(item_id)s))
            AS item_id
     UNION
+    -- The limit, for a look at the key for each item: a long chain has as many steps as items.
     SELECT d FROM behind b
-    JOIN work_items w ON w.namespace = %(namespace)s AND w.item_id = b.item_id
-                     AND NOT is_settled(w.status)
+    CROSS JOIN LATERAL (SELECT w.depends_on FROM work_items w
+                        WHERE w.namespace = %(namespace)s AND w.item_id = b.item_id
+                          AND NOT is_settled(w.status)
+                        LIMIT 1) w
     CROSS JOIN LATERAL jsonb_array_elements_text(w.depends_on) AS d)
 SELECT item_id FROM behind LIMIT %(limit)s

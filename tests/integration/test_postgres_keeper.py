@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from interfaces import postgres_keeper
-from interfaces.embedded_postgres import STOP_TIMEOUT_SECONDS
 from interfaces.postgres_keeper import Keeper
+from interfaces.postgres_process import STOP_TIMEOUT_SECONDS
 from tests.acceptance.conftest import Start, start
 from tests.acceptance.serving import eventually
 from tests.support.killable import KillablePostgres
