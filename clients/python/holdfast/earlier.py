@@ -16,6 +16,8 @@ from holdfast.transport import Transport
 # The service repeats its reply to an idempotency key for 24 hours.
 KEY_SECONDS = 23 * 3600.0
 CLOCKS_SECONDS = 24 * 3600.0
+# Clocks that agree do so within this.
+SKEW_SECONDS = 60.0
 PAGE = 1_000
 
 _STREAM = re.compile(r"/api/(session|instance|machine)s/([^/]+)")
@@ -40,7 +42,10 @@ class Earlier:
         """What the write did, if it was carried out; ``None`` if it was not, or if it is too young
         to have to ask. Raises :class:`HoldfastError`.
         """
-        if entry.tried_at is None or time.time() - entry.tried_at < KEY_SECONDS:
+        if entry.tried_at is None:
+            return None
+        # A time that is still to come was told by a clock that has been set back since.
+        if -SKEW_SECONDS < time.time() - entry.tried_at < KEY_SECONDS:
             return None
         for event in self._events(entry, request):
             if event["metadata"].get("command_id") == entry.key:
@@ -51,7 +56,8 @@ class Earlier:
     def _events(self, entry: Entry, request: Request) -> Iterator[dict[str, Any]]:
         stream = _STREAM.match(request.path)
         if stream is not None and entry.tried_at is not None:
-            since = datetime.fromtimestamp(entry.tried_at - CLOCKS_SECONDS, timezone.utc)
+            tried_at = entry.tried_at if entry.tried_at <= time.time() else 0.0
+            since = datetime.fromtimestamp(max(tried_at - CLOCKS_SECONDS, 0.0), timezone.utc)
             yield from self._of_stream(f"{stream[1]}-{stream[2]}", since)
         elif request.path in _CREATIONS:
             yield from self._of_type(_CREATIONS[request.path])

@@ -143,6 +143,8 @@ _KEY_ADVICE = (
 )
 
 
+# The service's own are a sentence or two.
+LONGEST_MESSAGE = 4_000
 # No gateway lets so little not pass.
 SMALL_BYTES = 64 * 1024
 
@@ -158,7 +160,7 @@ def of_reply(
     if not isinstance(body, dict) or not _is_ours(status, body, request_id):
         return of_something_else(status, url, request_id, sent=sent)
     cls = _BY_STATUS.get(status) or (InvalidInput if 400 <= status < 500 else ServiceFault)
-    message = body["message"]
+    message = body["message"][:LONGEST_MESSAGE]
     if cls is Unauthorized:
         message = f"{message}: {_KEY_ADVICE}"
     details = body.get("details")

@@ -6,6 +6,7 @@ are not followed: the API key goes to no other address.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import zlib
@@ -18,12 +19,17 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
+from holdfast.address import shown
 from holdfast.settings import is_local
+
+log = logging.getLogger("holdfast")
 
 # The service's largest page has 8 MiB.
 MAX_REPLY_BYTES = 16 * 1024 * 1024
 # What is written at once: in between the time is looked at.
 PIECE_BYTES = 16_384
+# The proxies that were said to be of no use.
+_TOLD: set[str] = set()
 # gzip or zlib, whichever it is.
 _ANY_HEADER = 47
 
@@ -192,11 +198,21 @@ def _proxy(url: str) -> httpx.Proxy | None:
     if is_local(url) or proxy_bypass(parts.hostname or ""):
         return None
     found = getproxies()
-    named = found.get(parts.scheme) or found.get("all")
+    named = (found.get(parts.scheme) or found.get("all") or "").strip()
     if not named:
         return None
-    proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
-    return proxy if proxy.url.scheme in ("http", "https") else None
+    try:
+        proxy = httpx.Proxy(named if "://" in named else f"http://{named}")
+        # Its port is looked at only when it is asked for.
+        is_one = proxy.url.host.encode("idna") and urlsplit(str(proxy.url)).port != 0
+        if is_one and proxy.url.scheme in ("http", "https"):
+            return proxy
+    except (httpx.InvalidURL, ValueError):
+        pass
+    if named not in _TOLD:
+        _TOLD.add(named)
+        log.warning("The proxy %r cannot be used: the service is asked without one.", shown(named))
+    return None
 
 
 class _Network(httpcore.NetworkBackend):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from holdfast.request import WRITES, Request, is_of_service
+from holdfast.request import PLACEHOLDER, WRITES, Request, is_of_service
 
+# The year 9999.
+LAST_TIME = 253_370_764_800.0
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -24,6 +26,23 @@ class Entry(NamedTuple):
     kept_at: float
     tried_at: float | None
     faults: int
+
+    @classmethod
+    def read(cls, *columns: Any) -> Entry:
+        """What stands in a row, whoever wrote it: a column may hold anything.
+
+        What makes no sense of its own is left out, and a time that is none is long ago. The rest is
+        for :attr:`fault` to tell.
+        """
+        kept = cls(*columns)
+        placeholder, replaces = kept.placeholder, kept.replaces
+        return kept._replace(
+            placeholder=placeholder if _is_placeholder(placeholder) else None,
+            replaces=replaces if _is_text(replaces) else None,
+            kept_at=moment_of(kept.kept_at),
+            tried_at=None if kept.tried_at is None else moment_of(kept.tried_at),
+            faults=_count(kept.faults),
+        )
 
     @property
     def request(self) -> Request:
@@ -88,6 +107,20 @@ class SpoolStats(NamedTuple):
     kept: int
     of_other_keys: int
     refused: int
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _is_placeholder(value: object) -> bool:
+    return isinstance(value, str) and PLACEHOLDER.fullmatch(value) is not None
+
+
+def moment_of(value: object) -> float:
+    """A time as it stands in a file, in seconds since 1970; long ago if it is none."""
+    is_one = isinstance(value, (int, float)) and 0 <= value < LAST_TIME
+    return float(value) if is_one else 0.0  # type: ignore[arg-type]
 
 
 def _is_text(value: object) -> bool:

@@ -30,6 +30,7 @@ from holdfast.kept import OtherAddress as OtherAddress
 from holdfast.kept import OtherKey as OtherKey
 from holdfast.kept import Refused as Refused
 from holdfast.kept import SpoolStats as SpoolStats
+from holdfast.kept import moment_of
 from holdfast.losses import NONE, Losses, Note
 from holdfast.request import PLACEHOLDER, Request, Write, dumped
 
@@ -278,7 +279,7 @@ class Spool:
             )
         except (sqlite3.Error, OSError):
             return []
-        return [OtherKey(key_id or NO_KEY, count, since) for key_id, count, since in rows]
+        return [OtherKey(str(k or NO_KEY), count, moment_of(since)) for k, count, since in rows]
 
     def other_addresses(self) -> list[OtherAddress]:
         """What waits for services at other addresses."""
@@ -439,7 +440,7 @@ class Spool:
 
     def _first(self, db: sqlite3.Connection) -> Entry | None:
         for row in db.execute(SQL["first"], self._mine()):
-            entry = Entry(*row)
+            entry = Entry.read(*row)
             if entry.key not in self._sent:
                 return entry
         return None
@@ -482,8 +483,10 @@ class Spool:
         self._note.forget(time.time() - REMEMBERED_SECONDS)
 
     def _mine(self) -> Mapping[str, Any]:
-        young = time.time() - BEAT_SECONDS
-        return {"key_id": self._key_id, "owner": self._owner(), "young": young}
+        now = time.time()
+        # A clock that was set back leaves times behind that are still to come.
+        times = {"young": now - BEAT_SECONDS, "soon": now + BEAT_SECONDS}
+        return {"key_id": self._key_id, "owner": self._owner(), **times}
 
     def _looks(self) -> tuple[int, ...] | None:
         """What of the file changes with its content; ``None`` if there is no file."""
@@ -547,7 +550,7 @@ def _waiting(db: sqlite3.Connection) -> tuple[str | None, int, float]:
         row = db.execute(SQL["url"]).fetchone()
         url = row[0] if row is not None else None
     writes, since = db.execute(SQL["elsewhere"]).fetchone()
-    return url, writes, since or 0.0
+    return url, writes, moment_of(since)
 
 
 def _file_name(url: str) -> str:

@@ -59,12 +59,12 @@ VALUES
 -- Another's heartbeat is worth sending only while it is young: its sender may be dead.
 SELECT idempotency_key, method, path, body, placeholder, replaces, kept_at, tried_at, faults
 FROM entry
-WHERE key_id = :key_id AND (replaces IS NULL OR owner = :owner OR kept_at > :young)
+WHERE key_id = :key_id AND (replaces IS NULL OR owner = :owner OR kept_at > :young AND kept_at < :soon)
 ORDER BY number;
 
 -- name: count
 SELECT count(*) FROM entry
-WHERE key_id = :key_id AND (replaces IS NULL OR owner = :owner OR kept_at > :young);
+WHERE key_id = :key_id AND (replaces IS NULL OR owner = :owner OR kept_at > :young AND kept_at < :soon);
 
 -- name: count_others
 SELECT count(*) FROM entry WHERE key_id <> :key_id;
@@ -111,7 +111,7 @@ SELECT key_id, count(*), min(kept_at) FROM entry WHERE key_id <> :key_id GROUP B
 INSERT OR REPLACE INTO alias (placeholder, id, known_at) VALUES ('', '', 0);
 
 -- name: forget_beats
-DELETE FROM entry WHERE replaces IS NOT NULL AND owner <> :owner AND kept_at <= :young;
+DELETE FROM entry WHERE replaces IS NOT NULL AND owner <> :owner AND (kept_at <= :young OR kept_at >= :soon);
 
 -- name: forget_old
 DELETE FROM alias WHERE known_at < :before;
