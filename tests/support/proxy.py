@@ -126,6 +126,9 @@ class HttpWire(Wire):
     def __init__(self, target: str, latency: float = 0.0) -> None:
         self.target = target
         self._latency = latency
+        self._is_frozen = False
+        # What it took while it was frozen, and never answered.
+        self.unanswered: list[bytes] = []
         listener = socket.create_server(("127.0.0.1", 0))
         self._address: tuple[str, int] = listener.getsockname()
         super().__init__(listener, self._reach)
@@ -150,7 +153,14 @@ class HttpWire(Wire):
         self._listener = socket.create_server(self._address)
         self._spawn(self._accept)
 
+    def freeze(self) -> None:
+        """Take every connection and every request, and answer none, as a stopped process does."""
+        self._is_frozen = True
+
     def _hand_on(self, data: bytes, end: socket.socket) -> None:
+        if self._is_frozen:
+            self.unanswered.append(data)
+            return
         time.sleep(self._latency)
         super()._hand_on(data, end)
 

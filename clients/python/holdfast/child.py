@@ -64,6 +64,14 @@ class Child:
         """The seconds until it is to be killed; ``None`` if it is not."""
         return None if self._kill_at is None else max(self._kill_at - time.monotonic(), 0.0)
 
+    @property
+    def is_in_foreground(self) -> bool:
+        """Whether keys that reach this process reach the command, which is in the same group."""
+        try:
+            return os.getpgid(self._pid) == os.getpgrp()
+        except OSError:
+            return True
+
     def send(self, number: int) -> None:
         """Pass a signal on to it."""
         if not self._has_ended:

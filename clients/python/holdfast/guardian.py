@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -46,11 +46,13 @@ NOT_FOR_IT = (
 class Guardian:
     """The supervisor's side. For a ``with`` block. Raises ``OSError``.
 
-    ``mark``: what stands in the environment of all that belongs to the run.
+    ``mark``: what stands in the environment of all that belongs to the run. ``blocked``: the
+    signals that the command is to have blocked, whichever this process waits for meanwhile.
     """
 
-    def __init__(self, grace: float, mark: str) -> None:
-        self._arguments = [str(grace), mark, JOB if is_job() else NO_JOB]
+    def __init__(self, grace: float, mark: str, blocked: Iterable[int]) -> None:
+        job = JOB if is_job() else NO_JOB
+        self._arguments = [str(grace), mark, job, ",".join(map(str, blocked))]
 
     def __enter__(self) -> Guardian:
         self._begin()
@@ -138,7 +140,9 @@ def _received(text: str) -> bytes:
 class _Keeper:
     """The guardian's own side: parent of the command and of all who lost their parents."""
 
-    def __init__(self, control: socket.socket, mark: str, is_job: bool) -> None:
+    def __init__(
+        self, control: socket.socket, mark: str, is_job: bool, blocked: Iterable[int]
+    ) -> None:
         self._is_job = is_job
         self._control = control
         self._mark = mark
@@ -152,6 +156,8 @@ class _Keeper:
             # Not ignored, as the command would ignore it too, unless that is how it has to be.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _heeded_by_others)
+        # Until here its supervisor's mask kept off what would have ended it.
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._woken, waker = socket.socketpair()
         for end in (self._woken, waker):
             end.setblocking(False)
@@ -245,11 +251,13 @@ def _heeded_by_others(*_: object) -> None:
 
 def main() -> None:
     """Serve the supervisor until its end. The arguments: a socket, the grace in seconds, the mark
-    of the run as it stands in the environment of what belongs to it, whether it is a shell's job.
+    of the run as it stands in the environment of what belongs to it, whether it is a shell's job,
+    and which signals it is to block.
     """
     descriptor, grace, mark, job = int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:6]
+    blocked = [int(number) for number in sys.argv[6].split(",") if number]
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
-    keeper = _Keeper(control, mark, job == JOB)
+    keeper = _Keeper(control, mark, job == JOB, blocked)
     if not keeper.run():
         keeper.end_all(grace)

@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
 
+from holdfast.hearing import heard
 from holdfast.outcome import Outcome
-from holdfast.process import hears_keys, is_job
+from holdfast.process import is_job
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
-# The terminal sends them to the command too: they are typed.
-TYPED = (signal.SIGINT, signal.SIGQUIT)
 
 
 @dataclass(frozen=True)
@@ -52,27 +50,31 @@ class RestartAsked:
     """The service wants the command to be started again."""
 
 
-Happening = Exited | Signalled | Fenced | RestartAsked
+@dataclass(frozen=True)
+class Answered:
+    """What was asked of the service is known: whether the command may be started again."""
+
+    may_restart: bool
+
+
+Happening = Exited | Signalled | Fenced | RestartAsked | Answered
 
 
 @contextmanager
-def signals_to(tell: Callable[[Signalled], None]) -> Iterator[None]:
-    """Within the block signals are told. Those that are ignored (``nohup``) stay so."""
+def signals_to(tell: Callable[[Signalled], None]) -> Iterator[frozenset[int]]:
+    """Within the block signals are told. Those that are ignored (``nohup``) stay so.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        tell(Signalled(number, number in TYPED and hears_keys()))
+    Gives those that were blocked before, as they are to be in what is started meanwhile.
+    """
+    blocked = frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
 
-    before = {number: signal.getsignal(number) for number in (*STOPPING, *PASSED_ON)}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-    for number in heard:
-        signal.signal(number, handle)
-    if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL and not is_job():
+    stops = signal.getsignal(signal.SIGTSTP)
+    numbers = [n for n in (*STOPPING, *PASSED_ON) if signal.getsignal(n) is not signal.SIG_IGN]
+    if stops is signal.SIG_DFL and not is_job():
         # Nobody would wake it up again.
-        before[signal.SIGTSTP] = signal.SIG_DFL
-        heard.append(signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, lambda *_: None)
     try:
-        yield
+        with heard(numbers, lambda number, typed: tell(Signalled(number, typed))):
+            yield blocked
     finally:
-        for number in heard:
-            signal.signal(number, before[number])
+        signal.signal(signal.SIGTSTP, stops)

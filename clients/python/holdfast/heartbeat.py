@@ -129,7 +129,7 @@ class HeartbeatManager:
                 self._thread.start()
             self._condition.notify_all()
 
-    def stop(self, an_id: str | None = None) -> None:
+    def stop(self, an_id: str | None = None, *, wait: bool = True) -> None:
         """Stop beating for one, or for all; one that is under way is waited for, not for long."""
         with self._condition:
             if an_id is None:
@@ -139,7 +139,9 @@ class HeartbeatManager:
             self._condition.notify_all()
         # A callback that stops the beating is in the midst of one.
         here = threading.current_thread()
-        if here is not self._thread and self._sending.acquire(timeout=STOP_SECONDS):
+        if not wait or here is self._thread:
+            return
+        if self._sending.acquire(timeout=STOP_SECONDS):
             self._sending.release()
 
     def is_active(self, an_id: str | None = None) -> bool:

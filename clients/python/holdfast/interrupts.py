@@ -21,6 +21,8 @@ class Interrupts:
     def __init__(self, grace: float) -> None:
         self._grace = grace
         self._typed_at = float("-inf")
+        # Since when it is asked to end.
+        self._asked_at: float | None = None
         self.begin()
 
     def begin(self) -> None:
@@ -31,6 +33,8 @@ class Interrupts:
 
     def note(self, signalled: Signalled) -> None:
         """A signal that asks to end."""
+        if self._asked_at is None or signalled.at - self._asked_at > self._grace:
+            self._asked_at = signalled.at
         if signalled.typed:
             self._typed_at = signalled.at
         if signalled.at > self._ended_at + SIMULTANEOUS_SECONDS:
@@ -56,6 +60,12 @@ class Interrupts:
         if self._typed is not None and self._ended_at - self._typed.at < self._grace:
             return str(self._typed)
         return None
+
+    @property
+    def grace_left(self) -> float:
+        """The seconds of the grace that are left, since the first signal that asked to end."""
+        asked_at = time.monotonic() if self._asked_at is None else self._asked_at
+        return asked_at + self._grace - time.monotonic()
 
     @property
     def is_recent(self) -> bool:

@@ -6,10 +6,12 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 from holdfast.delivery import PATIENCE_SECONDS, Delivery, End
 from holdfast.errors import HoldfastError, InvalidInput, ServiceFault, Unauthorized, Unavailable
+from holdfast.hearing import hear_nothing
 from holdfast.outage import Outage
 from holdfast.refusals import Refusals
 from holdfast.request import Write, moment, new_key, new_placeholder
@@ -55,6 +57,7 @@ class Recorder:
         self._lock = threading.Lock()
         # The first of a row that did not move while it was waited for.
         self._stuck: str | None = None
+        self._leaves_at = float("inf")
         outage.on_end(self.look)
         self.look()
 
@@ -90,20 +93,18 @@ class Recorder:
         """What :meth:`record` answers to what is refused; told to nobody but the log."""
         return self._refused(write, {**(write.request.body or {})}, error)
 
-    def keep(self, write: Write) -> None:
-        """Keep a write without trying to send it: for who may be killed at any moment.
+    def keep(self, writes: Iterable[Write]) -> None:
+        """Keep writes of JSON without trying to send them: for who may be killed at any moment.
 
-        Followed by :meth:`flush`.
+        Followed by :meth:`leave_within`.
         """
-        write = _complete(write)
-        body = {**(write.request.body or {})}
-        try:
-            self._spool.keep(write, placeholder=None, tried=False)
-        except (TypeError, ValueError) as e:
-            self._refused(write, body, InvalidInput(f"The body is not JSON: {e}"))
+        self._spool.keep_all([_complete(write) for write in writes])
 
-    def flush(self, seconds: float) -> bool:
-        """Send what is kept, for so long at most; whether nothing is left."""
+    def leave_within(self, seconds: float) -> bool:
+        """Send what is kept, for so long at most; whether nothing is left. Nor does :meth:`close`
+        wait for the service any longer.
+        """
+        self._leaves_at = time.monotonic() + seconds
         return self._delivery.flush(seconds, patient=False)
 
     def catch_up(self) -> bool:
@@ -132,13 +133,13 @@ class Recorder:
         """One more attempt; what is kept then stays on disk for the next one."""
         if self._closing:
             return
-        if self._spool.has_any():
-            self._delivery.flush(QUEUE_SECONDS, patient=False)
+        if self._patience > 0 and self._spool.has_any():
+            self._delivery.flush(self._patience, patient=False)
         self._closing = True
         self._delivery.stop()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(timeout=QUEUE_SECONDS)
+            self._thread.join(timeout=self._patience)
         self._refusals.tell()
         left = self._spool.leave()
         if left.kept:
@@ -153,6 +154,11 @@ class Recorder:
                 _counted(left.lost),
                 self._spool.path.parent,
             )
+
+    @property
+    def _patience(self) -> float:
+        """The seconds for which the service is still waited for at the end."""
+        return min(QUEUE_SECONDS, max(self._leaves_at - time.monotonic(), 0.0))
 
     def _keep(self, write: Write, body: Json, *, tried: bool) -> Json:
         placeholder = None
@@ -183,6 +189,7 @@ class Recorder:
 
     def _run(self) -> None:
         """Look whether the service is back, less and less often, until nothing is left."""
+        hear_nothing()
         pause = FIRST_LOOK_SECONDS
         while not self._closing:
             if self._delivery.deliver() is End.NOTHING_LEFT:

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 # `docker stop` kills ten seconds after it asked, of which the command has the grace.
 GRACE_SECONDS = 8.0
-REPORT_SECONDS = 1.0
+# What the sending of a report gets of it, if the command took all of that, or nothing.
+REPORT_SECONDS = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,9 @@ class RunRecord:
         self._lost: set[str] = set()
         # How often the instance that is carried on had been started again before.
         self._restarts_before = 0
+        # Of who may be killed soon: what there is to report goes to the disk, and only then out.
         self._is_hurried = False
+        self._report: list[Write] = []
 
     def __str__(self) -> str:
         slot = "" if self._slot is None else f", docker slot {self._slot}"
@@ -150,8 +153,8 @@ class RunRecord:
         with strictly(self._client, self._run.needs_answers):
             try:
                 self._open()
-            except BaseException:
-                self.withdraw()
+            except BaseException as e:
+                self.withdraw(hurried=not isinstance(e, HoldfastError))
                 raise
 
     def environment(self) -> dict[str, str]:
@@ -213,7 +216,6 @@ class RunRecord:
             signal=outcome.signal,
             duration_ms=round(outcome.seconds * 1000),
         )
-        # Whoever stops a run may kill it soon: what there is to report is on disk before that.
         self._is_hurried = outcome.interrupted is not None
         if self.instance_id is not None and self.instance_id not in self._lost:
             path = f"/api/instances/{part(self.instance_id)}/events"
@@ -224,11 +226,14 @@ class RunRecord:
             }
             self._keep("POST", path, body, dated=True)
 
-    def end(self, outcome: Outcome, restarts: Restarts) -> None:
-        """It will not be started again. Ending the session releases its claims."""
+    def end(self, outcome: Outcome, restarts: Restarts, left: float = 0.0) -> None:
+        """It will not be started again. Ending the session releases its claims.
+
+        ``left``: the seconds in which one that was interrupted should be gone.
+        """
         run, session_id = self._run, self._session_id
-        if outcome.interrupted is None:
-            self.heartbeats.stop()
+        self._is_hurried = outcome.interrupted is not None
+        self.heartbeats.stop(wait=not self._is_hurried)
         total = self._restarts_before + restarts.total
         metadata = said(
             exit_code=outcome.exit_code,
@@ -256,16 +261,15 @@ class RunRecord:
                 body = {"restarts": total, **self._proof(self.instance_id)}
                 self._keep("POST", path, body)
             self._close(self.instance_id)
-        if self._is_hurried:
-            self.heartbeats.stop()
-            self._client.recorder.flush(REPORT_SECONDS)
+        self._hand_in(left)
 
-    def withdraw(self) -> None:
+    def withdraw(self, *, hurried: bool = False) -> None:
         """It was never started: no session of its own stays, and its own instance is closed.
 
         What there was before is given up, for whoever comes next.
         """
-        self.heartbeats.stop()
+        self._is_hurried = hurried
+        self.heartbeats.stop(wait=not hurried)
         for kind, an_id in (("sessions", self._session_id), ("instances", self.instance_id)):
             if an_id is None or an_id not in self._fences:
                 continue
@@ -276,6 +280,7 @@ class RunRecord:
                 self._keep("DELETE", path, self._proof(an_id))
             else:
                 self._close(an_id)
+        self._hand_in()
 
     def _open(self) -> None:
         session = self._found_session()
@@ -425,9 +430,19 @@ class RunRecord:
     ) -> None:
         write = Write(Request(method, path, body), dated=dated)
         if self._is_hurried:
-            self._client.recorder.keep(write)
+            self._report.append(write)
         else:
             self._client.recorder.record(write)
+
+    def _hand_in(self, left: float = 0.0) -> None:
+        """Whoever stops a run may kill it soon: its report is on disk before the service is asked
+        to take it, which it may never answer.
+        """
+        if self._report:
+            self._client.recorder.keep(self._report)
+            self._report = []
+            least, most = REPORT_SECONDS
+            self._client.recorder.leave_within(min(max(left, least), most))
 
     def _instance(self, session: Session | None) -> dict[str, Any]:
         run = self._run

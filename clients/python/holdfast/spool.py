@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -99,25 +99,21 @@ class Spool:
         Without a disk it is kept in memory. Raises ``TypeError`` or ``ValueError`` if the body is
         not JSON, or larger than any that the service takes; nothing else.
         """
-        now = time.time()
-        request = write.request
-        assert request.idempotency_key is not None
-        body = _dumped(request.body or {})
-        entry = Entry(
-            request.idempotency_key,
-            request.method,
-            request.path,
-            body,
-            placeholder,
-            write.replaces,
-            now,
-            now if tried else None,
-            0,
-        )
+        self._keep([_entry(write, placeholder, tried)])
+
+    def keep_all(self, writes: Iterable[Write]) -> None:
+        """Keep several that were never sent, in this order, by one write to the disk.
+
+        Raises as :meth:`keep` does; then none of them is kept.
+        """
+        self._keep([_entry(write, None, tried=False) for write in writes])
+
+    def _keep(self, entries: list[Entry]) -> None:
         with self._lock:
-            if entry.replaces is not None:
-                self._overflow = [o for o in self._overflow if o.replaces != entry.replaces]
-            self._overflow.append(entry)
+            for entry in entries:
+                if entry.replaces is not None:
+                    self._overflow = [o for o in self._overflow if o.replaces != entry.replaces]
+                self._overflow.append(entry)
             self._settle()
             self._make_room()
 
@@ -518,6 +514,23 @@ class Spool:
             log.info(
                 "The spool %s can be used again; what was kept in memory is there now.", self.path
             )
+
+
+def _entry(write: Write, placeholder: str | None, tried: bool) -> Entry:
+    now = time.time()
+    request = write.request
+    assert request.idempotency_key is not None
+    return Entry(
+        request.idempotency_key,
+        request.method,
+        request.path,
+        _dumped(request.body or {}),
+        placeholder,
+        write.replaces,
+        now,
+        now if tried else None,
+        0,
+    )
 
 
 def _dumped(body: Mapping[str, Any]) -> str:

@@ -6,8 +6,10 @@ import dataclasses
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -18,6 +20,7 @@ from holdfast.errors import HoldfastError
 from holdfast.guardian import Guardian
 from holdfast.happenings import (
     STOPPING,
+    Answered,
     Exited,
     Fenced,
     Happening,
@@ -77,7 +80,7 @@ class Supervisor:
             is_there = os.path.exists(program) if os.sep in program else _is_on_path(program)
             self._tell(f"{program}: {'not executable' if is_there else 'no such command'}")
             return NOT_EXECUTABLE if is_there else NOT_FOUND
-        with signals_to(self._on_signal):
+        with signals_to(self._on_signal) as blocked:
             try:
                 self._record.open()
                 self._is_opening = False
@@ -87,10 +90,10 @@ class Supervisor:
             outcome = Outcome(1, reason="was not supervised to its end")
             try:
                 mark = f"{MARK}={self._mark}"
-                with Burial(), Guardian(self._run.grace, mark) as guardian, self._watch():
+                with Burial(), Guardian(self._run.grace, mark, blocked) as guardian, self._watch():
                     outcome = self._keep_running(guardian)
             finally:
-                self._record.end(outcome, self._restarts)
+                self._record.end(outcome, self._restarts, self._interrupts.grace_left)
                 self._terminal.close()
         return outcome.exit_code
 
@@ -110,10 +113,8 @@ class Supervisor:
                 return outcome
             if pause:
                 self._tell(f"the command {outcome}; it is started again in {pause:g} seconds")
-            if not self._rest(pause):
+            if not self._rest(pause) or not self._may_restart():
                 return dataclasses.replace(outcome, interrupted=self._interrupts.cause)
-            if not self._may_restart():
-                return outcome
 
     def _run_once(self, guardian: Guardian) -> Outcome:
         environ = self._record.environment()
@@ -226,6 +227,9 @@ class Supervisor:
         if not signalled.typed:
             self._is_over = True
             child.stop(signalled.number, self._run.grace)
+        elif not child.is_in_foreground:
+            # It has left this group (`timeout`), and would hear it if it were not supervised.
+            child.send(signalled.number)
 
     def _on_fence(self, why: str) -> None:
         if self._is_over:
@@ -238,7 +242,7 @@ class Supervisor:
 
     def _pause(self, outcome: Outcome) -> float | None:
         """Seconds to wait before the next start; ``None`` if there is none."""
-        if self._is_fenced or self._interrupts.is_recent:
+        if self._is_fenced or outcome.interrupted or self._interrupts.is_recent:
             return None
         pause = self._restarts.pause(outcome.exit_code, outcome.seconds)
         if self._restarts.exhausted:
@@ -249,26 +253,42 @@ class Supervisor:
         """Wait; false if meanwhile the run came to its end."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            match self._next(left):
-                case Signalled(number) as signalled if number in STOPPING:
-                    self._interrupts.stopped(str(signalled))
-                    return False
-                case Fenced(why):
-                    self._on_fence(why)
-                    return False
-                case _:
-                    pass
+            if self._comes_to_its_end(self._next(left)):
+                return False
         return True
 
     def _may_restart(self) -> bool:
-        """Not without the claim. If the service is away, what it granted stands."""
-        try:
-            if self._record.is_still_ours() and self._record.holds_claims():
+        """Not without the claim. If the service is away, what it granted stands. While it does not
+        answer, whoever stops the run is heard all the same.
+        """
+        threading.Thread(target=self._ask, name="holdfast-ask", daemon=True).start()
+        while True:
+            happening = self._next(None)
+            if isinstance(happening, Answered):
+                if not happening.may_restart:
+                    self._tell(f"{self._record.loss}; the command is not started again")
+                return happening.may_restart
+            if isinstance(happening, Signalled) and self._comes_to_its_end(happening):
+                return False
+
+    def _ask(self) -> None:
+        may = True
+        with suppress(HoldfastError):
+            may = self._record.is_still_ours() and self._record.holds_claims()
+        self._happened.put(Answered(may))
+
+    def _comes_to_its_end(self, happening: Happening | None) -> bool:
+        """Whether the run ends by this, while no command runs."""
+        match happening:
+            case Signalled(number) as signalled if number in STOPPING:
+                self._interrupts.note(signalled)
+                self._interrupts.stopped(str(signalled))
                 return True
-        except HoldfastError:
-            return True
-        self._tell(f"{self._record.loss}; the command is not started again")
-        return False
+            case Fenced(why):
+                self._on_fence(why)
+                return True
+            case _:
+                return False
 
     def _next(self, timeout: float | None) -> Happening | None:
         """What happens next; ``None`` once the time is up."""
