@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from holdfast.process import LOOK_SECONDS, Tree, adopt_orphans, is_job, living, stop
+from holdfast.process import LOOK_SECONDS, Tree, adopt_orphans, brand, is_job, living, stop
 from holdfast.terminal import Terminal
 
 OVER = "over"
@@ -213,6 +213,7 @@ class _Keeper:
 
     def _join(self) -> None:
         """In the command, before it begins: back to the supervisor's process group."""
+        brand(self._mark)
         with suppress(OSError):
             os.setpgid(0, self._group)
 

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from holdfast.sign import bears, put_on
+
 LOOK_SECONDS = 0.05
 # What is killed is gone at once, unless it may not be killed, or multiplies faster than it dies.
 KILL_SECONDS = 1.0
@@ -35,7 +37,7 @@ class Tree:
     """A process and what it has started, directly or not.
 
     Whoever lost its parent is found again if it was seen before, or by the ``mark`` that all of
-    them have in their environment (where the system lets us look: Linux), or because it has become
+    them have (where the system lets us look: Linux), or because it has become
     a child of the ``keeper``, a process all of whose children belong here, and which does not
     belong here itself (:func:`adopt_orphans`).
     """
@@ -140,8 +142,25 @@ def living() -> dict[int, Process]:
 
 
 def marked(mark: str) -> list[Process]:
-    """All that have this mark in their environment, where the system lets us look (Linux)."""
+    """All that have this mark, where the system lets us look (Linux)."""
     return [process for process in living().values() if _has(process, mark)]
+
+
+def brand(mark: str) -> None:
+    """From here on this process, and all that it starts, is known to belong to the run of this
+    mark, whatever becomes of its environment.
+    """
+    put_on(_run_of(mark))
+
+
+def named_in_arguments(word: str) -> list[int]:
+    """The processes that were started with this argument, where the system says so (Linux)."""
+    found = []
+    for pid in living():
+        with suppress(OSError):
+            if word.encode() in (PROC / str(pid) / "cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
 
 
 def born(pid: int) -> str | None:
@@ -260,10 +279,17 @@ def _send(process: Process, number: int) -> None:
 
 
 def _has(process: Process, mark: str) -> bool:
-    try:
-        return mark.encode() in (PROC / str(process.pid) / "environ").read_bytes()
-    except OSError:
-        return False
+    """By its environment or, if that was emptied, by the sign of the run (:func:`brand`)."""
+    folder = PROC / str(process.pid)
+    with suppress(OSError):
+        if mark.encode() in (folder / "environ").read_bytes():
+            return True
+    return bears(folder, _run_of(mark))
+
+
+def _run_of(mark: str) -> str:
+    """The run that a mark belongs to, of which each attempt has its own."""
+    return mark.partition("=")[2].partition("-")[0]
 
 
 def _from_proc() -> Iterable[Process]:

@@ -140,6 +140,11 @@ class RunRecord:
         self._is_hurried = False
         self._report: list[Write] = []
 
+    @property
+    def supervisor(self) -> str:
+        """By what name this run is known to the service, and to whoever comes after it."""
+        return self._supervisor
+
     def __str__(self) -> str:
         slot = "" if self._slot is None else f", docker slot {self._slot}"
         return f"{self._shown(self.instance_id)}, session {self._shown(self._session_id)}{slot}"

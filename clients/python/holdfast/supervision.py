@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from holdfast.child import MARK
 from holdfast.managed import this_machine
-from holdfast.process import PROC, Tree, born, marked
+from holdfast.process import PROC, Process, Tree, born, marked, named_in_arguments
 
 log = logging.getLogger("holdfast")
 
@@ -44,8 +44,7 @@ class Supervisor(NamedTuple):
     @property
     def has_ended(self) -> bool:
         """Whether the process itself is known to have ended: only here can one tell."""
-        here = this_supervisor("")
-        if self[:2] != here[:2] or not self.pid.isdigit():
+        if not self.is_of_here or not self.pid.isdigit():
             return False
         return _born(int(self.pid)) != self.born
 
@@ -54,21 +53,33 @@ class Supervisor(NamedTuple):
         """Whether it, and all that it started, is known to have ended: only here can one tell.
 
         Its guardian ends what it has left behind, which takes as long as the grace at most: that
-        is waited for, or two would work on one thing. What is left then (the guardian was killed
-        as well) is ended here.
+        is waited for, or two would work on one thing. What is left then, or if the guardian was
+        killed as well, is ended here.
         """
         if not self.has_ended:
             return False
-        mark = f"{MARK}={self.run}"
         until = time.monotonic() + ENDING_SECONDS
-        while self.run and marked(mark):
-            if time.monotonic() >= until:
-                left = Tree(0, mark).kill()
+        while self.leftovers():
+            if time.monotonic() >= until or not guarded(self.run):
+                left = self.end_leftovers()
                 if left:
                     log.warning("What it started still runs: process %d.", left[0].pid)
                 return not left
             time.sleep(LOOK_SECONDS)
         return True
+
+    @property
+    def is_of_here(self) -> bool:
+        """Whether it can be told from here whether it lives."""
+        return self[:2] == this_supervisor("")[:2]
+
+    def leftovers(self) -> list[Process]:
+        """What it started and still runs."""
+        return marked(f"{MARK}={self.run}") if self.run else []
+
+    def end_leftovers(self) -> list[Process]:
+        """Kill what it started; those that could not be killed."""
+        return Tree(0, f"{MARK}={self.run}").kill() if self.run else []
 
 
 def this_supervisor(run: str) -> Supervisor:
@@ -85,14 +96,25 @@ def has_ended(name: str) -> bool:
     """Whether the process that gave itself this name has ended, whoever it has left behind: those
     ask, too.
     """
-    parts = name.split("/")
-    return len(parts) == len(Supervisor._fields) and Supervisor(*parts).has_ended
+    supervisor = named_by(name)
+    return supervisor is not None and supervisor.has_ended
 
 
 def is_gone(name: str | None) -> bool:
     """Whether the process that gave itself this name is known to have ended."""
-    parts = (name or "").split("/")
-    return len(parts) == len(Supervisor._fields) and Supervisor(*parts).is_gone
+    supervisor = named_by(name or "")
+    return supervisor is not None and supervisor.is_gone
+
+
+def named_by(name: str) -> Supervisor | None:
+    """The supervisor that gave itself this name; ``None`` if none can have."""
+    parts = name.split("/")
+    return Supervisor(*parts) if len(parts) == len(Supervisor._fields) else None
+
+
+def guarded(run: str) -> bool:
+    """Whether the guardian of a run, which is started with its mark, still lives."""
+    return bool(named_in_arguments(f"{MARK}={run}"))
 
 
 def _born(pid: int) -> str:

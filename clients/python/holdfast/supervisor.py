@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from holdfast.burial import Burial
 from holdfast.child import MARK, Child, Leftovers
+from holdfast.dead_runs import end_leftovers, on_record
 from holdfast.errors import HoldfastError
 from holdfast.guardian import Guardian
 from holdfast.happenings import (
@@ -30,6 +31,7 @@ from holdfast.happenings import (
 )
 from holdfast.interrupts import Interrupts
 from holdfast.outcome import NOT_EXECUTABLE, NOT_FOUND, Outcome
+from holdfast.process import named
 from holdfast.restarts import Restarts
 from holdfast.run_record import Run, RunRecord
 from holdfast.terminal import Terminal
@@ -56,7 +58,8 @@ class Supervisor:
 
     def __init__(self, client: Client, run: Run, tell: Callable[[str], None]) -> None:
         self._run = run
-        self._tell = Voice(tell, client.settings.spool_dir / "runs")
+        self._runs = client.settings.spool_dir / "runs"
+        self._tell = Voice(tell, self._runs)
         self._terminal = Terminal()
         self._happened: SimpleQueue[Happening] = SimpleQueue()
         self._mark = uuid4().hex
@@ -80,7 +83,13 @@ class Supervisor:
             is_there = os.path.exists(program) if os.sep in program else _is_on_path(program)
             self._tell(f"{program}: {'not executable' if is_there else 'no such command'}")
             return NOT_EXECUTABLE if is_there else NOT_FOUND
-        with signals_to(self._on_signal) as blocked:
+        if found := end_leftovers(self._runs):
+            names = _listed([named(process) for process in found])
+            self._tell(f"ended what a run whose supervisor was killed had left behind: {names}")
+        with (
+            signals_to(self._on_signal) as blocked,
+            on_record(self._runs, self._record.supervisor),
+        ):
             try:
                 self._record.open()
                 self._is_opening = False
