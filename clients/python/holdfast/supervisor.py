@@ -155,6 +155,7 @@ class Supervisor:
         """The command is no more, nor is anything that it started."""
         self._terminal.take_back()
         leftovers = child.leave_nothing_behind(self._run.grace, self._tell_of_leftovers)
+        self._terminal.take_back()
         if leftovers.left:
             self._tell(f"could not be ended, and may work on: {', '.join(leftovers.left)}")
         return self._judged(outcome, leftovers)

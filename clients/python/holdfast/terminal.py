@@ -79,11 +79,14 @@ class Terminal:
             return True
 
     def take_back(self) -> None:
-        """Into this process' hands again: a command that took the foreground is no more."""
+        """Into this process' hands again: a command that took the foreground is no more.
+
+        Whoever is there has it for good: the shell, if this is a job in its background by now.
+        """
         if self._descriptor is None or self._modes is None:
             return
         with _undisturbed(), suppress(OSError):
-            if os.tcgetpgrp(self._descriptor) != os.getpgrp():
+            if not _has_owner(self._descriptor):
                 os.tcsetpgrp(self._descriptor, os.getpgrp())
 
     def restore(self) -> None:
