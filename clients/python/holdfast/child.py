@@ -57,6 +57,7 @@ class Child:
         self._kill_at: float | None = None
         self._has_ended = False
         self.was_stopped = False
+        self._is_all_killed = False
         threading.Thread(target=self._wait, name="holdfast-wait", daemon=True).start()
 
     @property
@@ -79,8 +80,11 @@ class Child:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self._pid, number)
 
-    def stop(self, number: int, grace: float) -> None:
-        """Ask it to end by a signal; after the grace it is killed (:meth:`kill`)."""
+    def stop(self, number: int, grace: float, since: float | None = None) -> None:
+        """Ask it to end by a signal; after the grace it is killed (:meth:`kill`).
+
+        ``since``: the (monotonic) time from which on the grace counts.
+        """
         # What it has started is known from now on, whoever of them goes first.
         self._tree.look(everywhere=True)
         self.send(number)
@@ -89,18 +93,23 @@ class Child:
             self.send(signal.SIGCONT)
         if not self.was_stopped:
             self.was_stopped = True
-            self._kill_at = time.monotonic() + grace
+            self._kill_at = (time.monotonic() if since is None else since) + grace
 
     def kill(self) -> list[str]:
         """Kill it and all that it started; the names of those that could not be killed."""
         self._kill_at = None
-        return [named(process) for process in self._tree.kill()]
+        left = self._tree.kill()
+        self._is_all_killed = not left
+        return [named(process) for process in left]
 
     def leave_nothing_behind(self, grace: float, tell: Callable[[list[str]], None]) -> Leftovers:
         """After it has ended: what it started ends too, within the grace that is left.
 
         ``tell`` gets the names of those that a command left running which ended by itself.
         """
+        if self._is_all_killed:
+            # Nobody is left who could have started anything since.
+            return Leftovers([], [])
         found: list[Process] = []
         if not self.was_stopped:
             found = self._tree.settle(SETTLE_SECONDS)

@@ -74,7 +74,7 @@ def signals_to(tell: Callable[[Signalled], None]) -> Iterator[frozenset[int]]:
         # Nobody would wake it up again.
         signal.signal(signal.SIGTSTP, lambda *_: None)
     try:
-        with heard(numbers, lambda number, typed: tell(Signalled(number, typed))):
+        with heard(numbers, lambda number, typed, at: tell(Signalled(number, typed, at))):
             yield blocked
     finally:
         signal.signal(signal.SIGTSTP, stops)

@@ -24,17 +24,18 @@ HANDED_ON_SECONDS = 0.5
 _FROM_SYSTEM = 0x80
 _FROM_PROCESS = frozenset({0, -1, -6})
 
-Tell = Callable[[int, bool], None]
+Tell = Callable[[int, bool, float], None]
 
 
 @contextmanager
 def heard(numbers: Iterable[int], tell: Tell) -> Iterator[None]:
-    """Within the block ``tell(number, typed)`` is called, in the main thread, for each signal that
-    comes. ``typed``: a key made it, so all in the foreground had it. Call it in the main thread.
+    """Within the block ``tell(number, typed, at)`` is called, in the main thread, for each signal
+    that comes. ``typed``: a key made it, so all in the foreground had it; ``at`` is a monotonic
+    time. Call it in the main thread.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        tell(number, number in TYPED and hears_keys())
+        tell(number, number in TYPED and hears_keys(), time.monotonic())
 
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
@@ -60,7 +61,7 @@ class _Listener:
     def __init__(self, numbers: Iterable[int], tell: Tell) -> None:
         self._numbers = {*numbers}
         self._tell = tell
-        self._heard: deque[tuple[int, bool]] = deque()
+        self._heard: deque[tuple[int, bool, float]] = deque()
         self._typed_at: dict[int, float] = {}
         self._over = False
         # Ignored unless someone listens to it, as nobody does here.
@@ -88,13 +89,14 @@ class _Listener:
         while not self._over:
             info = signal.sigwaitinfo({*self._numbers, self._wake})
             if info.si_signo != self._wake:
-                self._heard.append((info.si_signo, self._is_typed(info.si_signo, info.si_code)))
+                at = time.monotonic()
+                is_typed = self._is_typed(info.si_signo, info.si_code, at)
+                self._heard.append((info.si_signo, is_typed, at))
                 signal.pthread_kill(self._main, self._wake)
 
-    def _is_typed(self, number: int, code: int) -> bool:
+    def _is_typed(self, number: int, code: int, now: float) -> bool:
         if number not in TYPED:
             return False
-        now = time.monotonic()
         if code not in _FROM_PROCESS:
             is_typed = code == _FROM_SYSTEM or hears_keys()
         else:

@@ -23,6 +23,8 @@ PS = ("ps", "-A", "-o", "pid=,ppid=,stat=,lstart=")
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LOCAL_MODES = 3
+# Linux's PF_KTHREAD: half of all there is on a small machine, and nobody's.
+_KERNEL_THREAD = 0x0020_0000
 
 
 class Process(NamedTuple):
@@ -105,6 +107,7 @@ class Tree:
             if time.monotonic() >= deadline or (new and not may and len(new) == len(found)):
                 break
             time.sleep(LOOK_SECONDS)
+        # Once more: who was just starting another, and ended, may have hidden that one.
         return self.kill()
 
 
@@ -136,7 +139,9 @@ def send(processes: Iterable[Process], number: int) -> list[Process]:
 
 
 def living() -> dict[int, Process]:
-    """All processes of this machine, by id, but for those that are dead and not yet buried."""
+    """All processes of this machine, by id, but for the kernel's own, and for those that are dead
+    and not yet buried.
+    """
     found = _from_proc() if (PROC / "self" / "stat").exists() else _from_ps()
     return {process.pid: process for process in found}
 
@@ -305,7 +310,9 @@ def _read(name: str) -> Process | None:
         return None
     # The name in brackets may hold anything, brackets and blanks too.
     state, parent, *rest = text.rpartition(")")[2].split()
-    return None if state in "ZX" else Process(int(name), int(parent), rest[17])
+    if state in "ZX" or int(rest[4]) & _KERNEL_THREAD:
+        return None
+    return Process(int(name), int(parent), rest[17])
 
 
 def _from_ps() -> Iterable[Process]:

@@ -236,7 +236,7 @@ class Supervisor:
         # What is typed may be meant for what the command is doing, not for the command.
         if not signalled.typed:
             self._is_over = True
-            child.stop(signalled.number, self._run.grace)
+            child.stop(signalled.number, self._run.grace, signalled.at)
         elif not child.is_in_foreground:
             # It has left this group (`timeout`), and would hear it if it were not supervised.
             child.send(signalled.number)

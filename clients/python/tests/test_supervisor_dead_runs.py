@@ -79,3 +79,20 @@ def test_what_runs_of_the_living_have_started_is_left_alone(here: Desk) -> None:
 
     assert first.end() == 0
     assert [*Path(os.environ["HOLDFAST_SPOOL_DIR"]).glob("runs/*")] == []
+
+
+@needs_linux
+@pytest.mark.parametrize("how", HOWS)
+def test_without_its_guardian_a_run_ends_what_its_command_left_all_the_same(
+    here: Desk, how: str
+) -> None:
+    run = here.run("--grace", "0.1", command=leaving(how, DEAF))
+    pid = run.up()
+    for guardian in [it.pid for it in living().values() if it.parent == run.process.pid]:
+        os.kill(guardian, signal.SIGKILL)
+        gone(guardian)
+    run.say("")
+
+    assert run.end() == 0
+    assert pid not in living()
+    assert f"({pid})" in run.told
