@@ -38,9 +38,9 @@ def source_of(model: ReadModel) -> str:
         # What only reads has no part in the rows.
         if not isinstance(node, ast.Import | ast.ImportFrom | ast.AsyncFunctionDef):
             kept.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            kept.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    for part in ast.walk(ast.parse(source)):
+        if isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant):
+            kept.difference_update(range(part.lineno, (part.end_lineno or part.lineno) + 1))
     code = [lines[number].strip() for number in sorted(kept)]
     told = "\n".join(line for line in code if line and not line.startswith("#"))
     return hashlib.sha256(told.encode()).hexdigest()[:16]
