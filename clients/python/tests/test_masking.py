@@ -366,6 +366,11 @@ IN_SCRIPTS_AND_DATA: list[list[str]] = [
     ],
 ]
 READABLE: list[list[str]] = [
+    ["sh", "-c", "npm config set registry https://registry.npmjs.org && npm ci"],
+    ["git", "commit", "-m", "fix: auth: token refresh; set password for the test user"],
+    ["ssh", "host", "echo login; systemctl status vault"],
+    ["kubectl", "config", "set-context", "--current", "--namespace=token-service"],
+    ["vault", "kv", "get", "secret/app"],
     ["claude", "-p", "write the parser of tokens", "--max-tokens", "1000"],
     [
         "claude",

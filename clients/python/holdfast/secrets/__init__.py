@@ -10,6 +10,29 @@ A secret is told by its name (:mod:`.names`), by its form and by what stands aro
 theirs (:mod:`.programs`), on a command line (:mod:`.commands`) or in a script (:mod:`.scripts`).
 """
 
-from holdfast.secrets.commands import masked_command as masked_command
-from holdfast.secrets.commands import masked_script as masked_script
-from holdfast.secrets.text import masked as masked
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# To make the expressions takes some 30 ms: no command pays for it that has nothing to mask.
+
+
+def masked(text: str) -> str:
+    """The text without the secrets that it may hold: an error's message, a path."""
+    from holdfast.secrets import text as texts
+
+    return texts.masked(text)
+
+
+def masked_script(text: str) -> str:
+    """A command line as a shell reads it, or a whole script, without its secrets."""
+    from holdfast.secrets import commands
+
+    return commands.masked_script(text)
+
+
+def masked_command(command: Sequence[str]) -> list[str]:
+    """The command's arguments without the secrets among them; the first few thousand letters."""
+    from holdfast.secrets import commands
+
+    return commands.masked_command(command)

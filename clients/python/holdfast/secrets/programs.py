@@ -103,7 +103,6 @@ RULES = (
     Rule("nuget dotnet", after="user-secrets set", words=1),
     Rule("composer", after="config", words=1),
     Rule("bundle", after="config", words=-1),
-    Rule("npm pnpm yarn", after="config set", words=1),
     # Clouds and services
     Rule("kubectl oc", after="create secret", options="--from-literal", named=True),
     Rule("gh", after="secret set", options="-b --body"),
