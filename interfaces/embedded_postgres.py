@@ -51,6 +51,8 @@ DATABASE = "holdfast"
 
 # Crash recovery of the most WAL that `max_wal_size` allows fits well within this.
 START_TIMEOUT_SECONDS = 120.0
+# How often it is started before its end is believed.
+STARTS = 2
 ANSWER_SECONDS = 5
 _POLL_SECONDS = 0.02
 
@@ -406,7 +408,7 @@ class EmbeddedPostgres:
     def _ensure_running(self, is_given_up: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         pid = self.pid
-        spawned = False
+        spawned = 0
         while not self._answers():
             if is_given_up():
                 raise EmbeddedPostgresError("the embedded Postgres was not waited for")
@@ -414,9 +416,10 @@ class EmbeddedPostgres:
                 raise self._error(f"did not answer within {START_TIMEOUT_SECONDS:.0f} s")
             if pid is None or not self._is_ours(pid):
                 # A killed one's children take a moment to notice; until then a new one refuses.
-                if spawned and "pre-existing shared memory block" not in self._log_tail():
+                # And one that was killed as it started says nothing of why.
+                if spawned >= STARTS and "pre-existing shared memory block" not in self._log_tail():
                     raise self._error("did not start")
-                pid, spawned = self._spawn(), True
+                pid, spawned = self._spawn(), spawned + 1
             time.sleep(_POLL_SECONDS)
 
     def _ensure_database(self) -> None:
