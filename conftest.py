@@ -22,7 +22,7 @@ import pytest
 from psycopg.errors import ObjectInUse
 from psycopg.sql import SQL, Identifier
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.support.killable import KillablePostgres
 
 RUN_DIR = "HOLDFAST_TEST_RUN_DIR"

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from domain import liveness
 from domain.aggregate import Json
-from domain.claim import Claim
-from domain.holder import Holder
+from domain.claims.claim import Claim
+from domain.claims.holder import Holder
 from domain.liveness import Serving
 
 

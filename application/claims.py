@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import StrictBool
 
 from application.claim_view import owner, view
-from application.fields import (
+from application.engine.fields import (
     BySupervisor,
     Command,
     Dated,
@@ -20,10 +20,11 @@ from application.fields import (
     Name,
     Sought,
 )
+from application.engine.unit_of_work import Handler, Reply, Work
 from application.holdings import grant, holder_of, release
-from application.work import Handler, Reply, Work
 from application.workers import concerned, note_takeover
-from domain.claim import Claim
+from domain.claims.claim import Claim
+from domain.claims.holder import Holder
 from domain.errors import (
     BlockedByDependencies,
     ClaimHeld,
@@ -34,9 +35,8 @@ from domain.errors import (
     UnknownSession,
     shown_id,
 )
-from domain.holder import Holder
-from domain.instance import Instance
-from domain.session import Session
+from domain.instances.instance import Instance
+from domain.sessions.session import Session
 
 # What a holder's row, its end and its recovery have to carry in one go.
 MAX_HELD = 10_000

@@ -15,12 +15,12 @@ from typing import NamedTuple
 from application.eventstore.mapper import Mapper, Recorded
 from application.eventstore.store import PAGE_BYTES, Criteria, EventStore
 from domain.aggregate import Aggregate, Json
-from domain.claim import Claim
+from domain.claims.claim import Claim
 from domain.errors import InvalidInput, StreamNotFound
-from domain.instance import Instance
+from domain.instances.instance import Instance
 from domain.liveness import Serving
-from domain.machine import Machine
-from domain.session import Session
+from domain.machines.machine import Machine
+from domain.sessions.session import Session
 
 CATEGORIES: Mapping[str, type[Aggregate]] = {
     cls.category: cls for cls in (Session, Instance, Claim, Machine)

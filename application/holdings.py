@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from application.work import Work
-from domain.claim import Claim, HolderKind, is_work_item
-from domain.holder import Holder
-from domain.instance import Instance
-from domain.session import Session
+from application.engine.unit_of_work import Work
+from domain.claims.claim import Claim, HolderKind, is_work_item
+from domain.claims.holder import Holder
+from domain.instances.instance import Instance
+from domain.sessions.session import Session
 
 HOLDERS: dict[HolderKind, type[Session | Instance]] = {"session": Session, "instance": Instance}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from application.fields import Command
-from application.work import Handler, Reply, Work
+from application.engine.fields import Command
+from application.engine.unit_of_work import Handler, Reply, Work
 from domain.aggregate import Json
 from domain.errors import NotFound
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from domain import liveness
 from domain.aggregate import Json
-from domain.instance import Instance, restarts_of
+from domain.instances.instance import Instance, restarts_of
 from domain.liveness import Serving
 
 

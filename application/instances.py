@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
-from application.fields import (
+from application.engine.fields import (
     BySupervisor,
     Command,
     Data,
@@ -27,14 +27,13 @@ from application.fields import (
     Tag,
     Text,
 )
+from application.engine.unit_of_work import Handler, Reply, Work
 from application.findings import findings
 from application.holdings import grant, prepare_holdings, release_all
 from application.instance_view import view
-from application.work import Handler, Reply, Work
 from domain import identity
-from domain import work as catalogue
 from domain.aggregate import Json
-from domain.claim import GLOBAL, Claim
+from domain.claims.claim import GLOBAL, Claim
 from domain.errors import (
     GlobalExists,
     InvalidInput,
@@ -43,10 +42,11 @@ from domain.errors import (
     WriteConflict,
     shown_id,
 )
-from domain.hierarchy import Scope, require_pair
-from domain.instance import WITHOUT_SESSION, Instance, RestartRule
-from domain.instance_events import WORK_EVENTS, Activity
-from domain.session import Session
+from domain.instances import work_events as catalogue
+from domain.instances.hierarchy import Scope, require_pair
+from domain.instances.instance import WITHOUT_SESSION, Instance, RestartRule
+from domain.instances.instance_events import WORK_EVENTS, Activity
+from domain.sessions.session import Session
 
 log = logging.getLogger("holdfast.instances")
 

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 from pydantic import Field
 
-from application.fields import Command, Found, Id, Metadata, Slot, Sought, UrlId
-from application.work import Handler, Reply, Work
+from application.engine.fields import Command, Found, Id, Metadata, Slot, Sought, UrlId
+from application.engine.unit_of_work import Handler, Reply, Work
 from domain.aggregate import Json
-from domain.machine import Machine, MachineStatus
-from domain.session import Session
+from domain.machines.machine import Machine, MachineStatus
+from domain.sessions.session import Session
 
 Slots = Annotated[list[Slot], Field(max_length=1_000)]
 

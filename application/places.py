@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from application.engine.unit_of_work import Work
 from application.holdings import grant, prepare_holdings, release_all
 from application.session_view import view
-from application.work import Work
 from application.workers import leave, prepare_workers
-from domain import claim
-from domain.claim import Claim
+from domain.claims import claim
+from domain.claims.claim import Claim
 from domain.errors import SessionExists, SlotTaken
-from domain.machine import Machine
-from domain.session import Session
+from domain.machines.machine import Machine
+from domain.sessions.session import Session
 
 # So many docker slots are looked at for a free one, in blocks that grow.
 MOST_SLOTS = 256

@@ -15,9 +15,12 @@ from application import (
     work_items,
 )
 from application.claims import fenced
-from application.work import Handler
-from domain import claim, holder, instance_events, machine, session_events, work_item
+from application.engine.unit_of_work import Handler
 from domain.aggregate import Event
+from domain.claims import claim, holder, work_item
+from domain.instances import instance_events
+from domain.machines import machine
+from domain.sessions import session_events
 
 _OWN: Mapping[type, Handler] = {
     **sessions.HANDLERS,

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from application.fields import Command, Found, Id, Label, Name
+from application.engine.fields import Command, Found, Id, Label, Name
+from application.engine.unit_of_work import Handler, Reply, Work
 from application.holdings import grant, move, prepare_holdings
 from application.instance_view import view
 from application.instances import give_parent, only_global, open_parent, unregistered
 from application.resume_view import brief, checkpoint, held_claims, stale_warning
-from application.work import Handler, Reply, Work
-from domain.claim import GLOBAL
+from domain.claims.claim import GLOBAL
 from domain.errors import UnknownParent
-from domain.hierarchy import MAY_BE_ROOT, require_pair
-from domain.instance import Instance
+from domain.instances.hierarchy import MAY_BE_ROOT, require_pair
+from domain.instances.instance import Instance
 
 # Along so many successors of a closed parent one that is open is looked for.
 FARTHEST_PARENT = 20

@@ -6,13 +6,14 @@ from datetime import datetime
 
 from application.history import History
 from application.instance_view import view
-from domain import liveness, resume
+from domain import liveness
 from domain.aggregate import Json
-from domain.claim import is_work_item
+from domain.claims.claim import is_work_item
 from domain.errors import InstanceNotFound, StreamNotFound
-from domain.instance import Instance
+from domain.instances import resume
+from domain.instances.instance import Instance
+from domain.instances.resume import Suggestion
 from domain.liveness import Serving
-from domain.resume import Suggestion
 
 # An instance's predecessors are told back to here.
 LONGEST_CHAIN = 100

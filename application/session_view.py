@@ -6,8 +6,8 @@ from datetime import datetime
 
 from domain.aggregate import Json
 from domain.liveness import Serving
-from domain.session import Session
-from domain.task import Task
+from domain.sessions.session import Session
+from domain.sessions.task import Task
 
 
 def view(session: Session, now: datetime, default_ms: int, serving: Serving) -> Json:

@@ -9,7 +9,7 @@ from uuid import uuid4
 from pydantic import StrictBool
 
 from application.claim_view import lost_item
-from application.fields import (
+from application.engine.fields import (
     BySupervisor,
     Command,
     Dated,
@@ -24,16 +24,16 @@ from application.fields import (
     Text,
     UrlId,
 )
+from application.engine.unit_of_work import Handler, Reply, Work
 from application.holdings import grant, move, prepare_holdings, release_all
 from application.places import Place
 from application.session_view import view
-from application.work import Handler, Reply, Work
 from application.workers import join, leave, prepare_workers, worker_of
 from domain.aggregate import require_room
-from domain.claim import Claim, is_work_item
+from domain.claims.claim import Claim, is_work_item
 from domain.errors import InvalidInput, UnknownInstance, shown_id
-from domain.instance import Instance
-from domain.session import Session, SessionStatus
+from domain.instances.instance import Instance
+from domain.sessions.session import Session, SessionStatus
 
 
 class CreateSession(Dated):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import uuid4
 
-from application.fields import BySupervisor, Dated, Found, Id, Metadata, Name, Text
+from application.engine.fields import BySupervisor, Dated, Found, Id, Metadata, Name, Text
+from application.engine.unit_of_work import Handler, Reply, Work
 from application.session_view import task_view
-from application.work import Handler, Reply, Work
 from domain import identity
 from domain.errors import InvalidInput, TaskNotFound, UnknownSession, shown_id
-from domain.session import Session
-from domain.task import TaskStatus
+from domain.sessions.session import Session
+from domain.sessions.task import TaskStatus
 
 
 class CreateTask(BySupervisor, Dated):

@@ -16,7 +16,7 @@ from application.claims import (
     require_held_by,
     take,
 )
-from application.fields import (
+from application.engine.fields import (
     Command,
     Dated,
     FenceNumber,
@@ -29,13 +29,13 @@ from application.fields import (
     Sought,
     Text,
 )
+from application.engine.unit_of_work import Handler, Outdated, Reply, Work
 from application.holdings import holder_of
-from application.work import Handler, Outdated, Reply, Work
 from domain.aggregate import Json
-from domain.claim import Claim
+from domain.claims.claim import Claim
+from domain.claims.holder import Holder
+from domain.claims.work_item import WorkItem
 from domain.errors import ClaimHeld, DependencyCycle, InvalidInput
-from domain.holder import Holder
-from domain.work_item import WorkItem
 
 # How many an item may name, and how many of them may still be to do.
 MAX_NAMED = 1_000

@@ -6,12 +6,12 @@ fenced off: its stream says so, and from there its health and the replies to its
 
 from __future__ import annotations
 
-from application.work import Work
-from domain.claim import is_work_item
-from domain.holder import Holder
-from domain.instance import Instance
-from domain.instance_events import LeftBecause
-from domain.session import Session
+from application.engine.unit_of_work import Work
+from domain.claims.claim import is_work_item
+from domain.claims.holder import Holder
+from domain.instances.instance import Instance
+from domain.instances.instance_events import LeftBecause
+from domain.sessions.session import Session
 
 
 def prepare_workers(work: Work, *sessions: Session) -> None:

@@ -16,7 +16,7 @@ from bench.bars import MEASURES, Measure
 from bench.figures import BenchError, Effort, Figure
 from bench.load import wrk_is_missing
 from bench.servers import Stage, stage
-from interfaces.embedded_postgres import EmbeddedPostgresError
+from interfaces.host.embedded_postgres import EmbeddedPostgresError
 
 NAMES = ", ".join(measure.name for measure in MEASURES if not measure.slow)
 # The history of which the bar speaks (spec 16).

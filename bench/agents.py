@@ -8,7 +8,7 @@ from itertools import cycle
 
 from bench.history import Writer
 from domain.aggregate import Json
-from domain.instance import Instance
+from domain.instances.instance import Instance
 
 PER_PROJECT = 100
 # Odd, so that no two numbers below 16^6 have one hash.

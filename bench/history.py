@@ -11,11 +11,11 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from application.eventstore.mapper import Mapper, NewRow, Origin
 from application.eventstore.store import EventStore
 from application.registry import EVENTS
-from domain import claim
 from domain.aggregate import Aggregate
-from domain.claim import Claim
-from domain.machine import Machine
-from domain.session import Session
+from domain.claims import claim
+from domain.claims.claim import Claim
+from domain.machines.machine import Machine
+from domain.sessions.session import Session
 
 NAMESPACE = "default"
 # As long as the id of a real key.

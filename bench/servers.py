@@ -26,8 +26,8 @@ from psycopg.sql import SQL, Identifier
 from bench import machine
 from bench.figures import BenchError
 from bench.history import NAMESPACE
-from interfaces.embedded_postgres import EmbeddedPostgres
-from interfaces.settings import Settings
+from interfaces.host.embedded_postgres import EmbeddedPostgres
+from interfaces.host.settings import Settings
 
 START_SECONDS = 60.0
 CATCH_UP_SECONDS = 300.0
@@ -129,7 +129,7 @@ class Stage:
             "API_KEYS": self.key,
             **settings,
         }
-        with self._serving("holdfast", ["interfaces.server", "serve"], environ) as server:
+        with self._serving("holdfast", ["interfaces.host.server", "serve"], environ) as server:
             yield server
 
     @contextmanager

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import httpx
 
-from interfaces.settings import Settings
+from interfaces.host.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
@@ -81,7 +81,7 @@ class Service:
     def _start(self) -> None:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "interfaces.server", "serve"],
+                [sys.executable, "-m", "interfaces.host.server", "serve"],
                 cwd=ROOT,
                 env={
                     **_environment(),

@@ -12,9 +12,9 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from application.claims import ProveFence
-from application.fields import FoundMark
+from application.engine.fields import FoundMark
+from application.engine.unit_of_work import Context, Outcome, Outdated
 from application.idempotency import KeepReply, NothingKept, RecallReply
-from application.work import Context, Outcome, Outdated
 from domain.errors import (
     MAX_FIELD_ERRORS,
     FieldError,
@@ -29,7 +29,7 @@ from domain.errors import (
 )
 from interfaces import errors
 from interfaces.operations import ActionParams, Operation, Services
-from projections.reads import Freshness, before_writing, freshness
+from projections.kernel.reads import Freshness, before_writing, freshness
 
 # How often what a command needs is found anew when others were faster with all that was found.
 MAX_FINDS = 50

@@ -20,7 +20,7 @@ from domain.errors import (
     TimedOut,
     Unavailable,
 )
-from interfaces.auth import Unauthorized
+from interfaces.access.auth import Unauthorized
 from interfaces.operations.following import TooManyWaiting
 
 

@@ -12,9 +12,12 @@ from typing import NamedTuple, get_type_hints
 
 from pydantic import TypeAdapter
 
-from domain import claim, holder, instance_events, machine, session_events, work_item
 from domain.aggregate import BASE_FIELDS, Event, Json
-from domain.work import ALIASES, CATALOGUE, WorkEvent
+from domain.claims import claim, holder, work_item
+from domain.instances import instance_events
+from domain.instances.work_events import ALIASES, CATALOGUE, WorkEvent
+from domain.machines import machine
+from domain.sessions import session_events
 from interfaces.json_schema import JsonSchema
 
 INTRODUCTION = """\

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from projections.ages import Ages
-from projections.definition import Definition, definitions
 from projections.instances import Instances
+from projections.kernel.definition import Definition, definitions
+from projections.kernel.readmodel import ReadModel
 from projections.machines import Machines
-from projections.readmodel import ReadModel
 from projections.recovery import Recovery
 from projections.sessions import Sessions
 from projections.tasks import Tasks

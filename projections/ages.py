@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from projections.readmodel import ReadModel
+from projections.kernel.readmodel import ReadModel
 
 
 class Ages(ReadModel):

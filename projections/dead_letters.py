@@ -12,8 +12,8 @@ import psycopg
 
 from application.eventstore import sql
 from domain.aggregate import Json
-from projections.paging import number, text
-from projections.reads import Order, Page, Reads
+from projections.kernel.paging import number, text
+from projections.kernel.reads import Order, Page, Reads
 
 SQL = sql.load("projections", "dead_letters.sql")
 IN_ORDER = Order("list", {"position": number, "read_model": text}, of="dead_letters")

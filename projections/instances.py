@@ -9,12 +9,12 @@ from application.eventstore.mapper import Recorded
 from domain import identity, liveness
 from domain.aggregate import Json
 from domain.errors import InstanceNotFound
-from domain.hierarchy import PARENT_SCOPE, Scope
-from domain.instance import health, is_without_session, restarts_of
-from domain.instance_events import CRASH_LOOP_RESET_SECONDS, lost_work
-from projections.paging import fitting, text
-from projections.readmodel import Fold, Row, Table, there
-from projections.reads import WHOLE_MAX, Order, Page, Reads
+from domain.instances.hierarchy import PARENT_SCOPE, Scope
+from domain.instances.instance import health, is_without_session, restarts_of
+from domain.instances.instance_events import CRASH_LOOP_RESET_SECONDS, lost_work
+from projections.kernel.paging import fitting, text
+from projections.kernel.readmodel import Fold, Row, Table, there
+from projections.kernel.reads import WHOLE_MAX, Order, Page, Reads
 from projections.supervision import UNSUPERVISED, supervised
 
 COLUMNS = (

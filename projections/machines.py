@@ -5,9 +5,9 @@ from __future__ import annotations
 from application.eventstore.mapper import Recorded
 from domain.aggregate import Json, merged
 from domain.errors import MachineNotFound
-from projections.paging import moment, text
-from projections.readmodel import Fold, Row, Table, there
-from projections.reads import Order, Page, Reads
+from projections.kernel.paging import moment, text
+from projections.kernel.readmodel import Fold, Row, Table, there
+from projections.kernel.reads import Order, Page, Reads
 
 COLUMNS = (
     "namespace",

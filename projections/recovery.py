@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from domain.aggregate import Json
-from domain.claim import is_work_item
+from domain.claims.claim import is_work_item
 from domain.errors import SessionNotFound
-from projections.readmodel import ReadModel, Row
-from projections.reads import Reads
+from projections.kernel.readmodel import ReadModel, Row
+from projections.kernel.reads import Reads
 from projections.serving import unheard
 from projections.tasks import PUBLIC as TASK_FIELDS
 

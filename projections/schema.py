@@ -16,9 +16,9 @@ from application.eventstore import sql as sql_files
 from application.eventstore.connect import SERVICE_ROLE
 from application.eventstore.migrate import LOCK
 from projections import DEFINITIONS
-from projections.definition import Definition, folded, search_path
-from projections.projector import Folder
-from projections.readmodel import Projection
+from projections.kernel.definition import Definition, folded, search_path
+from projections.kernel.projector import Folder
+from projections.kernel.readmodel import Projection
 
 # So long after it was last seen in a process a definition is dropped.
 UNUSED_HOURS = 24

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from application.eventstore import sql
 from domain.aggregate import Json
-from projections.paging import number
-from projections.readmodel import Row
-from projections.reads import Order, Page, Reads
+from projections.kernel.paging import number
+from projections.kernel.readmodel import Row
+from projections.kernel.reads import Order, Page, Reads
 
 SQL = sql.load("projections", "serving.sql")
 LATEST_FIRST = Order("intervals", {"interval_num": number}, of="serving")

@@ -8,11 +8,11 @@ from typing import Any
 from application.eventstore.mapper import Recorded
 from domain import identity
 from domain.aggregate import Json, iso, merged
-from domain.claim import is_work_item
+from domain.claims.claim import is_work_item
 from domain.errors import SessionNotFound
-from projections.paging import moment, text
-from projections.readmodel import Fold, Row, Table, there
-from projections.reads import WHOLE_MAX, Order, Page, Reads
+from projections.kernel.paging import moment, text
+from projections.kernel.readmodel import Fold, Row, Table, there
+from projections.kernel.reads import WHOLE_MAX, Order, Page, Reads
 from projections.serving import unheard
 from projections.supervision import UNSUPERVISED, supervised
 

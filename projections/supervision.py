@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from application.eventstore.mapper import Recorded
-from projections.readmodel import Row
+from projections.kernel.readmodel import Row
 
 UNSUPERVISED: Row = {
     "supervisor": None,

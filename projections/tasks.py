@@ -8,9 +8,9 @@ from application.eventstore.mapper import Recorded
 from domain import identity
 from domain.aggregate import Json, merged
 from domain.errors import TaskNotFound
-from projections.paging import moment, number, text
-from projections.readmodel import Find, Fold, Key, Row, Table, there
-from projections.reads import Order, Page, Reads
+from projections.kernel.paging import moment, number, text
+from projections.kernel.readmodel import Find, Fold, Key, Row, Table, there
+from projections.kernel.reads import Order, Page, Reads
 
 COLUMNS = (
     "namespace",

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from application.eventstore.mapper import Recorded
 from domain.aggregate import Json
-from domain.claim import is_work_item
+from domain.claims.claim import is_work_item
 from domain.errors import ClaimNotFound, WorkItemNotFound
-from projections.paging import moment, number, text
-from projections.readmodel import Find, Fold, Key, Row, Table, there
-from projections.reads import Order, Page, Reads
+from projections.kernel.paging import moment, number, text
+from projections.kernel.readmodel import Find, Fold, Key, Row, Table, there
+from projections.kernel.reads import Order, Page, Reads
 
 COLUMNS = (
     "namespace",

@@ -21,13 +21,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from domain.errors import HoldfastError
 from interfaces import telemetry
-from interfaces.auth import ApiKeys
+from interfaces.access.auth import ApiKeys
 from interfaces.errors import Internal, MethodNotAllowed, NoSuchPath, reply_of, status_of
 from interfaces.http.doorkeeper import Doorkeeper, Limits
 from interfaces.http.endpoint import Endpoint, respond
 from interfaces.http.leaving import ClientGone
-from interfaces.http.mcp import McpEndpoint
 from interfaces.http.openapi import document
+from interfaces.mcp.endpoint import McpEndpoint
 from interfaces.operations import OPERATIONS, Services
 
 # So long without its database a process still calls itself ok: a restart is no news.

@@ -21,9 +21,9 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from domain.errors import Unavailable
-from interfaces.addresses import is_loopback, neighbourhood
-from interfaces.auth import FAILED, failures
-from interfaces.repeats import Repeats
+from interfaces.access.addresses import is_loopback, neighbourhood
+from interfaces.access.auth import FAILED, failures
+from interfaces.access.repeats import Repeats
 
 log = logging.getLogger("holdfast.http")
 

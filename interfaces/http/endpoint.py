@@ -9,10 +9,10 @@ from urllib.parse import parse_qsl
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from application.work import Context, IdempotencyKey, Outcome
+from application.engine.unit_of_work import Context, IdempotencyKey, Outcome
 from domain.aggregate import Json
 from domain.errors import InvalidInput
-from interfaces.auth import ApiKeys, Principal
+from interfaces.access.auth import ApiKeys, Principal
 from interfaces.carry_out import Undertaking, accepted, checked_path, repeatable
 from interfaces.http import body
 from interfaces.http.leaving import unless_gone

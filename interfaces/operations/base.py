@@ -16,15 +16,15 @@ from pydantic import (
     model_validator,
 )
 
+from application.engine.fields import Command, Fence
+from application.engine.unit_of_work import Context, Outcome
 from application.eventstore.store import MAX_POSITION
-from application.fields import Command, Fence
 from application.past import Past
-from application.work import Context, Outcome
 from domain.aggregate import Json
 from domain.errors import InvalidInput, Unavailable
 from interfaces.operations.following import Followers
-from projections.progress import Progress
-from projections.reads import Freshness, Page, Reads, freshness
+from projections.kernel.progress import Progress
+from projections.kernel.reads import Freshness, Page, Reads, freshness
 
 T = TypeVar("T")
 Scope = Literal["read", "write", "admin"]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from application import claims as claim_commands
 from application import work_items as item_commands
-from application.fields import Sought
+from application.engine.fields import Sought
 from domain.aggregate import Json
+from domain.claims.work_item import WorkItemStatus
 from domain.errors import InvalidInput
-from domain.work_item import WorkItemStatus
 from interfaces.operations.base import (
     Listing,
     Operation,

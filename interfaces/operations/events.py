@@ -12,14 +12,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from application.engine.fields import Sought
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import MAX_POSITION, Criteria
-from application.fields import Sought
 from application.history import History
 from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.errors import InstanceNotFound, StreamNotFound
-from domain.instance_events import INSTANCE_EVENTS
-from domain.work import ALIASES, CATALOGUE
+from domain.instances.instance_events import INSTANCE_EVENTS
+from domain.instances.work_events import ALIASES, CATALOGUE
 from interfaces.operations.base import (
     Operation,
     Params,
@@ -29,7 +29,7 @@ from interfaces.operations.base import (
     either_cursor_or_offset,
     query,
 )
-from projections.paging import PAGE_BYTES, Order, Page, fitting, number, room
+from projections.kernel.paging import PAGE_BYTES, Order, Page, fitting, number, room
 
 EVENTS_MAX = 1_000  # spec 9
 LONGEST_WAIT_SECONDS = 25

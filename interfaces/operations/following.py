@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from domain.errors import HoldfastError
-from projections.progress import Progress
-from projections.reads import Reads
+from projections.kernel.progress import Progress
+from projections.kernel.reads import Reads
 
 # How many requests may wait for events at once: of one key, and of all.
 WAITING_EACH = 100

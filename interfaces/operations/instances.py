@@ -10,15 +10,15 @@ from pydantic import Field, ValidationError
 
 from application import instances as commands
 from application import resume_view
-from application.fields import Sought
+from application.engine.fields import Sought
+from application.engine.unit_of_work import Context
 from application.findings import findings
 from application.resume import ResumeInstance
 from application.sessions import BeatSession
-from application.work import Context
 from domain.aggregate import Json
 from domain.errors import HoldfastError, InvalidInput, Unavailable
-from domain.hierarchy import Scope
-from domain.instance import InstanceStatus
+from domain.instances.hierarchy import Scope
+from domain.instances.instance import InstanceStatus
 from interfaces.operations.base import (
     ActionParams,
     ActionResult,

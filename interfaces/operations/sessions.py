@@ -11,12 +11,12 @@ from pydantic import Field
 from application import machines as machine_commands
 from application import sessions as session_commands
 from application import tasks as task_commands
-from application.fields import Sought
-from application.work import Context
+from application.engine.fields import Sought
+from application.engine.unit_of_work import Context
 from domain.aggregate import Json
-from domain.machine import MachineStatus
-from domain.session import SessionStatus
-from domain.task import TaskStatus
+from domain.machines.machine import MachineStatus
+from domain.sessions.session import SessionStatus
+from domain.sessions.task import TaskStatus
 from interfaces.operations.base import (
     ActionParams,
     ActionResult,

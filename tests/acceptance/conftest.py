@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.past import Past
 from tests.acceptance.serving import Api, CommonServer, Server, cloned
 

@@ -13,7 +13,7 @@ from application.eventstore.mapper import Mapper, Origin
 from application.eventstore.store import EventStore
 from application.registry import EVENTS
 from domain.aggregate import Aggregate
-from domain.instance import Instance
+from domain.instances.instance import Instance
 from tests.acceptance.past import claimed
 from tests.acceptance.serving import Api, Json, ok
 

@@ -11,11 +11,11 @@ import psycopg
 from application.eventstore.mapper import Mapper, Origin
 from application.eventstore.store import EventStore
 from application.registry import EVENTS
-from domain import claim
-from domain.claim import Claim, HolderKind
-from domain.instance import Instance
-from domain.machine import Machine
-from domain.session import Session
+from domain.claims import claim
+from domain.claims.claim import Claim, HolderKind
+from domain.instances.instance import Instance
+from domain.machines.machine import Machine
+from domain.sessions.session import Session
 from tests.acceptance.serving import Json, eventually, name
 
 _MAPPER = Mapper(EVENTS)

@@ -22,8 +22,8 @@ import psycopg
 from psycopg.errors import ObjectInUse
 from psycopg.sql import SQL, Identifier
 
-from interfaces.embedded_postgres import EmbeddedPostgres
-from interfaces.settings import Settings
+from interfaces.host.embedded_postgres import EmbeddedPostgres
+from interfaces.host.settings import Settings
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -224,7 +224,7 @@ class Server:
     def __enter__(self) -> Server:
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "interfaces.server", "serve"],
+                [sys.executable, "-m", _command_in(self._code), "serve"],
                 cwd=self._code,
                 env=self._environ,
                 stdout=output,
@@ -305,6 +305,12 @@ class CommonServer(Server):
     worlds = 2_000
 
 
+def _command_in(code: Path) -> str:
+    """The module of ``holdfast-server``, which versions from before have elsewhere."""
+    is_here = (code / "interfaces" / "host").is_dir()
+    return "interfaces.host.server" if is_here else "interfaces.server"
+
+
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with these settings of the service, and no others."""
     kept = {k: v for k, v in os.environ.items() if k not in _SETTINGS}
@@ -314,7 +320,7 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 def attempt(**settings: str) -> subprocess.CompletedProcess[str]:
     """A start of the server that is expected to fail by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "interfaces.server", "serve"],
+        [sys.executable, "-m", "interfaces.host.server", "serve"],
         cwd=ROOT,
         env=environment({"PORT": "0", **settings}),
         capture_output=True,

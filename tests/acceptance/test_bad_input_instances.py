@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from domain.work import CATALOGUE
+from domain.instances.work_events import CATALOGUE
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.serving import Api, Json, Server, invalid, ok, refused
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import ROOT, Server, cloned, environment, eventually, name, ok
 from tests.support.postgres import as_owner
 
@@ -14,7 +14,7 @@ from tests.support.postgres import as_owner
 def operator(url: str, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What ``holdfast-server`` says to an operator."""
     return subprocess.run(
-        [sys.executable, "-m", "interfaces.server", *arguments],
+        [sys.executable, "-m", "interfaces.host.server", *arguments],
         cwd=ROOT,
         env=environment({"DATABASE_URL": url, "DATA_DIR": str(directory), "API_KEYS": "a-key"}),
         capture_output=True,

@@ -9,7 +9,7 @@ import orjson
 import psycopg
 import pytest
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.conftest import Start
 from tests.acceptance.serving import Api, cloned, eventually, name, ok
 from tests.support.postgres import as_owner

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.conftest import Start
 from tests.acceptance.serving import Api, Server, cloned, eventually, name, ok
 from tests.support.postgres import as_owner

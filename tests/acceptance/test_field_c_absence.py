@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from application.eventstore.migrate import migrate
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from projections import schema
 from tests.acceptance.conftest import Start
 from tests.acceptance.fleet import Fleet

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.conftest import Start
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.past import Past

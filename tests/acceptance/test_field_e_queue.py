@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.conftest import Start
 from tests.acceptance.past import Past
 from tests.acceptance.queue import Queue, who

@@ -171,7 +171,7 @@ def at_a_terminal(database: str, directory: Path) -> Iterator[tuple[str, bytearr
     }
     leader, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "interfaces.server", "serve"],
+        [sys.executable, "-m", "interfaces.host.server", "serve"],
         cwd=ROOT,
         env=environment(settings),
         stdout=terminal,
@@ -275,7 +275,7 @@ def test_whoever_reads_the_address_may_use_it_at_once(database: str, tmp_path: P
         "WORKERS": "2",
     }
     with subprocess.Popen(
-        [sys.executable, "-m", "interfaces.server", "serve"],
+        [sys.executable, "-m", "interfaces.host.server", "serve"],
         cwd=ROOT,
         env=environment(settings),
         stdout=subprocess.PIPE,

@@ -778,7 +778,7 @@ def test_the_log_stays_in_its_form(mcp: Mcp, server: Server, instance: str) -> N
 
 def test_nobody_waits_for_what_is_not_wanted() -> None:
     """Spec 10 Given a service that no MCP client calls, then the MCP library is not loaded."""
-    code = "import interfaces.bootstrap, sys; sys.exit('mcp' in sys.modules)"
+    code = "import interfaces.host.bootstrap, sys; sys.exit('mcp' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

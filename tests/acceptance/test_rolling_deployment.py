@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from projections import DEFINITIONS, schema
 from tests.acceptance import versions
 from tests.acceptance.serving import Api, Json, Server, cloned, eventually, name, ok

@@ -13,9 +13,9 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from application.eventstore.connect import SERVICE_ROLE
-from domain.instance import Instance
-from domain.instance_events import INSTANCE_EVENTS
-from domain.work import CATALOGUE
+from domain.instances.instance import Instance
+from domain.instances.instance_events import INSTANCE_EVENTS
+from domain.instances.work_events import CATALOGUE
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.serving import Api, Json, Server, gone, is_uuid4, ok, position, refused
 

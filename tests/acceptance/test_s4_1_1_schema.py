@@ -9,10 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from domain.machine import MACHINE_STATUSES
-from domain.session import SESSION_STATUSES
-from domain.task import TASK_STATUSES
-from interfaces.embedded_postgres import EmbeddedPostgres
+from domain.machines.machine import MACHINE_STATUSES
+from domain.sessions.session import SESSION_STATUSES
+from domain.sessions.task import TASK_STATUSES
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from projections import machines, schema, sessions, tasks
 from tests.acceptance.past import Past
 from tests.acceptance.serving import Api, cloned, gone, invalid, ok, refused

@@ -9,7 +9,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from application.fields import Command
+from application.engine.fields import Command
 from interfaces.operations import OPERATIONS, Operation
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.past import Past

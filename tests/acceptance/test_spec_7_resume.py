@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from domain.claim import GLOBAL, Claim
-from domain.instance import Instance
+from domain.claims.claim import GLOBAL, Claim
+from domain.instances.instance import Instance
 from tests.acceptance.conftest import Start
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.serving import Api, Json, Server, name, ok, position, refused

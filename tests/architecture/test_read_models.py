@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from application.registry import EVENTS
-from domain import claim, holder, instance_events, machine, session_events, work_item
 from domain.aggregate import Event
+from domain.claims import claim, holder, work_item
+from domain.instances import instance_events
+from domain.machines import machine
+from domain.sessions import session_events
 from projections import DEFINITIONS, READ_MODELS
-from projections.definition import definitions
-from projections.readmodel import ReadModel, Table
+from projections.kernel.definition import definitions
+from projections.kernel.readmodel import ReadModel, Table
 
 FOLDS = Path(__file__).parents[1] / "contracts" / "folds.json"
 TABLES = [model for model in READ_MODELS if isinstance(model, Table)]

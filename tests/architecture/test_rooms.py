@@ -16,7 +16,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
 LONGEST = 600
 LONG_FOR_A_REASON = {
-    "application/engine.py": "the writer's one thread: its steps are read in one go",
+    "application/engine/engine.py": "the writer's one thread: its steps are read in one go",
 }
 
 # A statement's first words, as SQL is written here; prose does not begin like that.
@@ -28,9 +28,9 @@ STATEMENT = re.compile(
 SQL_FOR_A_REASON = {
     "application/eventstore/migrate.py": "what runs before there is any schema; role grants",
     "projections/schema.py": "DDL whose schema is a parameter: identifiers cannot be bound",
-    "projections/readmodel.py": "one fold for every table: its names are parameters",
-    "interfaces/embedded_postgres.py": "makes the database in which all else lives",
-    "interfaces/postgres_logins.py": "single-user mode, a line each: a password is no parameter",
+    "projections/kernel/readmodel.py": "one fold for every table: its names are parameters",
+    "interfaces/host/embedded_postgres.py": "makes the database in which all else lives",
+    "interfaces/host/postgres_logins.py": "single-user mode: a password is no parameter",
 }
 
 

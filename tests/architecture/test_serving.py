@@ -59,4 +59,4 @@ def test_every_verdict_on_silence_knows_of_the_services_absences() -> None:
         for where, call in found
         if "serving" not in " ".join(ast.unparse(argument) for argument in call.args)
     ]
-    assert [where for where in without if not where.startswith("domain/claim.py")] == []
+    assert [where for where in without if not where.startswith("domain/claims/claim.py")] == []

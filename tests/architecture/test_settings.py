@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from interfaces.settings import ConfigurationError, Settings
+from interfaces.host.settings import ConfigurationError, Settings
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
@@ -71,4 +71,4 @@ def test_the_environment_is_read_in_one_place() -> None:
         for path in (ROOT / package).rglob("*.py")
         if re.search(r"\bos\.(environ|getenv)\b", path.read_text(encoding="utf-8"))
     }
-    assert readers <= {"interfaces/settings.py", "interfaces/server.py"}
+    assert readers <= {"interfaces/host/settings.py", "interfaces/host/server.py"}

@@ -13,8 +13,8 @@ from psycopg.sql import SQL, Identifier
 from application.eventstore import connect
 from application.eventstore.mapper import Recorded
 from projections import DEFINITIONS
-from projections.definition import folded, search_path
-from projections.projector import Folder
+from projections.kernel.definition import folded, search_path
+from projections.kernel.projector import Folder
 from projections.schema import rebuild
 from tests.crash.ledger import Entry
 

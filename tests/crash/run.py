@@ -28,8 +28,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from projections import DEFINITIONS
-from projections.definition import folded
-from projections.projector import Folder
+from projections.kernel.definition import folded
+from projections.kernel.projector import Folder
 from tests.crash import ledger
 from tests.crash.checks import CHECKS
 from tests.crash.clients import API_KEY, MACHINES, Client, World

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx
 
-from interfaces.server import UNAVAILABLE_EXIT
-from interfaces.settings import Settings
+from interfaces.host.server import UNAVAILABLE_EXIT
+from interfaces.host.settings import Settings
 from tests.support.waiting import eventually
 
 HOST = "127.0.0.1"
@@ -85,7 +85,7 @@ class Service:
         with self._log.open("ab") as log:
             while not self._stopping:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "interfaces.server", "serve"],
+                    [sys.executable, "-m", "interfaces.host.server", "serve"],
                     cwd=ROOT,
                     env=self._environment,
                     stdin=subprocess.DEVNULL,

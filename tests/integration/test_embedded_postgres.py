@@ -14,7 +14,7 @@ import psutil
 import psycopg
 import pytest
 
-from interfaces.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, available
+from interfaces.host.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, available
 from tests.support.killable import KillablePostgres
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as someone else")
@@ -47,7 +47,7 @@ def another_process(data_dir: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that starts the server, prints its id, and uses it until its input ends."""
     program = (
         "import sys; from pathlib import Path\n"
-        "from interfaces.embedded_postgres import EmbeddedPostgres\n"
+        "from interfaces.host.embedded_postgres import EmbeddedPostgres\n"
         "with EmbeddedPostgres(Path(sys.argv[1])) as postgres:\n"
         "    print(postgres.pid, flush=True); sys.stdin.read()\n"
     )

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from application import clock as clock_module
-from application import engine as engine_module
 from application.claims import ClaimItem
+from application.engine import clock as clock_module
+from application.engine import engine as engine_module
+from application.engine.unit_of_work import Handler, Outcome, Outdated, Reply, Work
 from application.eventstore.migrate import migrate
 from application.machines import RegisterMachine, UpdateMachine
 from application.registry import HANDLERS
@@ -28,9 +29,8 @@ from application.sessions import (
     UpdateSession,
 )
 from application.tasks import CreateTask, UpdateTask
-from application.work import Handler, Outcome, Outdated, Reply, Work
 from application.work_items import ClaimNext, ListItem
-from domain.claim import Claim, place
+from domain.claims.claim import Claim, place
 from domain.errors import (
     IdempotencyMismatch,
     MachineUnavailable,
@@ -43,8 +43,8 @@ from domain.errors import (
     Unavailable,
     UnknownSession,
 )
-from domain.machine import Machine
-from domain.session import Session
+from domain.machines.machine import Machine
+from domain.sessions.session import Session
 from projections import schema
 from tests.support.killable import KillablePostgres
 from tests.support.postgres import (

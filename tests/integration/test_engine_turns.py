@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from application import engine as engine_module
+from application.engine import engine as engine_module
 from application.eventstore.store import Appended
 from application.sessions import BeatSession, CreateSession, UpdateSession
 from domain.errors import Unavailable
-from domain.session import Session
+from domain.sessions.session import Session
 from tests.support.postgres import log_held, wait_until_blocked
 from tests.support.wiring import Done, Service, context, done, service
 

@@ -27,7 +27,7 @@ from application.eventstore.store import (
 )
 from application.registry import EVENTS
 from domain.errors import Unavailable
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from projections import schema
 from tests.support.given import START, at, new_session
 from tests.support.postgres import (

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from application.engine import SNAPSHOT_EVERY
+from application.engine.engine import SNAPSHOT_EVERY
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria, EventStore
 from application.history import History
 from application.instances import BeatInstance, EmitEvent, RegisterInstance
 from domain.aggregate import Json
 from domain.errors import InvalidInput, StreamNotFound
-from domain.instance import Instance
+from domain.instances.instance import Instance
 from tests.support.given import at
 from tests.support.postgres import ask, ask_one, change
 from tests.support.wiring import Service, context, service

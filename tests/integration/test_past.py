@@ -13,9 +13,9 @@ from application.history import History
 from application.past import READERS, SEARCHERS_EACH
 from application.sessions import BeatSession, CreateSession
 from domain.errors import Unavailable
-from interfaces.auth import ApiKeys
-from interfaces.bootstrap import Service
-from interfaces.settings import Settings
+from interfaces.access.auth import ApiKeys
+from interfaces.host.bootstrap import Service
+from interfaces.host.settings import Settings
 from tests.support.postgres import ask
 from tests.support.waiting import eventually
 from tests.support.wiring import Loop, context, done

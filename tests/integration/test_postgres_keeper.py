@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from interfaces import postgres_keeper
-from interfaces.postgres_keeper import Keeper
-from interfaces.postgres_process import STOP_TIMEOUT_SECONDS
+from interfaces.host import postgres_keeper
+from interfaces.host.postgres_keeper import Keeper
+from interfaces.host.postgres_process import STOP_TIMEOUT_SECONDS
 from tests.acceptance.conftest import Start, start
 from tests.acceptance.serving import eventually
 from tests.support.killable import KillablePostgres

@@ -16,7 +16,7 @@ from application.eventstore import connect
 from application.eventstore.connect import SERVICE_ROLE
 from application.eventstore.migrate import migrate, who_logs_in
 from application.eventstore.store import EventStore
-from interfaces.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from interfaces.host.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 from projections import schema
 from tests.integration.test_event_store import row
 from tests.support.killable import KillablePostgres

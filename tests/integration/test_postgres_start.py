@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from interfaces.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from interfaces.host.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 
 
 class Unlucky(EmbeddedPostgres):

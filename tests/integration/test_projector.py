@@ -26,15 +26,15 @@ from application.sessions import (
 from application.tasks import CreateTask, DeleteTask, UpdateTask
 from application.work_items import CompleteItem, ListItem
 from domain.errors import HoldfastError, SessionNotFound
-from domain.instance import Instance
+from domain.instances.instance import Instance
 from projections import DEFINITIONS, READ_MODELS, schema
 from projections import machines as machine_reads
 from projections import sessions as session_reads
 from projections import tasks as task_reads
-from projections.definition import definitions, folded, search_path
-from projections.projector import Folder
-from projections.readmodel import Failure, Projection, ReadModel, Table
-from projections.reads import Page
+from projections.kernel.definition import definitions, folded, search_path
+from projections.kernel.projector import Folder
+from projections.kernel.readmodel import Failure, Projection, ReadModel, Table
+from projections.kernel.reads import Page
 from tests.support.given import START, THRESHOLD_MS, at, new_session
 from tests.support.postgres import (
     as_owner,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from projections import READ_MODELS
-from projections import projector as projector_module
+from projections.kernel import projector as projector_module
 from tests.integration.test_projector import folder
 from tests.support.given import at, new_session
 from tests.support.postgres import ask

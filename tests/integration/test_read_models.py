@@ -15,10 +15,10 @@ from application.instances import BeatInstance, RegisterInstance
 from application.sessions import BeatSession, CreateSession, UpdateSession
 from projections import DEFINITIONS, READ_MODELS, dead_letters, schema
 from projections import sessions as session_reads
-from projections.definition import Definition, definitions, folded, search_path
-from projections.projector import Folder
-from projections.readmodel import Find, Key, Projection, Row, Table, there
-from projections.reads import Page
+from projections.kernel.definition import Definition, definitions, folded, search_path
+from projections.kernel.projector import Folder
+from projections.kernel.readmodel import Find, Key, Projection, Row, Table, there
+from projections.kernel.reads import Page
 from tests.integration.test_projector import a_varied_story
 from tests.support.given import new_session
 from tests.support.postgres import as_owner, ask, ask_one, change

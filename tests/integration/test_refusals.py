@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from interfaces import auth
+from interfaces.access import auth
+from interfaces.access.repeats import FIRST
 from interfaces.http import doorkeeper
-from interfaces.repeats import FIRST
 from tests.acceptance.serving import Api, refused
 from tests.support.in_process import service_within
 from tests.support.waiting import eventually

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
+from application.engine.unit_of_work import Context, Outcome
 from application.instances import RegisterInstance
-from application.work import Context, Outcome
 from domain import identity
 from domain.errors import GlobalExists
-from domain.instance import Instance
+from domain.instances.instance import Instance
 from tests.support.given import at
 from tests.support.postgres import ask, ask_one, assert_contiguous
 from tests.support.wiring import Service, context, service

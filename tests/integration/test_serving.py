@@ -9,13 +9,13 @@ from threading import Barrier
 
 import pytest
 
-from application.engine import Engine
+from application.engine.engine import Engine
+from application.engine.serving import ServingRecord
+from application.engine.unit_of_work import Policy
 from application.eventstore.migrate import Migration, migrations
 from application.eventstore.store import EventStore
 from application.registry import HANDLERS
-from application.serving import ServingRecord
 from application.sessions import NoteOverdue, UpdateSession
-from application.work import Policy
 from domain.errors import Unavailable
 from domain.liveness import ALWAYS, Serving
 from projections import sessions

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from application import claims, instances, sessions, work_items
+from application.engine.unit_of_work import Missing, Policy, Reply, Work
 from application.eventstore.mapper import Mapper, Origin, Recorded
 from application.registry import EVENTS, HANDLERS
 from application.resume import ResumeInstance
-from application.work import Missing, Policy, Reply, Work
 from domain.aggregate import Aggregate, Json
-from domain.claim import Claim, is_work_item
+from domain.claims.claim import Claim, is_work_item
+from domain.claims.holder import Holder
 from domain.errors import HoldfastError
-from domain.holder import Holder
-from domain.instance import Instance
-from domain.session import Session
+from domain.instances.instance import Instance
+from domain.sessions.session import Session
 from projections.work_items import WorkItems
 from tests.support.folding import Folded, as_recorded
 from tests.support.given import START

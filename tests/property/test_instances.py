@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.engine import Engine
+from application.engine.engine import Engine
+from application.engine.unit_of_work import Policy
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria
 from application.history import History
@@ -29,15 +30,14 @@ from application.instances import (
 )
 from application.registry import HANDLERS
 from application.resume import ResumeInstance
-from application.work import Policy
 from domain.aggregate import Json
-from domain.claim import GLOBAL, Claim
+from domain.claims.claim import GLOBAL, Claim
 from domain.errors import HoldfastError, InvalidInput
-from domain.hierarchy import MAY_BE_ROOT, PARENT_SCOPE, SCOPES, Scope
-from domain.instance import Instance
+from domain.instances.hierarchy import MAY_BE_ROOT, PARENT_SCOPE, SCOPES, Scope
+from domain.instances.instance import Instance
 from domain.liveness import ALWAYS
 from projections import instances, schema
-from projections.reads import Page
+from projections.kernel.reads import Page
 from tests.support.given import at
 from tests.support.postgres import ask
 from tests.support.wiring import Done, Service, context, done, service

@@ -25,9 +25,9 @@ from application.session_view import task_view, view
 from domain.aggregate import Event, Json
 from domain.errors import HoldfastError
 from domain.liveness import ALWAYS
-from domain.session import SESSION_STATUSES, Session
-from domain.task import TASK_STATUSES
-from projections.readmodel import Row
+from domain.sessions.session import SESSION_STATUSES, Session
+from domain.sessions.task import TASK_STATUSES
+from projections.kernel.readmodel import Row
 from projections.sessions import Sessions
 from projections.sessions import present as present_session
 from projections.tasks import Tasks

@@ -7,7 +7,7 @@ import uuid
 import orjson
 
 from application.eventstore.mapper import NewRow, Recorded
-from projections.readmodel import Row, Table
+from projections.kernel.readmodel import Row, Table
 
 
 def as_recorded(row: NewRow, position: int) -> Recorded:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from domain.aggregate import Aggregate, Event, Json
-from domain.session import Session, SessionStatus
+from domain.sessions.session import Session, SessionStatus
 
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 THRESHOLD_MS = 180_000

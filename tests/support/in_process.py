@@ -11,9 +11,9 @@ from contextlib import closing, contextmanager
 
 import uvicorn
 
-from interfaces import bootstrap
+from interfaces.host import bootstrap
+from interfaces.host.settings import Settings
 from interfaces.http.protocol import Connection
-from interfaces.settings import Settings
 from tests.support.waiting import eventually
 
 

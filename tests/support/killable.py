@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import psutil
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 
 
 class KillablePostgres(EmbeddedPostgres):

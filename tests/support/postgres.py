@@ -10,7 +10,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from projections import DEFINITIONS
-from projections.definition import search_path
+from projections.kernel.definition import search_path
 from tests.support.waiting import eventually
 
 Connection = psycopg.Connection[tuple[Any, ...]]

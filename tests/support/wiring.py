@@ -15,18 +15,18 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import orjson
 
 from application import machines, sessions
-from application.engine import Engine
+from application.engine.engine import Engine
+from application.engine.unit_of_work import Context, Handler, IdempotencyKey, Outcome, Policy
 from application.eventstore.mapper import Mapper, NewRow, Origin
 from application.eventstore.store import EventStore
 from application.registry import EVENTS, HANDLERS
-from application.work import Context, Handler, IdempotencyKey, Outcome, Policy
 from domain.aggregate import Aggregate, Json
-from domain.session import Session
+from domain.sessions.session import Session
 from projections import DEFINITIONS
-from projections.definition import Definition
-from projections.progress import Progress
-from projections.projector import Projector
-from projections.reads import Reads
+from projections.kernel.definition import Definition
+from projections.kernel.progress import Progress
+from projections.kernel.projector import Projector
+from projections.kernel.reads import Reads
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from application import instances, resume
-from application.work import Missing, Policy, Work
+from application.engine.unit_of_work import Missing, Policy, Work
 from domain.aggregate import Aggregate
+from domain.claims.holder import MOST_LOST
 from domain.errors import TooManyChildren
-from domain.holder import MOST_LOST
-from domain.instance import MAX_CHILDREN, Instance
-from domain.instance_events import MOST_SESSIONS
+from domain.instances.instance import MAX_CHILDREN, Instance
+from domain.instances.instance_events import MOST_SESSIONS
 from tests.support.given import at
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from domain import claim
-from domain.claim import Claim
+from domain.claims import claim
+from domain.claims.claim import Claim
 from domain.errors import ClaimNotFound, StaleFence
 from tests.support.given import at, events_of, payload_of, types_of
 

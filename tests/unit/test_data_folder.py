@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from interfaces.data_folder import DataFolderError, development_key, prepare
+from interfaces.host.data_folder import DataFolderError, development_key, prepare
 
 ROOT = Path(__file__).parents[2]
 PLANTED = "5f0c2ab9d8e74136b1c0d9e8f7a65432"
@@ -44,7 +44,7 @@ def test_the_folder_and_the_key_are_made_for_their_owner_only(folder: Path) -> N
 def test_processes_that_start_at_once_agree_on_one_key(folder: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from interfaces.data_folder import development_key\n"
+        "from interfaces.host.data_folder import development_key\n"
         "sys.stdin.readline(); print(development_key(Path(sys.argv[1])))"
     )
     processes = [

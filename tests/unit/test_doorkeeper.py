@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from interfaces.addresses import is_loopback, neighbourhood
+from interfaces.access.addresses import is_loopback, neighbourhood
 from interfaces.http import doorkeeper as doorkeepers
 from interfaces.http.doorkeeper import (
     MAX_UNREAD_OF_ONE,

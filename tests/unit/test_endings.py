@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from domain.claim import place
+from domain.claims.claim import place
 from domain.errors import (
     MachineInUse,
     MachineNotFound,
@@ -12,10 +12,10 @@ from domain.errors import (
     SessionNotFound,
     Superseded,
 )
-from domain.instance import Instance
+from domain.instances.instance import Instance
 from domain.liveness import Serving
-from domain.machine import Machine
-from domain.session import Session
+from domain.machines.machine import Machine
+from domain.sessions.session import Session
 from tests.support.given import (
     THRESHOLD_MS,
     at,

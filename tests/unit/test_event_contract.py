@@ -14,8 +14,8 @@ import pytest
 
 import domain
 from domain.aggregate import BASE_FIELDS, Event, Json
-from domain.session import SESSION_STATUSES
-from domain.task import TASK_STATUSES
+from domain.sessions.session import SESSION_STATUSES
+from domain.sessions.task import TASK_STATUSES
 
 CONTRACT = Path(__file__).parents[1] / "contracts" / "events.json"
 HOW = (

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from application.registry import EVENTS
-from domain.work import CATALOGUE
+from domain.instances.work_events import CATALOGUE
 from interfaces.reference import events_markdown
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"

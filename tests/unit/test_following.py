@@ -7,8 +7,8 @@ from typing import cast
 import pytest
 
 from interfaces.operations.following import WAITING_EACH, Followers, TooManyWaiting, asker
-from projections.progress import Progress
-from projections.reads import Reads
+from projections.kernel.progress import Progress
+from projections.kernel.reads import Reads
 
 
 @pytest.fixture

@@ -6,7 +6,14 @@ from itertools import product
 
 import pytest
 
-from domain.hierarchy import MAY_BE_ROOT, PARENT_SCOPE, SCOPES, Scope, ScopeRule, require_pair
+from domain.instances.hierarchy import (
+    MAY_BE_ROOT,
+    PARENT_SCOPE,
+    SCOPES,
+    Scope,
+    ScopeRule,
+    require_pair,
+)
 
 ALLOWED: set[tuple[Scope, Scope | None]] = {
     ("global", None),

@@ -6,7 +6,7 @@ import pytest
 
 from application.history import changed
 from domain.aggregate import Json
-from domain.instance import Instance
+from domain.instances.instance import Instance
 from tests.support.given import at
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from domain.aggregate import iso
-from domain.claim import place
-from domain.holder import Holder
-from domain.instance import Instance
-from domain.session import Session
+from domain.claims.claim import place
+from domain.claims.holder import Holder
+from domain.instances.instance import Instance
+from domain.sessions.session import Session
 from tests.support.given import at, new_session, types_of
 
 PLACE = place("apollo", "m1", None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from application.inbox import Inbox
-from application.submission import Job, Submission
-from application.work import Context
+from application.engine.inbox import Inbox
+from application.engine.submission import Job, Submission
+from application.engine.unit_of_work import Context
 
 
 def jobs(namespace: str, number: int, size: int = 10) -> list[Job]:

@@ -14,8 +14,8 @@ from domain.errors import (
     InstanceNotFound,
     UnknownEventType,
 )
-from domain.instance import Health, Instance, health
-from domain.instance_events import (
+from domain.instances.instance import Health, Instance, health
+from domain.instances.instance_events import (
     CRASH_LOOP_RESET_SECONDS,
     INSTANCE_EVENTS,
     WORK_EVENTS,
@@ -24,7 +24,7 @@ from domain.instance_events import (
     ParentChanged,
     RestartRequested,
 )
-from domain.work import CATALOGUE
+from domain.instances.work_events import CATALOGUE
 from tests.support.given import at, events_of, payload_of, types_of
 
 KEY = "odin-PS-8f4a2b"

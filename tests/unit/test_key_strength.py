@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
-from interfaces.auth import ApiKeys
-from interfaces.key_strength import weakness
+from interfaces.access.auth import ApiKeys
+from interfaces.access.key_strength import weakness
 
 # Of password managers: a third of it is none of letters and digits.
 MARKED = string.ascii_letters + string.digits + "!@#$%^&*()-_=+[]{}<>?/.|~;"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from domain.errors import MachineNotFound, MachineUnavailable, UnknownSlot
-from domain.machine import Machine, MachineStatus
+from domain.machines.machine import Machine, MachineStatus
 from tests.support.given import at, events_of, types_of
 
 

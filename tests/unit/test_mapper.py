@@ -10,7 +10,7 @@ from eventsourcing.domain import CanMutateAggregate
 from application.eventstore.mapper import Mapper, NewRow, Origin, Recorded
 from application.registry import EVENTS
 from domain.aggregate import Event, Json
-from domain.session_events import SessionHeartbeat, SessionUpdated
+from domain.sessions.session_events import SessionHeartbeat, SessionUpdated
 from tests.support.given import at, new_session, session_that_is
 from tests.unit.test_event_contract import sample
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.aggregate import Aggregate
-from domain.instance import Instance
-from domain.packed import Packed, PackedJson
+from domain.instances.instance import Instance
+from domain.instances.packed import Packed, PackedJson
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(-1e9, 1e9),

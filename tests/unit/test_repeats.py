@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from interfaces.repeats import (
+from interfaces.access.repeats import (
     A_SECOND_OF_ALL,
     FIRST,
     FIRST_OF_ALL,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from domain.aggregate import Json
-from domain.instance import Instance
-from domain.resume import RULES, epic_of, results_of, suggestions
-from domain.standing import MOST_KEPT, QUOTED_CHARACTERS
+from domain.instances.instance import Instance
+from domain.instances.resume import RULES, epic_of, results_of, suggestions
+from domain.instances.standing import MOST_KEPT, QUOTED_CHARACTERS
 from tests.support.given import at
 
 Step = tuple[str, Json]

@@ -6,10 +6,10 @@ from datetime import datetime
 
 import pytest
 
-from application.serving import tolerance_seconds
+from application.engine.serving import tolerance_seconds
 from domain import liveness
 from domain.errors import InstanceAlive, NotRecoverable
-from domain.instance import Instance
+from domain.instances.instance import Instance
 from domain.liveness import ALWAYS, Serving
 from tests.support.given import THRESHOLD_MS, at, new_session, types_of
 

@@ -13,8 +13,8 @@ from domain.errors import (
     Superseded,
     TaskNotFound,
 )
-from domain.session import LIVE, SESSION_STATUSES, Session, SessionStatus
-from domain.session_events import EVENTS
+from domain.sessions.session import LIVE, SESSION_STATUSES, Session, SessionStatus
+from domain.sessions.session_events import EVENTS
 from tests.support.given import (
     THRESHOLD_MS,
     at,

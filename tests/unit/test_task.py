@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from domain.errors import InvalidTransition, SessionEnded, Superseded
-from domain.session import Session
-from domain.task import TASK_STATUSES, TRANSITIONS, TaskStatus
+from domain.sessions.session import Session
+from domain.sessions.task import TASK_STATUSES, TRANSITIONS, TaskStatus
 from tests.support.given import at, events_of, new_session, session_with_task, types_of
 
 # As the specification says it, from section 7, and not as the code does.

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from domain.aggregate import Json
-from domain.work import ALIASES, CATALOGUE
+from domain.instances.work_events import ALIASES, CATALOGUE
 
 # Spec 3 and 17: each type's category and required fields.
 SPECIFIED: dict[str, dict[str, list[str]]] = {

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from domain.claim import Claim
+from domain.claims.claim import Claim
 from domain.errors import (
     DependencyCycle,
     InvalidTransition,

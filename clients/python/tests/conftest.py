@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast import Client
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, CommonServer, Server, cloned
 from tests.support.commands import Cli
 from tests.support.proxy import HttpWire, http_wire

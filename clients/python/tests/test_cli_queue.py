@@ -12,7 +12,7 @@ from rich.console import Console
 from holdfast import Client, Conflict
 from holdfast.cli.show import queue
 from holdfast.types import WorkItem
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Server, cloned, eventually
 from tests.support.commands import Cli
 

@@ -12,7 +12,7 @@ from clients.python.tests.conftest import Connect
 from holdfast import Client, Conflict, HeartbeatManager, HoldfastError
 from holdfast.heartbeat import INTERVAL_SECONDS
 from holdfast.types import Json, LostClaim
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import PLAIN_KEY, Api, Server, cloned, ok
 from tests.support.proxy import HttpWire
 from tests.support.waiting import eventually

@@ -16,7 +16,7 @@ from clients.python.tests.conftest import Connect
 
 from holdfast import Client, Conflict, HeartbeatManager, NotFound, Unavailable
 from holdfast.spool import Spool
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Json, Server, cloned, ok
 from tests.support.proxy import HttpWire, Loss, http_wire
 from tests.support.waiting import eventually

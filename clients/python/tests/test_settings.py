@@ -9,7 +9,7 @@ import pytest
 
 from holdfast import Client, ConfigurationError, Settings, Unauthorized, Unavailable
 from holdfast.settings import key_header, warn_of_clear_text
-from interfaces.data_folder import development_key
+from interfaces.host.data_folder import development_key
 from tests.acceptance.serving import Api, Server
 
 

@@ -16,7 +16,7 @@ from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CallToolResult, TextContent
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.mcp_client import LEGACY, MODERN, Mcp
 from tests.acceptance.serving import Api, Json, Server, cloned, name, ok
 from tests.support.proxy import HttpWire, http_wire

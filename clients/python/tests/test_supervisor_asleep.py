@@ -12,7 +12,7 @@ import pytest
 from clients.python.tests.supervised import WORKER, Desk, Run, desk
 
 from holdfast.process import living
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Server, cloned, name, ok
 from tests.support.waiting import eventually
 

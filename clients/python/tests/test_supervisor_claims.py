@@ -11,7 +11,7 @@ import pytest
 from clients.python.tests.supervised import Desk, Run, desk, gone, recovered
 
 from holdfast import Client
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Json, Server, cloned, name, ok, refused
 from tests.support.proxy import http_wire
 from tests.support.waiting import eventually

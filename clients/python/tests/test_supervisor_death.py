@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from clients.python.tests.supervised import HOLDFAST, Desk, desk, gone
 
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Server, cloned, name, ok
 from tests.support.waiting import eventually
 

@@ -16,7 +16,7 @@ from clients.python.tests.supervised import Desk, Run, desk
 
 from holdfast import Client
 from holdfast.spool import Spool
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Server, cloned, ok
 from tests.support.proxy import HttpWire, http_wire
 from tests.support.waiting import eventually

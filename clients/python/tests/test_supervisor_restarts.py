@@ -11,7 +11,7 @@ from clients.python.tests.supervised import Desk, desk
 
 from holdfast.outcome import NOT_EXECUTABLE
 from holdfast.restarts import LONGEST_PAUSE_SECONDS, STEADY_SECONDS, RestartPolicy, Restarts
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Server, cloned, ok
 from tests.support.proxy import http_wire
 from tests.support.waiting import eventually

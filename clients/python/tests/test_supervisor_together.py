@@ -16,7 +16,7 @@ from clients.python.tests.supervised import Desk, Run, desk
 from holdfast import Client, Conflict
 from holdfast.run_record import Run as Plan
 from holdfast.run_record import RunRecord
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from tests.acceptance.serving import Api, Json, Server, cloned, name, ok
 from tests.support.proxy import http_wire
 from tests.support.waiting import eventually

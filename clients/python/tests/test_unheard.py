@@ -6,7 +6,7 @@ from pathlib import Path
 
 from application.eventstore.migrate import migrate
 from holdfast.cli.show import words
-from interfaces.embedded_postgres import EmbeddedPostgres
+from interfaces.host.embedded_postgres import EmbeddedPostgres
 from projections import schema
 from tests.acceptance.serving import PLAIN_KEY, Server, cloned, eventually, ok
 from tests.support.commands import Cli

@@ -1,0 +1,1 @@
+"""How commands are carried out: one writer, batches, units of work."""

@@ -1,0 +1,615 @@
+"""The command engine: one writer, group commit, every version proved by the append.
+
+One thread carries out every command of this process. It takes the namespaces in turn and of each
+all that is waiting, up to a number and a size, lets each handler decide on in-memory aggregates,
+and appends all their events in one statement; commands that arrive meanwhile wait for the next
+round. A client hears of success only once its events are durable (spec 3).
+
+Other processes write to the same log. An append names the version of every stream that was
+written *or read*, so a decision from an outdated aggregate, a refusal included, never stands: what
+moved is loaded again and the commands are decided again.
+
+When many commands wait, the next round is decided while the append of the one before is under way,
+on aggregates that are ahead of the log. Nobody hears of it before both are durable; should the
+first append fail, what was decided on top of it is decided again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+import orjson
+
+from application.engine.batch import Batch, Round, Tainted
+from application.engine.clock import DatabaseClock
+from application.engine.fields import Dated
+from application.engine.inbox import Inbox
+from application.engine.serving import ServingRecord
+from application.engine.submission import Job, Submission, deliver
+from application.engine.unit_of_work import (
+    Context,
+    Handler,
+    IdempotencyKey,
+    Missing,
+    Outcome,
+    Policy,
+    Work,
+)
+from application.eventstore.mapper import Mapper
+from application.eventstore.store import (
+    Appended,
+    EventStore,
+    Receipt,
+    ReceiptConflict,
+    VersionConflict,
+)
+from domain.aggregate import Aggregate, Json
+from domain.errors import HoldfastError, IdempotencyMismatch, Unavailable, WriteConflict
+
+log = logging.getLogger("holdfast.engine")
+
+# A namespace's turn: how many commands, and how many bytes of requests and of kept replies. The
+# next namespace waits for as long as such a batch takes to store.
+BATCH_LIMIT = 1_000
+BATCH_BYTES = 2 * 1024 * 1024
+# What may wait in all, and of one namespace; parsed it takes several times as much memory.
+INBOX_LIMIT = 50_000
+INBOX_BYTES = 64 * 1024 * 1024
+NAMESPACE_LIMIT = 20_000
+NAMESPACE_BYTES = 16 * 1024 * 1024
+# A round is decided ahead from so many commands on. With fewer it pays to wait for more of them and
+# to store all with one append.
+AHEAD_FROM = 250
+OPTIMISTIC_ATTEMPTS = 3
+ATTEMPTS = 5
+# A handler that closes a hierarchy asks level by level, others two or three times.
+MAX_ROUNDS = 100
+SNAPSHOT_EVERY = 100
+# A large state is worth a snapshot less often, or snapshots would outgrow the events.
+LARGE_STATE_BYTES = 4_096
+SNAPSHOT_LARGE_EVERY = 1_000
+# What was written to a stream since its last snapshot is read whenever it is loaded, while all
+# others wait.
+SNAPSHOT_BYTES = 4 * 1024 * 1024
+CACHE_LIMIT = 200_000
+
+
+class Engine:
+    """Carries out commands. One instance a process; ``submit`` from any event loop."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        mapper: Mapper,
+        handlers: Mapping[type, Handler],
+        policy: Policy,
+        serving: ServingRecord | None = None,
+    ) -> None:
+        """``serving`` tells since when silence counts; without it, all of it does."""
+        self._store = store
+        self._mapper = mapper
+        self._handlers = handlers
+        self._policy = policy
+        self._clock = DatabaseClock()
+        self._serving = serving
+        # Since when the round at hand has been under way, and when one was last refused because the
+        # database was away, by the host's clock.
+        self._busy_since: float | None = None
+        self._refused_at: float | None = None
+        self._caches: dict[str, dict[str, Aggregate]] = {}
+        self._inbox = Inbox()
+        # How much was written to each stream since its last snapshot, by large commands.
+        self._unsaved: dict[tuple[str, str], int] = {}
+        # Taken from the inbox, to be carried out; the first may be decided already.
+        self._rounds: deque[Round] = deque()
+        self._appender = ThreadPoolExecutor(1, thread_name_prefix="holdfast-append")
+        self._arrived = threading.Condition()
+        self._stopping = False
+        # Held by whoever takes what is to be carried out, or answers it: the writer, or who gives
+        # the rest up.
+        self._answering = threading.Lock()
+        self._current: Round | None = None
+        self._given_up = threading.Event()
+        self._idle = False
+        self._thread = threading.Thread(target=self._run, name="holdfast-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the writer."""
+        self._thread.start()
+
+    def stop(self, within_seconds: float | None = None) -> None:
+        """Finish the commands that were accepted, then end.
+
+        What is not through within so many seconds, of a database that does not answer, is refused.
+        """
+        with self._arrived:
+            self._stopping = True
+            self._arrived.notify()
+        if self._thread.is_alive():
+            self._thread.join(within_seconds)
+        is_stuck = self._thread.is_alive()
+        self.give_up()
+        self._appender.shutdown(wait=not is_stuck)
+
+    def give_up(self) -> None:
+        """Refuse all that is not through by now, and everything to come.
+
+        What is under way may be stored all the same: a refusal says that it is unknown, and a
+        repetition with the same idempotency key tells.
+        """
+        with self._answering:
+            late = self._inbox.clear()
+            if not self._given_up.is_set():
+                # The writer will say nothing of these any more.
+                rounds = [self._current, *self._rounds]
+                late += [job for one in rounds if one is not None for job in one.all]
+            self._stopping = True
+            self._given_up.set()
+            refused = [job for job in late if job.outcome is None and job.error is None]
+            _refuse(refused, Unavailable("The service is stopping. Try again."))
+            deliver(late)
+        if refused:
+            log.warning("commands_given_up", extra={"commands": len(refused)})
+
+    def answers(self, within_seconds: float) -> bool:
+        """Whether whoever sends a command now can expect it to be carried out.
+
+        Not while one has been under way for longer than that, and not for so long after one was
+        refused because the database was away, unless others succeeded since.
+        """
+        now, busy_since, refused_at = self._clock.seconds(), self._busy_since, self._refused_at
+        is_stuck = busy_since is not None and now - busy_since > within_seconds
+        refuses = refused_at is not None and now - refused_at <= within_seconds
+        return not (is_stuck or refuses)
+
+    async def submit(self, command: object, context: Context) -> Outcome:
+        """Carry out a command; returns once its events are durable.
+
+        Raises the :class:`~domain.errors.HoldfastError` that refused it. ``Unavailable`` leaves
+        open whether it was carried out: send it again with an idempotency key.
+        """
+        [result] = await self._through([(command, context)])
+        try:
+            if isinstance(result, BaseException):
+                raise result
+            return result
+        finally:
+            del result  # it would hold this frame, and be held by it
+
+    async def submit_all(
+        self, commands: Sequence[tuple[object, Context]]
+    ) -> list[Outcome | BaseException]:
+        """Carry out many commands; the outcome of each, or the error that refused it."""
+        return await self._through(commands) if commands else []
+
+    async def _through(
+        self, commands: Sequence[tuple[object, Context]]
+    ) -> list[Outcome | BaseException]:
+        if self._stopping or self._is_full(commands[0][1].namespace):
+            raise Unavailable("The service is stopping or overloaded. Try again.")
+        submission = Submission(len(commands))
+        jobs = [Job(command, context, submission) for command, context in commands]
+        self._inbox.put(jobs)
+        if self._given_up.is_set():
+            self.give_up()
+        if self._idle:
+            with self._arrived:
+                self._arrived.notify()
+        await submission.through
+        return [job.result for job in jobs]
+
+    def _is_full(self, namespace: str) -> bool:
+        """Whether no more may wait: in all, or of this namespace."""
+        if len(self._inbox) >= INBOX_LIMIT or self._inbox.size >= INBOX_BYTES:
+            return True
+        count, size = self._inbox.of(namespace)
+        return count >= NAMESPACE_LIMIT or size >= NAMESPACE_BYTES
+
+    # The writer's thread
+
+    def _run(self) -> None:
+        while True:
+            if not self._rounds:
+                self._wait()
+                self._take()
+            with self._answering:
+                if not self._rounds or self._given_up.is_set():
+                    return
+                current = self._current = self._rounds.popleft()
+            self._busy_since = self._clock.seconds()
+            try:
+                self._carry_out(current)
+            except Exception as e:
+                # A defect, not a refusal: nobody may wait for ever because of it.
+                log.exception("writer_failed")
+                self._caches.clear()
+                for ahead in self._rounds:
+                    ahead.begin_anew()
+                for job in current.all:
+                    if job.outcome is None and job.error is None:
+                        job.error = e
+            self._busy_since = None
+            with self._answering:
+                if self._given_up.is_set():
+                    return
+                self._current = None
+                deliver(current.all)
+
+    def _wait(self) -> None:
+        """Until there is something to do, or nothing will come any more."""
+        with self._arrived:
+            while not self._inbox and not self._stopping:
+                self._idle = True
+                # An append to the inbox that missed the flag is seen after a moment all the same.
+                self._arrived.wait(timeout=0.05 if not self._inbox else 0)
+                self._idle = False
+
+    def _take(self) -> None:
+        """Make a round of what waits in the line whose turn it is, as far as one append goes."""
+        with self._answering:
+            taken = self._inbox.take(BATCH_LIMIT, BATCH_BYTES)
+            if taken is not None:
+                self._rounds.append(Round(*taken))
+
+    def _carry_out(self, current: Round) -> None:
+        namespace = current.namespace
+        attempt = 0
+        while current.jobs and not self._given_up.is_set():
+            attempt += 1
+            # Optimism first; a writer that keeps losing holds the log while it decides.
+            exclusive = attempt > OPTIMISTIC_ATTEMPTS
+            try:
+                with (
+                    self._store.exclusive(namespace)
+                    if exclusive
+                    else nullcontext(self._store) as store
+                ):
+                    batch = self._decide(store, current)
+                    head = self._append(store, current, batch)
+            except VersionConflict as conflict:
+                self._undo(current, conflict.streams)
+                if attempt >= ATTEMPTS:
+                    _refuse(current.left, WriteConflict())
+                    return
+            except ReceiptConflict:
+                self._undo(current)
+            except Tainted as tainted:
+                self._undo(current)
+                current.jobs.remove(tainted.job)
+                if tainted.stands:
+                    tainted.job.error = tainted.error
+                else:
+                    # It may rest on what the commands before it did, which comes to be stored now.
+                    current.postponed.append(tainted.job)
+                if not current.jobs:
+                    current.go_on()
+                attempt -= 1
+            except Unavailable as e:
+                self._refused_at = self._clock.seconds()
+                self._undo(current)
+                self._cache(namespace).clear()
+                _refuse(current.left, e)
+                return
+            except Exception as e:
+                # Something in the batch cannot be stored. Alone it shows which, and harms nobody.
+                self._undo(current)
+                if len(current.left) == 1:
+                    [job] = current.left
+                    log.exception("command_failed", extra={"command": job.context.command})
+                    job.error = e
+                    return
+                for job in current.left:
+                    self._carry_out(Round(namespace, [job]))
+                return
+            else:
+                self._refused_at = None
+                if self._serving is not None:
+                    self._serving.carried_out()
+                _acknowledge(batch, head)
+                self._keep_snapshots(namespace, batch)
+                if exclusive:
+                    self._cache(namespace).update(batch.work.cache)
+                _limit(self._cache(namespace))
+                current.go_on()
+                attempt = 0
+
+    def _cache(self, namespace: str) -> dict[str, Aggregate]:
+        return self._caches.setdefault(namespace, {})
+
+    def _undo(self, failed: Round, moved: Sequence[str] = ()) -> None:
+        """Forget what is out of date, and what carries changes that were not stored.
+
+        That goes for a round as well that was decided on top of the one that failed.
+        """
+        cache = self._cache(failed.namespace)
+        for stream_id in moved:
+            cache.pop(stream_id, None)
+        for undone in (failed, *self._rounds):
+            if undone.namespace != failed.namespace:
+                continue
+            if undone.batch is not None:
+                for stream_id in (*undone.batch.versions, *undone.batch.work.seen):
+                    cache.pop(stream_id, None)
+            undone.begin_anew()
+
+    def _answer_repeats(
+        self, store: EventStore, namespace: str, jobs: list[Job]
+    ) -> tuple[list[Job], list[Job]]:
+        """Answer what was asked before from its receipt; the jobs for now, and for the next round.
+
+        Two requests with one key in one batch: the second waits for the first one's receipt.
+        """
+        asked = [job.context.idempotency for job in jobs if job.context.idempotency]
+        if not asked:
+            return jobs, []
+        keys = {key.receipt_key for key in asked}
+        earlier = {key.earlier for key in asked if key.earlier is not None}
+        known = {r.receipt_key: r for r in store.receipts(namespace, [*keys, *earlier])}
+        now: list[Job] = []
+        later: list[Job] = []
+        for job in jobs:
+            key = job.context.idempotency
+            if key is None:
+                now.append(job)
+            elif (
+                receipt := known.get(key.receipt_key) or known.get(key.earlier or "")
+            ) is not None:
+                _repeat(job, key, receipt)
+            elif key.receipt_key in keys:
+                keys.remove(key.receipt_key)
+                now.append(job)
+            else:
+                later.append(job)
+        return now, later
+
+    def _decide(self, store: EventStore, current: Round) -> Batch:
+        """Decide a round, unless that was done ahead; what is to be written."""
+        if current.is_decided:
+            assert current.batch is not None
+            return current.batch
+        namespace = current.namespace
+        current.jobs, later = self._answer_repeats(store, namespace, current.jobs)
+        current.later += later
+        # Who holds the log trusts nothing that it read before.
+        cache = self._cache(namespace) if store is self._store else {}
+        batch = Batch(self._work(store, cache))
+        current.batch = batch
+        waiting: Sequence[Job] = current.jobs
+        rounds = 0
+        while waiting:
+            rounds += 1
+            if rounds > MAX_ROUNDS:
+                raise RuntimeError("a handler asks for ever more aggregates")
+            missing: dict[str, type[Aggregate]] = {}
+            again: list[Job] = []
+            for number, job in enumerate(waiting):
+                if batch.size > BATCH_BYTES:
+                    _leave(current, [*again, *waiting[number:]])
+                    again, missing = [], {}
+                    break
+                try:
+                    self._decide_one(batch, job)
+                except Missing as e:
+                    missing.update(e.streams)
+                    again.append(job)
+                except Tainted as tainted:
+                    if not batch.rows:
+                        store.append(namespace, [], batch.first_seen())
+                        tainted.stands = True
+                    raise
+            if missing:
+                self._load(store, namespace, cache, missing)
+            waiting = again
+        # Now: the aggregates may be ahead of this batch by the time that it is stored.
+        batch.snapshots = self._due_snapshots(namespace, batch)
+        current.is_decided = True
+        return batch
+
+    def _work(self, store: EventStore, cache: dict[str, Aggregate]) -> Work:
+        """What handlers work with: the time, and since when silence has counted by then."""
+        now = self._clock.now(store.clock)
+        if self._serving is None:
+            return Work(self._policy, cache, now)
+        serving = self._serving.at(now)
+        # The two come from two looks at the database's clock.
+        return Work(self._policy, cache, max(now, serving.since or now), serving)
+
+    def _decide_one(self, batch: Batch, job: Job) -> None:
+        work = batch.work
+        work.begin(job.context.request_id)
+        job.error = None
+        try:
+            reply = self._handlers[type(job.command)](work, job.command)
+        except Missing:
+            if any(aggregate.pending for aggregate in work.seen.values()):
+                raise RuntimeError(f"{type(job.command).__name__} loads after a verb") from None
+            raise
+        except Exception as e:
+            if not isinstance(e, HoldfastError):
+                log.exception("handler_failed", extra={"command": job.context.command})
+            if any(aggregate.pending for aggregate in work.seen.values()):
+                raise Tainted(job, e) from e
+            # Its traceback has this frame, which has the job: neither would ever go.
+            job.error = e.with_traceback(None)
+            batch.versions = batch.first_seen()
+            return
+        origin = None
+        for stream_id, aggregate in work.seen.items():
+            events = aggregate.collect_events()
+            batch.versions.setdefault(stream_id, aggregate.version - len(events))
+            if events:
+                batch.written[stream_id] = aggregate
+                origin = origin or job.context.origin(_tags(work, job.command))
+                batch.rows += self._mapper.rows(events, origin)
+                batch.written_bytes[stream_id] = (
+                    batch.written_bytes.get(stream_id, 0) + job.context.size
+                )
+        body = orjson.dumps(reply.value, option=orjson.OPT_UTC_Z)
+        batch.replies.append((job, reply, body, len(batch.rows)))
+        batch.size += job.context.size
+        key = job.context.idempotency
+        if key is not None:
+            batch.size += len(body)
+            batch.receipts.append(
+                {
+                    "receipt_key": key.receipt_key,
+                    "request_hash": key.request_hash,
+                    "status": reply.status,
+                    "body": orjson.Fragment(body),
+                    "last": len(batch.rows),
+                }
+            )
+
+    def _load(
+        self,
+        store: EventStore,
+        namespace: str,
+        cache: dict[str, Aggregate],
+        missing: Mapping[str, type[Aggregate]],
+    ) -> None:
+        for stream_id, cls in missing.items():
+            cache[stream_id] = cls(id=stream_id)
+        rows = store.load(namespace, {s: cls.state_version for s, cls in missing.items()})
+        for row in rows:
+            if row.event_type is None:
+                cache[row.stream_id] = missing[row.stream_id].from_state(row.data)
+                continue
+            assert row.timestamp is not None
+            assert row.metadata is not None
+            cache[row.stream_id].mutate(
+                self._mapper.event(
+                    row.stream_id,
+                    row.sequence_num,
+                    row.event_type,
+                    row.timestamp,
+                    row.data,
+                    row.metadata,
+                )
+            )
+
+    def _append(self, store: EventStore, current: Round, batch: Batch) -> int:
+        """Write the batch and prove every version it rests on; the position before its events."""
+        expected = batch.read_only()
+        if not (batch.rows or batch.receipts or expected):
+            return store.head(current.namespace)
+        ahead = None if store is not self._store or current.later else self._worth_deciding()
+        if ahead is None:
+            appended = self._stored(store, current.namespace, batch, expected)
+        else:
+            under_way = self._appender.submit(
+                self._stored, store, current.namespace, batch, expected
+            )
+            try:
+                self._decide(store, ahead)
+            except Exception:
+                # Whatever it is, it is dealt with when the round's turn comes.
+                self._undo(ahead)
+            appended = under_way.result()
+        return appended.head - len(batch.rows)
+
+    def _worth_deciding(self) -> Round | None:
+        """The next round, if so many commands wait that it need not wait for more of them."""
+        if not self._rounds and self._inbox.next_count() >= AHEAD_FROM:
+            self._take()
+        if self._rounds and len(self._rounds[0].jobs) >= AHEAD_FROM:
+            return self._rounds[0]
+        return None
+
+    def _stored(
+        self, store: EventStore, namespace: str, batch: Batch, expected: Mapping[str, int]
+    ) -> Appended:
+        asked = self._clock.seconds()
+        appended = store.append(namespace, batch.rows, expected, batch.receipts)
+        self._clock.set(appended.written_at, asked)
+        return appended
+
+    def _due_snapshots(self, namespace: str, batch: Batch) -> list[Json]:
+        """The states that are worth keeping, of the aggregates as the batch leaves them."""
+        due: list[Json] = []
+        for stream_id, aggregate in batch.written.items():
+            before = batch.versions[stream_id]
+            grown = self._grown(namespace, stream_id, batch.written_bytes[stream_id])
+            if not grown and not _crossed(before, aggregate.version, SNAPSHOT_EVERY):
+                continue
+            state = orjson.dumps(aggregate.state())
+            if (
+                not grown
+                and len(state) > LARGE_STATE_BYTES
+                and not _crossed(before, aggregate.version, SNAPSHOT_LARGE_EVERY)
+            ):
+                continue
+            self._unsaved.pop((namespace, stream_id), None)
+            due.append(
+                {
+                    "stream_id": stream_id,
+                    "sequence_num": aggregate.version,
+                    "state_version": aggregate.state_version,
+                    "state": orjson.Fragment(state),
+                }
+            )
+        return due
+
+    def _grown(self, namespace: str, stream_id: str, size: int) -> bool:
+        """Whether so much was written to a stream that loading it would take long."""
+        if size <= LARGE_STATE_BYTES:
+            return False  # snapshots by number are frequent enough
+        if len(self._unsaved) >= CACHE_LIMIT:
+            self._unsaved.clear()
+        unsaved = self._unsaved.get((namespace, stream_id), 0) + size
+        self._unsaved[namespace, stream_id] = unsaved
+        return unsaved > SNAPSHOT_BYTES
+
+    def _keep_snapshots(self, namespace: str, batch: Batch) -> None:
+        if not batch.snapshots:
+            return
+        try:
+            self._store.insert_snapshots(namespace, batch.snapshots)
+        except Unavailable:
+            log.warning("snapshots_not_kept")  # a shortcut lost, nothing else
+
+
+def _tags(work: Work, command: object) -> Json | None:
+    """What is kept with a command's events: what its handler says, and the client's clock."""
+    told = command.told_at(work.now) if isinstance(command, Dated) else None
+    return {**told, **(work.tags or {})} if told else work.tags
+
+
+def _leave(current: Round, jobs: Sequence[Job]) -> None:
+    """Put jobs off until what is decided by now is stored."""
+    current.later += jobs
+    left = set(map(id, jobs))
+    current.jobs = [job for job in current.jobs if id(job) not in left]
+
+
+def _repeat(job: Job, key: IdempotencyKey, receipt: Receipt) -> None:
+    if receipt.request_hash != key.request_hash:
+        job.error = IdempotencyMismatch()
+        return
+    job.outcome = Outcome(receipt.body.encode(), receipt.status, receipt.position)
+
+
+def _acknowledge(batch: Batch, head: int) -> None:
+    for job, reply, body, last in batch.replies:
+        job.outcome = Outcome(body, reply.status, head + last)
+
+
+def _refuse(jobs: Iterable[Job], error: HoldfastError) -> None:
+    for job in jobs:
+        job.error = error
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of ``every`` lies between the versions, the later one included."""
+    return after // every > before // every
+
+
+def _limit(cache: dict[str, Aggregate]) -> None:
+    """Drop the aggregates that were loaded longest ago, a quarter at a time."""
+    if len(cache) > CACHE_LIMIT:
+        for stream_id in list(cache)[: CACHE_LIMIT // 4]:
+            del cache[stream_id]

@@ -1,0 +1,1 @@
+"""Claims and work items: state, events, rules, and what it is to hold them."""

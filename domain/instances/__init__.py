@@ -1,0 +1,1 @@
+"""Instances: state, events, rules, hierarchy, resuming."""

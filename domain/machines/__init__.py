@@ -1,0 +1,1 @@
+"""Machines: state, events, rules."""

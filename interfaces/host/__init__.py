@@ -1,0 +1,1 @@
+"""The process: settings, composition, the command line, jobs, the embedded database."""

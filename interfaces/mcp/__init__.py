@@ -1,0 +1,1 @@
+"""MCP: tools made from the table of operations, and where they are reached."""

@@ -1,0 +1,1 @@
+"""How read models are kept up to date and read."""
