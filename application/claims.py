@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import StrictBool
@@ -24,6 +24,7 @@ from application.engine.unit_of_work import Handler, Reply, Work
 from application.holdings import grant, holder_of, release
 from application.workers import concerned, note_takeover
 from domain.claims.claim import Claim
+from domain.claims.claimable import Obstacle, obstacle
 from domain.claims.holder import Holder
 from domain.errors import (
     BlockedByDependencies,
@@ -94,16 +95,16 @@ def claim_item(work: Work, command: ClaimItem) -> Reply:
     claimer.require_writable()
     if previous is claimer:
         return Reply(view(claim))
-    claim.require_open()
-    if previous is not None and not previous.has_ended:
-        silent = previous.silent_seconds(work.now, work.serving)
+    found = obstacle_to(work, claim, previous, waits_for, takeover=command.takeover)
+    if found == "over":
+        claim.require_open()
+    if found == "held" and previous is not None:
         stale_seconds = work.policy.claim_stale_seconds
-        if not claim.may_pass_on(work.now, silent, stale_seconds, takeover=command.takeover):
-            raise ClaimHeld(
-                f"{claim.resource} is already claimed by {claim.holder_kind} {claim.holder_id}.",
-                details=owner(claim, previous, work.now, stale_seconds, work.serving),
-            )
-    if waits_for:
+        raise ClaimHeld(
+            f"{claim.resource} is already claimed by {claim.holder_kind} {claim.holder_id}.",
+            details=owner(claim, previous, work.now, stale_seconds, work.serving),
+        )
+    if found == "blocked":
         raise BlockedByDependencies(
             f"{claim.resource} waits for {', '.join(waits_for)}.",
             details={"item_id": claim.resource, "blocked_by": waits_for},
@@ -208,6 +209,26 @@ def open_dependencies(work: Work, claim: Claim) -> list[str]:
     ids = claim.item.depends_on if claim.item and not claim.item.is_over else []
     work.prepare(*((Claim, item_id) for item_id in ids))
     return [item_id for item_id in ids if not work.load(Claim, item_id).is_settled]
+
+
+def obstacle_to(
+    work: Work,
+    claim: Claim,
+    holder: Holder | None,
+    waits_for: Sequence[str],
+    *,
+    takeover: bool,
+) -> Obstacle | None:
+    """Why this item cannot be claimed now by anyone but its holder; None if it can be."""
+    return obstacle(
+        claim,
+        holder,
+        waits_for,
+        work.now,
+        stale_seconds=work.policy.claim_stale_seconds,
+        takeover=takeover,
+        serving=work.serving,
+    )
 
 
 def take(

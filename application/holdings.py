@@ -23,6 +23,17 @@ def holder_of(work: Work, claim: Claim) -> Holder | None:
     return work.load(HOLDERS[claim.holder_kind], claim.holder_id)
 
 
+def prepare_holders(work: Work, *claims: Claim) -> None:
+    """Bring into memory whoever has these claims now."""
+    work.prepare(
+        *(
+            (HOLDERS[claim.holder_kind], claim.holder_id)
+            for claim in claims
+            if claim.holder_kind is not None and claim.holder_id is not None
+        )
+    )
+
+
 def prepare_holdings(work: Work, *holders: Holder) -> None:
     """Bring into memory the claims that these holders have."""
     work.prepare(*((Claim, resource) for holder in holders for resource in holder.held))

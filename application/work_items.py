@@ -12,6 +12,7 @@ from application.claims import (
     Claiming,
     ForHolder,
     claimer_of,
+    obstacle_to,
     open_dependencies,
     require_held_by,
     take,
@@ -30,10 +31,9 @@ from application.engine.fields import (
     Text,
 )
 from application.engine.unit_of_work import Handler, Outdated, Reply, Work
-from application.holdings import holder_of
+from application.holdings import holder_of, prepare_holders
 from domain.aggregate import Json
 from domain.claims.claim import Claim
-from domain.claims.holder import Holder
 from domain.claims.work_item import WorkItem
 from domain.errors import ClaimHeld, DependencyCycle, InvalidInput
 
@@ -97,6 +97,8 @@ class ClaimNext(Claiming):
     track: Label | None = None
     takeover: StrictBool = False
     candidates: Found[Sequence[str]] = ()
+    # Candidates that were refused before: what is found next is none of them.
+    refused: Found[frozenset[str]] = frozenset()
 
 
 def list_item(work: Work, command: ListItem) -> Reply:
@@ -200,38 +202,23 @@ def claim_next(work: Work, command: ClaimNext) -> Reply:
     """201 with the claim, 204 when there is nothing to claim.
 
     The candidates come from a read model, the best first; each is decided by its own claim.
-    Raises :class:`Outdated` when others were faster with all of them.
+    Raises :class:`Outdated` when none of them can be claimed: there may be others.
     """
     claimer = claimer_of(work, command)
     claimer.require_writable()
     work.prepare(*((Claim, item_id) for item_id in command.candidates))
-    has_changed = False
-    for item_id in command.candidates:
-        claim = work.load(Claim, item_id)
-        previous = holder_of(work, claim) if claim.status == "claimed" else None
-        if previous is not None and not _may_take_over(work, claim, previous, command.takeover):
-            # The silence of a holder that nobody could hear is no reason to ask again.
-            has_changed |= not command.takeover or not _is_silent(work, claim, previous)
+    claims = [work.load(Claim, item_id) for item_id in command.candidates]
+    prepare_holders(work, *claims)
+    for claim in claims:
+        previous = holder_of(work, claim)
+        if claim.item is None or previous is claimer:
             continue
-        if claim.is_settled or previous is claimer or open_dependencies(work, claim):
-            has_changed |= previous is not claimer
-            continue
-        return Reply(take(work, claim, claimer, previous, command), 201)
-    if has_changed:
-        raise Outdated("Others kept claiming first; try again.")
+        waits_for = open_dependencies(work, claim)
+        if obstacle_to(work, claim, previous, waits_for, takeover=command.takeover) is None:
+            return Reply(take(work, claim, claimer, previous, command), 201)
+    if command.candidates:
+        raise Outdated(refused=command.refused.union(command.candidates))
     return Reply({}, 204)
-
-
-def _may_take_over(work: Work, claim: Claim, previous: Holder, takeover: bool) -> bool:
-    silent = previous.silent_seconds(work.now, work.serving)
-    return previous.has_ended or claim.may_pass_on(
-        work.now, silent, work.policy.claim_stale_seconds, takeover=takeover
-    )
-
-
-def _is_silent(work: Work, claim: Claim, holder: Holder) -> bool:
-    silent = claim.silent_seconds(work.now, holder.silent_seconds(work.now, work.serving))
-    return silent > work.policy.claim_stale_seconds
 
 
 def _description(known: WorkItem | None, command: ListItem) -> Json:

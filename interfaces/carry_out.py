@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple, get_origin
 
 import orjson
@@ -31,8 +30,9 @@ from interfaces import errors
 from interfaces.operations import ActionParams, Operation, Services
 from projections.kernel.reads import Freshness, before_writing, freshness
 
-# How often what a command needs is found anew when others were faster with all that was found.
-MAX_FINDS = 50
+# How often what a command needs is found anew when it cannot be had. Each time it is something
+# else, so hardly any command ever comes that far.
+MAX_FINDS = 100
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 # Ids in paths that have a form: one of another form is of nothing that exists (spec 15, 8).
 _UUIDS: Mapping[str, type[NotFound]] = {"session_id": SessionNotFound, "task_id": TaskNotFound}
@@ -136,15 +136,21 @@ class Undertaking:
         return model
 
     async def command(self, command: BaseModel, context: Context) -> Outcome:
-        """Submit a command, with what it takes from the read models."""
+        """Submit a command, with what it takes from the read models.
+
+        What was found may be out of date by then: the command says what to leave out, and it is
+        looked for again. Raises ``Unavailable`` if that goes on and on.
+        """
         prepare = self.operation.prepare
         if prepare is None:
             return await self._services.submit(command, context)
         before_writing.set(True)
         for _ in range(MAX_FINDS):
             found = await prepare(self._services, context.namespace, command)
-            with suppress(Outdated):
+            try:
                 return await self._services.submit(command.model_copy(update=dict(found)), context)
+            except Outdated as outdated:
+                command = command.model_copy(update=outdated.learnt)
         raise Outdated
 
     async def query(self, namespace: str, params: Any) -> Answer:

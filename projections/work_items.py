@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from application.eventstore.mapper import Recorded
 from domain.aggregate import Json
@@ -237,22 +237,26 @@ async def claimable(
     hostname: str | None,
     track: str | None,
     takeover: bool = False,
+    besides: Collection[str] = (),
 ) -> list[str]:
-    """The items that a session or instance would best claim next, the best first.
+    """Candidates for the next claim of a session or instance, the best first; none of ``besides``.
 
     ``hostname`` is where it says to be, if nothing else is known of its machine; with ``takeover``
-    those are among them whose holder has been silent for long enough.
+    those are among them whose holder has been silent for long enough. Whether one of them can be
+    claimed is for its claim to decide.
     """
     rows = await reads.all(
-        SQL["next_or_silent" if takeover else "next"],
+        SQL["next"],
         namespace,
         session_id=session_id,
         instance_id=instance_id,
         hostname=hostname,
         track=track,
+        takeover=takeover,
+        besides=list(besides),
         limit=limit,
     )
-    return [row["item_id"] for row in rows]
+    return list(dict.fromkeys(row["item_id"] for row in rows))
 
 
 async def behind(

@@ -133,8 +133,9 @@ WHERE namespace = %(namespace)s AND holder_id IS NOT NULL
   AND (%(holder)s::text IS NULL OR holder_id = %(holder)s)
 
 -- name: next
--- The best items to claim: of the highest priority those that the claimer's machine worked on last,
--- then those listed first; and so on, should others take them meanwhile. An item may come twice.
+-- Candidates for the next claim, without those that were refused before: of the highest priority
+-- first those that the claimer's machine worked on last, then those listed first; with a takeover
+-- also those whose holder has been silent for long enough. An item may come twice.
 WITH claimer AS MATERIALIZED (
     SELECT coalesce(
         (SELECT machine_id FROM sessions
@@ -146,6 +147,7 @@ WITH claimer AS MATERIALIZED (
     SELECT r.priority FROM work_items r
     WHERE r.namespace = %(namespace)s AND r.status = 'open'
       AND (%(track)s::text IS NULL OR r.track = %(track)s)
+      AND r.item_id <> ALL (%(besides)s::text[])
       AND (r.depends_on = '[]' OR is_ready(r))
     ORDER BY r.priority DESC, r.listed_at LIMIT 1
 )
@@ -155,54 +157,22 @@ SELECT item_id FROM (
        AND r.last_machine_id = (SELECT machine_id FROM claimer)
        AND r.priority = (SELECT priority FROM best)
        AND (%(track)s::text IS NULL OR r.track = %(track)s)
+       AND r.item_id <> ALL (%(besides)s::text[])
        AND (r.depends_on = '[]' OR is_ready(r))
      ORDER BY r.listed_at LIMIT %(limit)s)
     UNION ALL
     (SELECT 2, r.priority, r.listed_at, r.item_id FROM work_items r
      WHERE r.namespace = %(namespace)s AND r.status = 'open'
        AND (%(track)s::text IS NULL OR r.track = %(track)s)
-       AND (r.depends_on = '[]' OR is_ready(r))
-     ORDER BY r.priority DESC, r.listed_at LIMIT %(limit)s)
-) AS found
-ORDER BY rank, priority DESC, listed_at
-LIMIT %(limit)s
-
--- name: next_or_silent
--- As `next`, and those claimed whose holder has been silent for long enough: of the highest priority those that the claimer's machine worked on last,
--- then those listed first; and so on, should others take them meanwhile. An item may come twice.
-WITH claimer AS MATERIALIZED (
-    SELECT coalesce(
-        (SELECT machine_id FROM sessions
-         WHERE namespace = %(namespace)s AND session_id = %(session_id)s),
-        (SELECT hostname FROM instances
-         WHERE namespace = %(namespace)s AND instance_id = %(instance_id)s),
-        %(hostname)s::text) AS machine_id
-), best AS MATERIALIZED (
-    SELECT r.priority FROM work_items r
-    WHERE r.namespace = %(namespace)s AND r.status = 'open'
-      AND (%(track)s::text IS NULL OR r.track = %(track)s)
-      AND (r.depends_on = '[]' OR is_ready(r))
-    ORDER BY r.priority DESC, r.listed_at LIMIT 1
-)
-SELECT item_id FROM (
-    (SELECT 1 AS rank, r.priority, r.listed_at, r.item_id FROM work_items r
-     WHERE r.namespace = %(namespace)s AND r.status = 'open'
-       AND r.last_machine_id = (SELECT machine_id FROM claimer)
-       AND r.priority = (SELECT priority FROM best)
-       AND (%(track)s::text IS NULL OR r.track = %(track)s)
-       AND (r.depends_on = '[]' OR is_ready(r))
-     ORDER BY r.listed_at LIMIT %(limit)s)
-    UNION ALL
-    (SELECT 2, r.priority, r.listed_at, r.item_id FROM work_items r
-     WHERE r.namespace = %(namespace)s AND r.status = 'open'
-       AND (%(track)s::text IS NULL OR r.track = %(track)s)
+       AND r.item_id <> ALL (%(besides)s::text[])
        AND (r.depends_on = '[]' OR is_ready(r))
      ORDER BY r.priority DESC, r.listed_at LIMIT %(limit)s)
     UNION ALL
     (SELECT 3, q.priority, q.listed_at, q.item_id FROM work_queue q
-     WHERE q.namespace = %(namespace)s AND q.status = 'claimed' AND q.stale
+     WHERE %(takeover)s AND q.namespace = %(namespace)s AND q.status = 'claimed' AND q.stale
        AND q.holder IS DISTINCT FROM coalesce(%(session_id)s::text, %(instance_id)s::text)
        AND (%(track)s::text IS NULL OR q.track = %(track)s)
+       AND q.item_id <> ALL (%(besides)s::text[])
        AND q.blocked_by = '[]'
      ORDER BY q.priority DESC, q.listed_at LIMIT %(limit)s)
 ) AS found

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from application.eventstore.mapper import Origin
 from domain.aggregate import Aggregate, Json
-from domain.errors import WriteConflict
+from domain.errors import Unavailable
 from domain.identity import DEFAULT_TYPES
 from domain.liveness import ALWAYS, Serving
 
@@ -87,8 +87,13 @@ class Missing(Exception):
         self.streams = streams
 
 
-class Outdated(WriteConflict):
-    """What was found for the command in the read models is no longer so: find anew, ask again."""
+class Outdated(Unavailable):
+    """Others were faster with everything that was found. Try again."""
+
+    def __init__(self, **learnt: object) -> None:
+        """``learnt`` are fields of the command for the next look at the read models."""
+        super().__init__()
+        self.learnt = learnt
 
 
 class Work:

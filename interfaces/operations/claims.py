@@ -82,6 +82,7 @@ async def _candidates(
             hostname=found_for.hostname,
             track=found_for.track,
             takeover=found_for.takeover,
+            besides=found_for.refused,
         ),
         "whether there is work",
     )

@@ -28,7 +28,9 @@ def descendants(cls: type[HoldfastError]) -> list[type[HoldfastError]]:
 
 ERRORS = [cls for cls in descendants(HoldfastError) if not cls.__module__.startswith("tests.")]
 # A write conflict is the plain conflict: others were first, and nothing else can be said of it.
-SHARED_CODES = {"conflict"}
+# Whoever always finds what cannot be had any more asks later: as with a database that is away, a
+# client can do no more.
+SHARED_CODES = {"conflict", "database_unavailable"}
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: str(error.__name__))

@@ -127,6 +127,8 @@ PARAMETERS: Mapping[str, Any] = {
     "instance_id": "p1-PS-000001",
     "item_id": "item-3",
     "holder": None,
+    "takeover": True,
+    "besides": ["item-1"],
     "track": None,
     "reference": "00001",
     "project": None,
@@ -222,7 +224,7 @@ def queries() -> Iterator[tuple[str, str]]:
     """Every query of the event store and of the read models."""
     files = {
         "queries": sql.load("application.eventstore", "queries.sql"),
-        "projector": sql.load("projections", "projector.sql"),
+        "projector": sql.load("projections.kernel", "projector.sql"),
         "dead_letters": dead_letters.SQL,
         **{model.name: model.sql() for model in READ_MODELS},
     }
