@@ -39,14 +39,14 @@ from domain.errors import (
 from domain.instances.instance import Instance
 from domain.sessions.session import Session
 
-# What a holder's row, its end and its recovery have to carry in one go.
+# A holder's read-model row, its end and its recovery each list all its claims at once.
 MAX_HELD = 10_000
 
 
 class ForHolder(BySupervisor):
-    """A command on behalf of a session or of an instance: exactly one of them.
+    """A command on behalf of exactly one session or instance.
 
-    From its supervisor it may come with that one's fence, like a beat or an end.
+    A supervisor may send its fence with it, as with a heartbeat.
     """
 
     session_id: Id | None = None
@@ -54,7 +54,7 @@ class ForHolder(BySupervisor):
 
 
 class Claiming(ForHolder):
-    """What a claimer says of itself; the holder's own word stands for what is left out."""
+    """What a claimer says of itself; what is left out is taken from its session or instance."""
 
     hostname: Label | None = None
     tty: Name | None = None
@@ -62,32 +62,32 @@ class Claiming(ForHolder):
 
 
 class ClaimItem(Claiming):
-    """Claim a work item for a session or an instance; an unknown item is listed by it."""
+    """Claim a work item for a session or an instance; an unknown item is added to the queue."""
 
     item_id: GivenItemId
     takeover: StrictBool = False
 
 
 class ReleaseClaim(ForHolder, Dated):
-    """Let go of a work item."""
+    """Release a claim, so that others can claim the work item."""
 
     item_id: Sought
     fence: FenceNumber | None = None
 
 
 class ProveFence(Command):
-    """Nothing but the fence that it comes with, on behalf of what takes several commands."""
+    """Check only the fence: sent first by an action that then sends several commands."""
 
 
 class VerifyFence(Command):
-    """Whether a claim is still held under a fence, for guards outside of the service."""
+    """Check that a claim is still held under a fence; for guards outside of the service."""
 
     item_id: Sought
     fence: FenceNumber
 
 
 def claim_item(work: Work, command: ClaimItem) -> Reply:
-    """201 with the claim; 200 if the holder has it already, and nothing changes."""
+    """201 with the claim; 200, and no change, if the caller holds it already."""
     claim = work.load(Claim, command.item_id)
     claimer = claimer_of(work, command)
     previous = holder_of(work, claim)
@@ -113,7 +113,7 @@ def claim_item(work: Work, command: ClaimItem) -> Reply:
 
 
 def release_claim(work: Work, command: ReleaseClaim) -> Reply:
-    """The claim without its holder."""
+    """The claim, now without a holder."""
     claim = work.load(Claim, command.item_id)
     claimer = claimer_of(work, command)
     claim.require_claimed_once()
@@ -124,7 +124,7 @@ def release_claim(work: Work, command: ReleaseClaim) -> Reply:
 
 
 def verify_fence(work: Work, command: VerifyFence) -> Reply:
-    """``valid: true``. Raises ``StaleFence`` for any fence but the holder's."""
+    """``valid: true``. Raises ``StaleFence`` for any fence but the current holder's."""
     claim = work.load(Claim, command.item_id)
     claim.require_claimed_once()
     claim.require_fence(command.fence)
@@ -132,12 +132,12 @@ def verify_fence(work: Work, command: VerifyFence) -> Reply:
 
 
 def prove_fence(work: Work, command: ProveFence) -> Reply:
-    """Nothing: a stale fence was refused before."""
+    """Do nothing: ``fenced`` refuses a stale fence before this is called."""
     return Reply({})
 
 
 def fenced(handler: Handler) -> Handler:
-    """The handler, refusing a command that comes with a stale fence before it does anything."""
+    """Wrap a handler: refuse a command that carries a stale fence before the handler runs."""
 
     def guarded(work: Work, command: Any) -> Reply:
         given: Fence | None = command.claim
@@ -152,13 +152,13 @@ def fenced(handler: Handler) -> Handler:
 
 
 def claimer_of(work: Work, command: ForHolder) -> Session | Instance:
-    """The session or instance on whose behalf a command comes.
+    """The session or instance on whose behalf the command was sent.
 
-    Raises ``InvalidInput``, or ``SupervisorReplaced`` for an earlier supervisor's fence.
+    Raises ``InvalidInput``, or ``SupervisorReplaced`` for a former supervisor's fence.
     """
     claimer = _claimer(work, command)
     if not claimer.has_ended:
-        # Of one that is over its end says more.
+        # For an ended holder, "it has ended" tells more than "stale fence".
         claimer.require_supervisor(command.supervisor_fence)
     return claimer
 
@@ -185,9 +185,9 @@ def _claimer(work: Work, command: ForHolder) -> Session | Instance:
 
 
 def require_held_by(work: Work, claim: Claim, claimer: Holder, fence: int | None) -> None:
-    """Raise unless the claimer has the claim, and under this fence if there is one.
+    """Raise unless the claimer holds the claim, under this fence if one is given.
 
-    Raises ``NotHolder`` with all that is known of the holder, or ``StaleFence``.
+    Raises ``NotHolder``, whose details describe the holder, or ``StaleFence``.
     """
     holder = holder_of(work, claim)
     if holder is not claimer:
@@ -202,9 +202,9 @@ def require_held_by(work: Work, claim: Claim, claimer: Holder, fence: int | None
 
 
 def open_dependencies(work: Work, claim: Claim) -> list[str]:
-    """The items that have to be done before this one can be claimed (spec 6).
+    """The dependencies that must still be completed before this item can be claimed (spec 6).
 
-    What was cancelled or removed holds nobody up: it will never be done.
+    A cancelled or removed dependency does not block: it will never be completed.
     """
     ids = claim.item.depends_on if claim.item and not claim.item.is_over else []
     work.prepare(*((Claim, item_id) for item_id in ids))
@@ -238,7 +238,7 @@ def take(
     previous: Holder | None,
     said: Claiming,
 ) -> dict[str, Any]:
-    """Give the item to the claimer; the claim as it is then. Raises ``TooManyClaims``."""
+    """Give the item to the claimer and return the claim. Raises ``TooManyClaims``."""
     if len(claimer.held) >= MAX_HELD:
         raise TooManyClaims(details={"held": len(claimer.held)})
     loser, winner = concerned(work, previous, claimer)

@@ -1,4 +1,4 @@
-"""Instances: register, beat, record work, hang together, close (S0, S1, S2)."""
+"""The commands on instances, and their handlers (S0, S1, S2)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ log = logging.getLogger("holdfast.instances")
 
 # With 16^6 ids a project and type, a thousand draws in a row are taken only in a full project.
 MAX_DRAWS = 1_000
-# What the service itself says of an event; a caller's metadata may not (spec 17).
+# Metadata keys that only the service may set (spec 17).
 RESERVED_METADATA = frozenset(
     {"request_id", "actor", "command", "command_id", "class_version", "submitted_type"}
 )
@@ -69,14 +69,14 @@ class Part(BaseModel):
 
 
 class InitialContext(Part):
-    """What an instance is at when it registers."""
+    """What an instance works on when it registers."""
 
     context_percent: Percent | None = None
     current_epic: Name | None = None
 
 
 class RestartPolicy(Part):
-    """Whether and how often a silent instance is to be started again."""
+    """Whether and how often a stale instance should be restarted."""
 
     policy: RestartRule = "never"
     max_restarts: Count = 3
@@ -131,7 +131,7 @@ class RegisterInstance(Dated):
 
 
 class BeatInstance(BySupervisor):
-    """Note a sign of life, and what the instance says of itself."""
+    """Record an instance's heartbeat and what it reports about itself."""
 
     instance_id: str
     context_percent: Percent | None = None
@@ -145,7 +145,10 @@ class BeatInstance(BySupervisor):
 
 
 class TakeUpInstance(Command):
-    """Supervise an instance from here on, if nobody else does; the fields as with a session."""
+    """Become an instance's supervisor, unless another supervises it.
+
+    The fields are those of :class:`~application.sessions.TakeUpSession`.
+    """
 
     instance_id: str
     supervisor: Id
@@ -155,14 +158,14 @@ class TakeUpInstance(Command):
 
 
 class PutDownInstance(Command):
-    """Give up supervising an instance."""
+    """Stop supervising an instance."""
 
     instance_id: str
     supervisor_fence: FenceNumber
 
 
 class EmitEvent(BySupervisor, Dated):
-    """Record an event of the catalogue."""
+    """Record an event of a type from the catalogue in an instance's history."""
 
     instance_id: str
     event_type: Kind
@@ -171,7 +174,7 @@ class EmitEvent(BySupervisor, Dated):
 
 
 class CreateCheckpoint(BySupervisor, Dated):
-    """Keep a state to come back to."""
+    """Save a state from which a successor can carry on."""
 
     instance_id: str
     label: Label
@@ -179,14 +182,14 @@ class CreateCheckpoint(BySupervisor, Dated):
 
 
 class SetParent(Command):
-    """Give an instance another parent, or none (null)."""
+    """Move an instance below another parent, or make it a root (null)."""
 
     instance_id: str
     parent_id: Id | None
 
 
 class CloseInstance(BySupervisor, Dated):
-    """End an instance; with ``cascade`` everything below it too."""
+    """Close an instance; with ``cascade``, its descendants too."""
 
     instance_id: str
     cascade: StrictBool = False
@@ -194,7 +197,7 @@ class CloseInstance(BySupervisor, Dated):
 
 
 class ClosePassedOn(Command):
-    """End an instance that fell silent and whose place or items others have, long since."""
+    """Close an instance that is long stale and whose place or items have passed to others."""
 
     instance_id: str
     silent_seconds: float
@@ -203,7 +206,7 @@ class ClosePassedOn(Command):
 
 
 class NoteStale(Command):
-    """Record that an instance fell silent, if it did."""
+    """Record that an instance is stale, if it is."""
 
     instance_id: str
 
@@ -245,12 +248,12 @@ def register(work: Work, command: RegisterInstance) -> Reply:
     return _reply(work, instance, 201)
 
 
-# What of a heartbeat says nothing of the instance.
+# The fields of a heartbeat that say nothing about the instance.
 NOT_SAID = {"instance_id", "claim", "supervisor_fence"}
 
 
 def beat(work: Work, command: BeatInstance) -> Reply:
-    """The gap before this beat, and the status after it."""
+    """How long the instance was silent before this heartbeat, and its status now."""
     if command.activity_reason is not None and command.activity is None:
         raise InvalidInput.of("activity_reason", "goes with activity")
     instance = work.load(Instance, command.instance_id)
@@ -277,7 +280,7 @@ def beat(work: Work, command: BeatInstance) -> Reply:
 
 
 def take_up(work: Work, command: TakeUpInstance) -> Reply:
-    """The instance with the caller's fence."""
+    """The instance with the caller's new fence."""
     instance = work.load(Instance, command.instance_id)
     instance.take_up(
         work.now,
@@ -292,7 +295,7 @@ def take_up(work: Work, command: TakeUpInstance) -> Reply:
 
 
 def put_down(work: Work, command: PutDownInstance) -> Reply:
-    """The instance, which is anyone's to take up."""
+    """The instance, without a supervisor."""
     instance = work.load(Instance, command.instance_id)
     instance.put_down(work.now, command.supervisor_fence)
     return _reply(work, instance)
@@ -348,7 +351,7 @@ def create_checkpoint(work: Work, command: CreateCheckpoint) -> Reply:
 
 
 def set_parent(work: Work, command: SetParent) -> Reply:
-    """The instance; both parents and the child record it in one append."""
+    """The instance. Both parents and the child record the move in one append."""
     instance = work.load(Instance, command.instance_id)
     instance.require_writable()
     parent = open_parent(work, command.parent_id, instance.key)
@@ -360,7 +363,7 @@ def set_parent(work: Work, command: SetParent) -> Reply:
 
 
 def close(work: Work, command: CloseInstance) -> Reply:
-    """The closed instance, with what was closed below it."""
+    """The closed instance, and the descendants that were closed with it."""
     instance = work.load(Instance, command.instance_id)
     instance.require_writable()
     instance.require_supervisor(command.supervisor_fence)
@@ -389,14 +392,14 @@ def close(work: Work, command: CloseInstance) -> Reply:
 
 
 def close_passed_on(work: Work, command: ClosePassedOn) -> Reply:
-    """Whether it ended."""
+    """Whether the instance was closed."""
     instance = work.load(Instance, command.instance_id)
     work.prepare(*((Session, session_id) for session_id in command.sessions))
     sessions = [work.load(Session, session_id) for session_id in command.sessions]
     parent = work.load(Instance, instance.parent_id) if instance.parent_id else None
     below = _open_descendants(work, instance)
     stale_seconds = work.policy.instance_stale_seconds
-    # Right after an absence of the service it gets as long to be heard as anyone.
+    # After an outage of the service, the instance first gets a full threshold to be heard.
     silent = instance.silent_seconds(work.now, work.serving)
     ended = (
         silent > work.policy.claim_stale_seconds
@@ -420,7 +423,7 @@ def close_passed_on(work: Work, command: ClosePassedOn) -> Reply:
 
 
 def note_stale(work: Work, command: NoteStale) -> Reply:
-    """Whether it was recorded."""
+    """Whether staleness was recorded."""
     instance = work.load(Instance, command.instance_id)
     gap = instance.gap_seconds(work.now)
     stale = instance.note_stale(work.now, work.policy.instance_stale_seconds, work.serving)
@@ -430,7 +433,7 @@ def note_stale(work: Work, command: NoteStale) -> Reply:
 
 
 def _require_supervisor(instance: Instance, command: BySupervisor) -> None:
-    """A stale fence is refused; of an instance that is over its end says more."""
+    """Refuse a stale supervisor's fence; for a closed instance say that it is closed instead."""
     if command.supervisor_fence is not None:
         instance.require_writable()
         instance.require_supervisor(command.supervisor_fence)
@@ -442,7 +445,7 @@ def _reply(work: Work, instance: Instance, status: int = 200) -> Reply:
 
 
 def unregistered(work: Work, project: str, instance_type: str) -> tuple[Instance, int]:
-    """An instance under an id that is free, and how many ids were drawn (spec 4)."""
+    """A new instance under a free id, and how many ids were drawn until one was free (spec 4)."""
     for draw in range(1, MAX_DRAWS + 1):
         drawn = identity.generate(project, instance_type, work.now, work.entropy(draw))
         instance = work.load(Instance, str(drawn))
@@ -455,7 +458,7 @@ def unregistered(work: Work, project: str, instance_type: str) -> tuple[Instance
 def give_parent(
     work: Work, child: Instance, previous: Instance | None, parent: Instance | None
 ) -> None:
-    """Put a child under another parent, or under none; all three record it."""
+    """Move a child below another parent, or below none; all three record it."""
     if previous is not None:
         previous.remove_child(work.now, child.key)
     if parent is not None:
@@ -464,9 +467,9 @@ def give_parent(
 
 
 def open_parent(work: Work, parent_id: str | None, child_id: str | None = None) -> Instance | None:
-    """The parent of this id, with room for a child, which may be there already.
+    """The open parent with this id, which has room for the child or has it already.
 
-    Raises :class:`UnknownParent` unless it is there and open, :class:`TooManyChildren`.
+    Raises :class:`UnknownParent` if it is missing or closed, or :class:`TooManyChildren`.
     """
     if parent_id is None:
         return None
@@ -481,7 +484,7 @@ def open_parent(work: Work, parent_id: str | None, child_id: str | None = None) 
 
 
 def only_global(work: Work) -> Claim:
-    """The claim on being the global instance. Raises :class:`GlobalExists`."""
+    """The claim that makes an instance the only global one. Raises :class:`GlobalExists`."""
     claim = work.load(Claim, GLOBAL)
     if claim.holder_id is not None:
         raise GlobalExists(details={"instance_id": claim.holder_id})
@@ -489,7 +492,7 @@ def only_global(work: Work) -> Claim:
 
 
 def _open_descendants(work: Work, instance: Instance) -> list[Instance]:
-    """Everything below that has not been closed, parents before children."""
+    """All open descendants, parents before children."""
     found: list[Instance] = []
     level: Sequence[Instance] = [instance]
     while level:
@@ -519,7 +522,7 @@ def _catalogued(submitted: str) -> str:
 
 
 def _validated(event_type: str, data: Json) -> Json:
-    """The data with the spellings that are stored; raises naming each wrong field."""
+    """The data as it is stored. Raises :class:`InvalidInput` that names each wrong field."""
     try:
         payload = catalogue.CATALOGUE[event_type].model_validate(data)
     except ValidationError as e:

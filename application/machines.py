@@ -18,7 +18,7 @@ Slots = Annotated[list[Slot], Field(max_length=1_000)]
 
 
 class RegisterMachine(Command):
-    """Make a machine known, or update a known one."""
+    """Register a machine, or update a registered one."""
 
     hostname: Id
     docker_slots: Slots
@@ -38,7 +38,7 @@ class UpdateMachine(Command):
 
 
 class BeatMachine(Command):
-    """Note that a machine is up."""
+    """Record a machine's heartbeat."""
 
     machine_id: Sought
     metadata: Metadata | None = None
@@ -46,7 +46,7 @@ class BeatMachine(Command):
 
 
 class RemoveMachine(Command):
-    """Put a machine's tombstone, if no session lives there."""
+    """Remove a machine on which no session runs; its events are kept."""
 
     machine_id: Sought
     active_sessions: Found[list[str]] = Field(default_factory=list)
@@ -81,7 +81,7 @@ def beat(work: Work, command: BeatMachine) -> Reply:
 
 
 def remove(work: Work, command: RemoveMachine) -> Reply:
-    """204. The sessions that were found there are asked themselves whether they live."""
+    """204. Raises ``MachineInUse`` if a session found on the machine turns out to be running."""
     machine = work.load(Machine, command.machine_id)
     work.prepare(*((Session, session_id) for session_id in command.active_sessions))
     sessions = [work.load(Session, session_id) for session_id in command.active_sessions]
@@ -91,7 +91,7 @@ def remove(work: Work, command: RemoveMachine) -> Reply:
 
 
 def view(machine: Machine, active_sessions: list[str]) -> Json:
-    """A machine as clients see it. The sessions on it are not its own to know: they are told."""
+    """A machine as clients see it; its sessions, not in its stream, come from the caller."""
     return {
         "machine_id": machine.key,
         "hostname": machine.hostname,

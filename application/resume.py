@@ -1,4 +1,4 @@
-"""Carrying an instance's work on in a successor (spec 7)."""
+"""The command that resumes an instance: a successor carries its work on (spec 7)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from domain.errors import UnknownParent
 from domain.instances.hierarchy import MAY_BE_ROOT, require_pair
 from domain.instances.instance import Instance
 
-# Along so many successors of a closed parent one that is open is looked for.
+# How many successors of a closed parent are followed to find an open one.
 FARTHEST_PARENT = 20
 
 
 class ResumeInstance(Command):
-    """Register the successor of an instance that is stale or closed, and give it all it held."""
+    """Resume a stale or closed instance: register a successor that gets all it held."""
 
     instance_id: str
     hostname: Label | None = None
@@ -33,7 +33,7 @@ class ResumeInstance(Command):
 
 
 def resume(work: Work, command: ResumeInstance) -> Reply:
-    """201 with the successor and the predecessor's brief; asked again, 200 with the same one."""
+    """201 with the successor and the predecessor's brief; 200 with the same one if repeated."""
     instance = work.load(Instance, command.instance_id)
     instance.require_known()
     if instance.successor is not None:
@@ -71,10 +71,11 @@ def resume(work: Work, command: ResumeInstance) -> Reply:
 
 
 def _parent(work: Work, instance: Instance, given: str | None) -> Instance | None:
-    """The successor's parent: one that is given, or whoever stands in the old one's place.
+    """The successor's parent: the given one, or the old parent or the successor of that.
 
-    An orphan whose parent nobody resumed becomes a root where its scope may. Raises
-    :class:`UnknownParent` where it may not, and whatever registering below ``given`` would raise.
+    If the old parent is closed and has no open successor, the instance becomes a root if its
+    scope allows it; else this raises :class:`UnknownParent`. A given parent is checked as in
+    registering.
     """
     if given is not None:
         parent = open_parent(work, given, instance.key)
@@ -110,7 +111,7 @@ def _load_checkpoint(work: Work, instance: Instance, successor: Instance) -> Non
 def _reply(
     work: Work, command: ResumeInstance, instance: Instance, successor: Instance, status: int
 ) -> Reply:
-    """The successor in front of what its predecessor left, to whose stream the evidence belongs."""
+    """The successor and its predecessor's brief, whose evidence is in the predecessor's stream."""
     stale_seconds = work.policy.instance_stale_seconds
     ended = instance.closed_at or work.now
     was_silent = instance.gap_seconds(ended) > stale_seconds

@@ -1,4 +1,7 @@
-"""Sessions: open, beat, change, end, recover, clean up (S4 2.1, 2.2, 3.2-3.4)."""
+"""The commands on sessions, and their handlers (S4 2.1, 2.2, 3.2-3.4).
+
+A command's docstring is its summary in OpenAPI; a handler's says what the reply is.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ from domain.sessions.session import Session, SessionStatus
 
 
 class CreateSession(Dated):
-    """Open a session in a place of its own."""
+    """Start a session; its place (project, machine, docker slot) must be free."""
 
     project_id: Id
     machine_id: UrlId
@@ -49,13 +52,13 @@ class CreateSession(Dated):
     codebase: Name | None = None
     stall_threshold_ms: StallThreshold | None = None
     replace: StrictBool = False
-    # If the place is taken: the next free docker slot instead.
+    # If the docker slot is taken, use the next free one.
     any_slot: StrictBool = False
     supervisor: Id | None = None
 
 
 class UpdateSession(BySupervisor, Dated):
-    """Change a session's status, current task (null: none) or metadata (merged)."""
+    """Change a session's status, current task (null clears it) or metadata (merged)."""
 
     session_id: str
     status: SessionStatus | None = None
@@ -64,7 +67,7 @@ class UpdateSession(BySupervisor, Dated):
 
 
 class BeatSession(BySupervisor):
-    """Note a sign of life."""
+    """Record a session's heartbeat."""
 
     session_id: str
     current_task_id: Id | None = None
@@ -72,14 +75,14 @@ class BeatSession(BySupervisor):
 
 
 class TakeUpSession(Command):
-    """Supervise a session from here on, if nobody else does.
+    """Become a session's supervisor, unless another supervises it.
 
-    ``supervisor`` is the caller's own name, unlike any other's; ``seen_fence`` the present
-    supervisor's fence as the caller saw it, 0 if there was none; ``takeover`` says that the
-    present one is gone although it was heard of a moment ago.
+    ``supervisor`` is a name that only the caller uses. ``seen_fence`` is the fence of the current
+    supervisor as the caller read it, 0 if there was none. ``takeover`` replaces the current
+    supervisor even if it was heard from recently.
 
-    With ``seen_instance_fence`` the instance is taken up too, by the same rule and at once: both
-    or neither. ``takeover_instance`` is about that one's present supervisor.
+    With ``seen_instance_fence`` the session's instance is taken up in the same command, by the
+    same rule: both or neither. ``takeover_instance`` is ``takeover`` for the instance.
     """
 
     session_id: str
@@ -94,14 +97,14 @@ class TakeUpSession(Command):
 
 
 class PutDownSession(Command):
-    """Give up supervising a session."""
+    """Stop supervising a session."""
 
     session_id: str
     supervisor_fence: FenceNumber
 
 
 class MarkFailed(BySupervisor, Dated):
-    """End a session badly."""
+    """Mark a session as failed; its tasks in progress fail and its claims are released."""
 
     session_id: str
     error_message: Text
@@ -109,45 +112,45 @@ class MarkFailed(BySupervisor, Dated):
 
 
 class EndSession(BySupervisor):
-    """End a session that nobody works in any more, whoever has its place."""
+    """End an abandoned session as failed, or superseded if another session took its place."""
 
     session_id: str
     reason: Text | None = None
 
 
 class EndPassedOn(Command):
-    """End a session of which another has the place, if it has been silent for long enough."""
+    """End a session whose place another has taken, once it has been silent long enough."""
 
     session_id: str
 
 
 class MarkStalled(BySupervisor):
-    """Say that a session is stalled."""
+    """Mark a session as stalled; it keeps its place until another session takes it."""
 
     session_id: str
 
 
 class NoteOverdue(Command):
-    """Record that a session is past its threshold, if it is."""
+    """Record that a session is stalled, if its heartbeat is older than the threshold."""
 
     session_id: str
 
 
 class ArchiveSession(Command):
-    """Keep an ended session for good."""
+    """Archive a completed or failed session, so that clean-up never deletes it."""
 
     session_id: str
 
 
 class PrepareRecovery(Command):
-    """Announce a recovery."""
+    """Note in a session's metadata that its recovery is being prepared."""
 
     session_id: str
     clear_machine: StrictBool = False
 
 
 class RecoverSession(Command):
-    """Carry a failed or stalled session's work on, on another machine or the same."""
+    """Recover a failed or stalled session: a successor, on any machine, gets its work."""
 
     session_id: str
     new_machine_id: UrlId
@@ -157,7 +160,7 @@ class RecoverSession(Command):
 
 
 class DeleteSession(BySupervisor):
-    """Put a session's tombstone."""
+    """Delete a session and its tasks; their events are kept."""
 
     session_id: str
 
@@ -170,7 +173,7 @@ class CleanUpSession(Command):
 
 
 def create(work: Work, command: CreateSession) -> Reply:
-    """201 with the session. Registers an unknown machine."""
+    """201 with the session. An unknown machine is registered."""
     _require_one_wish(command)
     if command.any_slot:
         place = Place.any_free(work, command.project_id, command.machine_id)
@@ -200,7 +203,7 @@ def create(work: Work, command: CreateSession) -> Reply:
 
 
 def update(work: Work, command: UpdateSession) -> Reply:
-    """The session as it is then; ending it releases all that it holds."""
+    """The changed session. Ending a session releases its claims."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
     prepare_workers(work, session)
@@ -209,7 +212,7 @@ def update(work: Work, command: UpdateSession) -> Reply:
     require_room(session.metadata, command.metadata)
     was_open = not session.has_ended
     if command.status is not None:
-        # Past its threshold the session reads stalled: that is what it changes from.
+        # A session past its threshold reads as stalled, so its status changes from stalled.
         session.note_overdue(work.now, work.policy.stall_threshold_ms, work.serving)
         session.change_status(work.now, command.status)
     task = command.current_task_id
@@ -219,14 +222,14 @@ def update(work: Work, command: UpdateSession) -> Reply:
     if not session.is_live:
         release_all(work, session)
     if was_open and session.status in ("completed", "failed"):
-        # Whoever says that it is done has it at hand; who fails another's has taken it away.
+        # A session is completed by whoever works in it, but may be failed by somebody else.
         is_own = session.status == "completed" or command.supervisor_fence is not None
         leave(work, session, session.status, is_own=is_own)
     return _reply(work, session)
 
 
 def beat(work: Work, command: BeatSession) -> Reply:
-    """The session, and how long it had been silent before this beat."""
+    """The session, and how long it had been silent before this heartbeat."""
     session = work.load(Session, command.session_id)
     gap, lost = session.gap_seconds(work.now), session.lost_claims
     silent = session.silent_seconds(work.now, work.serving)
@@ -242,10 +245,9 @@ def beat(work: Work, command: BeatSession) -> Reply:
 
 
 def take_up(work: Work, command: TakeUpSession) -> Reply:
-    """The session with the caller's fence; whoever supervised it before finds out by its own.
+    """The session with the caller's new fence; the old supervisor's fence is refused from now on.
 
-    Taken up together with its instance, the reply has that one's fence as well
-    (``instance_supervisor_fence``).
+    If the instance was taken up too, ``instance_supervisor_fence`` is the fence for the instance.
     """
     session = work.load(Session, command.session_id)
     prepare_workers(work, session)
@@ -284,7 +286,7 @@ def take_up(work: Work, command: TakeUpSession) -> Reply:
 
 
 def _taken_up_with_it(work: Work, command: TakeUpSession) -> Instance | None:
-    """The instance that is to be taken up too. Raises unless it is named and known."""
+    """The instance to take up with the session. Raises unless it is named and known."""
     if command.seen_instance_fence is None:
         if command.takeover_instance:
             raise InvalidInput.of("takeover_instance", "goes with seen_instance_fence")
@@ -298,7 +300,7 @@ def _taken_up_with_it(work: Work, command: TakeUpSession) -> Instance | None:
 
 
 def put_down(work: Work, command: PutDownSession) -> Reply:
-    """The session, which is anyone's to take up."""
+    """The session, without a supervisor."""
     session = work.load(Session, command.session_id)
     prepare_workers(work, session)
     if session.instance_before is not None:
@@ -312,7 +314,7 @@ def put_down(work: Work, command: PutDownSession) -> Reply:
 
 
 def mark_failed(work: Work, command: MarkFailed) -> Reply:
-    """The failed session; its tasks in progress failed with it, its place is free."""
+    """The failed session. Its tasks in progress have failed, its place is free."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
     prepare_workers(work, session)
@@ -324,7 +326,7 @@ def mark_failed(work: Work, command: MarkFailed) -> Reply:
 
 
 def end(work: Work, command: EndSession) -> Reply:
-    """The session, failed; its outcome is ``superseded`` if another has its place."""
+    """The failed session; ``outcome`` is ``superseded`` if another session has its place."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
     prepare_workers(work, session)
@@ -339,7 +341,7 @@ def end(work: Work, command: EndSession) -> Reply:
 
 
 def end_passed_on(work: Work, command: EndPassedOn) -> Reply:
-    """Whether it ended."""
+    """Whether the session was ended."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
     ended = session.end_passed_on(work.now, work.policy.claim_stale_seconds, work.serving)
@@ -351,7 +353,7 @@ def end_passed_on(work: Work, command: EndPassedOn) -> Reply:
 
 
 def mark_stalled(work: Work, command: MarkStalled) -> Reply:
-    """The stalled session; it keeps its place until another takes it."""
+    """The stalled session. It keeps its place until another takes it."""
     session = work.load(Session, command.session_id)
     _require_supervisor(session, command)
     session.mark_stalled(work.now)
@@ -445,14 +447,14 @@ def recover(work: Work, command: RecoverSession) -> Reply:
 
 
 def _released_items(work: Work, original: Session) -> list[Claim]:
-    """The items that the session let go of when it broke off, which its successor may want."""
+    """The items whose claims were released when the session failed; its successor may want them."""
     ids = dict.fromkeys(original.released_items)
     work.prepare(*((Claim, item_id) for item_id in ids))
     return [work.load(Claim, item_id) for item_id in ids]
 
 
 def _recovered(work: Work, successor: Session, original: Session, status: int) -> Reply:
-    """The successor, and what it could not have back of the items let go of (spec 17)."""
+    """The successor, and the released items that it could not claim again (spec 17)."""
     reply = _reply(work, successor, status)
     if original.released_items:
         reply.value["lost_items"] = original.lost_items
@@ -460,7 +462,7 @@ def _recovered(work: Work, successor: Session, original: Session, status: int) -
 
 
 def delete(work: Work, command: DeleteSession) -> Reply:
-    """204. What the session held is free."""
+    """204. The session's claims are released."""
     session = work.load(Session, command.session_id)
     session.require_known()
     _require_supervisor(session, command)
@@ -475,7 +477,7 @@ def delete(work: Work, command: DeleteSession) -> Reply:
 
 
 def clean_up(work: Work, command: CleanUpSession) -> Reply:
-    """How many tasks went with the session; null when it is to stay."""
+    """How many tasks were deleted with the session; null if it was not deleted."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
     ended_at = session.completed_at
@@ -502,7 +504,7 @@ def clean_up(work: Work, command: CleanUpSession) -> Reply:
 
 
 def _require_one_wish(command: CreateSession | RecoverSession) -> None:
-    """Raise ``InvalidInput`` for any slot beside a certain place."""
+    """Raise ``InvalidInput`` if both ``any_slot`` and a certain place are given."""
     if command.any_slot and command.docker_slot is not None:
         raise InvalidInput.of("any_slot", "does not go with docker_slot")
     if command.any_slot and isinstance(command, CreateSession) and command.replace:
@@ -510,7 +512,7 @@ def _require_one_wish(command: CreateSession | RecoverSession) -> None:
 
 
 def _require_supervisor(session: Session, command: BySupervisor) -> None:
-    """A stale fence is refused; of a session that is over its end says more."""
+    """Refuse a stale supervisor's fence; for an ended session say that it has ended instead."""
     if command.supervisor_fence is not None:
         if session.superseded_by or session.recovered_to or not session.is_known:
             session.require_writable()

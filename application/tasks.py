@@ -1,4 +1,4 @@
-"""Tasks: the units of a session's progress, written through their session (S4 3.1)."""
+"""The commands on tasks, which are part of their session's stream (S4 3.1)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CreateTask(BySupervisor, Dated):
 
 
 class UpdateTask(BySupervisor, Dated):
-    """Move a task on, or annotate it."""
+    """Change a task's status or metadata."""
 
     task_id: str
     status: TaskStatus | None = None
@@ -35,7 +35,7 @@ class UpdateTask(BySupervisor, Dated):
 
 
 class DeleteTask(BySupervisor):
-    """Put a task's tombstone."""
+    """Delete a task; its events are kept."""
 
     task_id: str
     session_id: Found[str | None] = None
@@ -58,7 +58,7 @@ def create(work: Work, command: CreateTask) -> Reply:
 
 
 def update(work: Work, command: UpdateTask) -> Reply:
-    """The task as it is then. Failing needs a reason (S4 3.1.g)."""
+    """The changed task. Status ``failed`` needs a reason (S4 3.1.g)."""
     session = _session_of(work, command)
     session.require_task(command.task_id)
     if command.status == "failed" and command.error_message is None:
@@ -83,7 +83,7 @@ def _session_of(work: Work, command: UpdateTask | DeleteTask) -> Session:
         raise TaskNotFound.named(command.task_id)
     session = work.load(Session, command.session_id)
     if not session.has_ended:
-        # Of one that is over its end says more.
+        # For an ended session, "it has ended" tells more than "stale fence".
         session.require_supervisor(command.supervisor_fence)
     return session
 

@@ -1,4 +1,4 @@
-"""Work items: what there is to do, in which order, and the next one to do (spec 6)."""
+"""The commands on work items and on their queue (spec 6)."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ from domain.claims.claim import Claim
 from domain.claims.work_item import WorkItem
 from domain.errors import ClaimHeld, DependencyCycle, InvalidInput
 
-# How many an item may name, and how many of them may still be to do.
+# How many dependencies an item may name, and how many of them may be open.
 MAX_NAMED = 1_000
 MAX_DEPENDENCIES = 100
-# How many items that are still to do a check for circles reads on behind an item.
+# How many open items behind an item a check for cycles reads.
 MAX_BEHIND = 5_000
-# Of a longer circle only both ends are told.
+# Of a longer cycle an error shows only the two ends.
 SHOWN_OF_A_CIRCLE = 20
 _DESCRIPTION = frozenset({"title", "track", "priority", "depends_on"})
 
 
 class ListItem(Command):
-    """Put a work item on the list, or change how it is described; what is left out stays."""
+    """Add a work item to the queue, or change its description; omitted fields stay as they are."""
 
     item_id: GivenItemId
     title: Name | None = None
     track: Label | None = None
     priority: Annotated[Integer, Field(ge=-(2**31), le=2**31 - 1)] | None = None
     depends_on: Annotated[list[ItemId], Field(max_length=MAX_NAMED)] | None = None
-    # What would have to be done first, as far as the read models know: read at once.
+    # The dependencies behind the named ones, as the read models know them, in one query.
     behind: Found[Sequence[str]] = ()
 
 
 class CompleteItem(ForHolder, Dated):
-    """Say that a work item is done; only its holder can, and lets go of it so."""
+    """Complete a work item as its holder, which releases the claim."""
 
     item_id: Sought
     fence: FenceNumber | None = None
 
 
 class ReopenItem(Command):
-    """Have a completed or cancelled work item done again, for a reason."""
+    """Reopen a completed or cancelled work item, giving a reason."""
 
     item_id: Sought
     reason: Text
@@ -75,7 +75,7 @@ class ReopenItem(Command):
 
 
 class CancelItem(ForHolder):
-    """Say that a work item will not be done: nothing waits for it, and nobody holds it."""
+    """Cancel a work item: its claim is released, and items that depend on it no longer wait."""
 
     item_id: Sought
     reason: Text | None = None
@@ -83,15 +83,15 @@ class CancelItem(ForHolder):
 
 
 class RemoveItem(Command):
-    """Put a work item's tombstone; listed again, it is a new one."""
+    """Remove a work item that nobody holds; if it is added again, it is a new item."""
 
     item_id: Sought
 
 
 class ClaimNext(Claiming):
-    """Claim the open item of highest priority whose dependencies are completed.
+    """Claim the open work item of highest priority whose dependencies are completed.
 
-    With ``takeover`` also one whose holder has been silent for long enough.
+    With ``takeover``, items whose holder has been silent long enough can be claimed too.
     """
 
     track: Label | None = None
@@ -102,7 +102,7 @@ class ClaimNext(Claiming):
 
 
 def list_item(work: Work, command: ListItem) -> Reply:
-    """The item: 201 if it is new, else 200."""
+    """201 with the item if it is new, else 200."""
     claim = work.load(Claim, command.item_id)
     holder = holder_of(work, claim)
     is_new = claim.item is None
@@ -126,10 +126,10 @@ def list_item(work: Work, command: ListItem) -> Reply:
 
 
 def complete(work: Work, command: CompleteItem) -> Reply:
-    """The completed item, which nobody holds any more.
+    """The completed item, now without a holder.
 
-    One that came to wait for others while it was held is done all the same: ``open_dependencies``
-    names what is not.
+    Dependencies that were added while it was held do not prevent this; the open ones are listed
+    in ``open_dependencies``.
     """
     claim = work.load(Claim, command.item_id)
     claimer = claimer_of(work, command)
@@ -144,7 +144,7 @@ def complete(work: Work, command: CompleteItem) -> Reply:
 
 
 def reopen(work: Work, command: ReopenItem) -> Reply:
-    """The item, open again. Raises :class:`DependencyCycle` if it would wait for itself."""
+    """The item, open again. Raises :class:`DependencyCycle` if it would depend on itself."""
     claim = work.load(Claim, command.item_id)
     waits_for = claim.require_listed().depends_on
     work.prepare(*((Claim, item_id) for item_id in (*command.behind, *waits_for)))
@@ -154,9 +154,9 @@ def reopen(work: Work, command: ReopenItem) -> Reply:
 
 
 def cancel(work: Work, command: CancelItem) -> Reply:
-    """The cancelled item. Its holder, if there was one, is told with the next heartbeat.
+    """The cancelled item. Its holder, if it had one, learns of it from its next heartbeat.
 
-    On behalf of a holder only that holder's own item is cancelled, under the fence that it names.
+    If the command names a holder, the item must be held by it, under the fence that is given.
     """
     claim = work.load(Claim, command.item_id)
     holder = holder_of(work, claim)
@@ -201,8 +201,8 @@ def _item(work: Work, claim: Claim) -> Reply:
 def claim_next(work: Work, command: ClaimNext) -> Reply:
     """201 with the claim, 204 when there is nothing to claim.
 
-    The candidates come from a read model, the best first; each is decided by its own claim.
-    Raises :class:`Outdated` when none of them can be claimed: there may be others.
+    The candidates come from a read model, the best first; each item's own stream decides.
+    Raises :class:`Outdated` if none of them can be claimed: there may be other candidates.
     """
     claimer = claimer_of(work, command)
     claimer.require_writable()
@@ -222,7 +222,7 @@ def claim_next(work: Work, command: ClaimNext) -> Reply:
 
 
 def _description(known: WorkItem | None, command: ListItem) -> Json:
-    """How the item is described from now on: as before, but for what was given."""
+    """The item's new description: the given fields replace the old ones, the rest stays."""
     given = command.model_dump(include=set(_DESCRIPTION & command.model_fields_set))
     before = {name: getattr(known, name) for name in _DESCRIPTION} if known else {}
     described = {**dict.fromkeys(_DESCRIPTION), **before, **given}
@@ -234,7 +234,7 @@ def _description(known: WorkItem | None, command: ListItem) -> Json:
 
 
 def _require_few(work: Work, depends_on: Sequence[str]) -> None:
-    """Raise :class:`InvalidInput` if an item would wait for too many; what is done counts not."""
+    """Raise :class:`InvalidInput` for too many dependencies; completed ones are not counted."""
     still_to_do = sum(not work.load(Claim, item_id).is_settled for item_id in depends_on)
     if still_to_do > MAX_DEPENDENCIES:
         raise InvalidInput.of(
@@ -246,7 +246,7 @@ def _require_few(work: Work, depends_on: Sequence[str]) -> None:
 def _require_no_circle(work: Work, item_id: str, depends_on: Sequence[str]) -> None:
     """Raise :class:`DependencyCycle` if anything behind these items waits for ``item_id``.
 
-    What is done waits for nothing: it is not looked behind, nor counted.
+    Completed items wait for nothing, so neither they nor what they depend on are looked at.
     """
     came_from = dict.fromkeys(depends_on, item_id)
     level = list(depends_on)
@@ -282,7 +282,7 @@ def _require_no_circle(work: Work, item_id: str, depends_on: Sequence[str]) -> N
 
 
 def _path(came_from: Mapping[str, str], item_id: str) -> list[str]:
-    """From the item over what it waits for back to itself."""
+    """The cycle: from the item through its dependencies back to itself."""
     path = [item_id]
     step = came_from[item_id]
     while step != item_id:

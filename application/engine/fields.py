@@ -1,4 +1,4 @@
-"""The kinds of fields that commands are made of, each with its limits, declared once."""
+"""The types of the commands' fields, each with its limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from domain.aggregate import MAX_METADATA_BYTES, Json, stored_size
 from domain.claims.claim import is_work_item
 
 MAX_ID_LENGTH = 200
-# For so long a client keeps what it could not send (decision 8).
+# How long a client spools what it could not send (decision 8).
 LONGEST_KEPT = timedelta(days=30)
 CLOCKS_APART = timedelta(minutes=1)
 MAX_TEXT_LENGTH = 10_000
@@ -73,7 +73,7 @@ def _limits(length: int) -> WithJsonSchema:
 
 
 def _not_boolean_nor_text(value: object) -> object:
-    # pydantic takes true for 1 and "7" for 7; what is meant is anyone's guess.
+    # pydantic would take true as 1 and "7" as 7; both are more likely mistakes.
     if isinstance(value, bool | str):
         raise ValueError("must be a number")
     return value
@@ -85,14 +85,14 @@ Id = Annotated[
     AfterValidator(_seen),
     _limits(MAX_ID_LENGTH),
 ]
-# What the service itself has the list of.
+# A value from a list that the service has.
 Kind = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_not_blank)]
 UrlId = Annotated[Id, AfterValidator(_addressable)]
-# Short words by which things are found again: tracks, labels, host names. They address nothing,
-# so what cannot be seen in them is shown, not refused.
+# Short words to search by: tracks, labels, host names. They are not ids, so invisible characters
+# in them are escaped, not refused.
 Label = Annotated[str, AfterValidator(_at_most(1_000)), _limits(1_000)]
 Tag = Annotated[str, AfterValidator(_at_most(100)), _limits(100)]
-# In a path or a filter: what has no such form is found nowhere.
+# An id in a path or a filter: one that no thing can have finds nothing.
 Sought = Annotated[str, AfterValidator(identity.normal)]
 Name = Annotated[str, Field(min_length=1, max_length=1_000), AfterValidator(_not_blank)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH), AfterValidator(_not_blank)]
@@ -123,12 +123,12 @@ ItemId = Annotated[UrlId, AfterValidator(_of_work)]
 # S3 calls a work item's id ``sd_id``.
 GivenItemId = Annotated[ItemId, Field(validation_alias=AliasChoices("item_id", "sd_id"))]
 FenceNumber = Annotated[Integer, Field(ge=1, le=2**53)]
-# The fence that was seen; 0 where there was none.
+# The fence that the caller read; 0 if there was none.
 SeenFence = Annotated[Integer, Field(ge=0, le=2**53)]
 
 
 class Fence(BaseModel):
-    """A claim, and the fence under which the writer believes to hold it."""
+    """A claim, and the fence under which the sender believes it holds the item."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -146,13 +146,13 @@ class Command(BaseModel):
 
 
 class BySupervisor(Command):
-    """A command that a supervisor sends with its fence: refused once another has taken it up."""
+    """A command that a supervisor may send with its fence; refused after another took over."""
 
     supervisor_fence: FenceNumber | None = None
 
 
 def _text_of_a_time(value: object) -> object:
-    # pydantic takes a number for seconds, or milliseconds, since 1970.
+    # pydantic would read a number as seconds, or milliseconds, since 1970.
     if not isinstance(value, str | datetime):
         raise ValueError("must be a time with its time zone, as in 2026-01-31T12:00:00Z")
     return value
@@ -162,16 +162,16 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_text_of_a_time)]
 
 
 class Dated(Command):
-    """A request that may come later than what it tells of: it was kept while the service was away.
+    """A request that may arrive late because the client spooled it while the service was away.
 
-    ``occurred_at`` is what the client's clock said. It is kept with the events, for people to read;
-    nothing is decided by it. What no clock can have said is left out, and the request still counts.
+    ``occurred_at`` is the client's clock. It is stored with the events for people to read, and
+    decides nothing. An impossible value is dropped; the request is carried out all the same.
     """
 
     occurred_at: Moment | None = None
 
     def told_at(self, now: datetime) -> Json:
-        """What is kept of it with the events."""
+        """``occurred_at`` as metadata of the events; empty if there is none or it is impossible."""
         when = self.occurred_at
         if when is None or not now - LONGEST_KEPT <= when <= now + CLOCKS_APART:
             return {}
@@ -183,9 +183,9 @@ T = TypeVar("T")
 
 
 class FoundMark:
-    """Marks a field that the service itself fills in from a read model, and a client may not send.
+    """Marks a field that the service fills in from a read model; clients cannot send it.
 
-    It addresses a command or completes its reply; it never decides anything.
+    Such a field names a stream or completes a reply. It never decides anything.
     """
 
 

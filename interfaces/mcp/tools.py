@@ -54,12 +54,12 @@ PAGE_BYTES = 2 * 1024 * 1024
 
 INSTRUCTIONS = """\
 holdfast keeps the record that survives you: who works on what, whether they are alive, and what \
-they did. Register once with mcp_meta_register_instance and keep the instance_id. Beat with \
+they did. Register once with mcp_meta_register_instance and keep the instance_id. Send \
 mcp_meta_heartbeat at least once a minute. Before you start on something that others might do \
 too, claim it with mcp_meta_claim_work_item, or let mcp_meta_next_work_item choose. Record what \
-happens with mcp_meta_emit_event, and what you would need after losing your context with \
-mcp_meta_create_checkpoint. After a restart carry on as the successor of the instance that you \
-were with mcp_meta_resume_instance. A refused call says why, field by field."""
+happens with mcp_meta_emit_event. Save what you would need after losing your context with \
+mcp_meta_create_checkpoint. After a restart, use mcp_meta_resume_instance to carry on as the \
+successor of the instance that you were. A refused call says why, field by field."""
 
 
 def manager(services: Services, hosts: Sequence[str]) -> StreamableHTTPSessionManager:

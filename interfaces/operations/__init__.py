@@ -1,9 +1,9 @@
 """The table of everything that can be asked of the service.
 
-HTTP routes, the OpenAPI document and every other face are made from it. A command is a model of
-``application`` with a handler there; a query is a function of ``projections``; an action is done
-with many commands. Each module has the rows of its area, in the order in which paths are matched:
-the busiest first, a fixed path before a variable one.
+HTTP, the OpenAPI document and MCP are made from it. A command is a model of ``application`` with
+a handler there; a query reads from ``projections``; an action sends many commands. Each module has
+the rows of its area in the order in which paths are matched: the busiest first, a fixed path
+before a variable one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the rows of the operations table are made of."""
+"""The row of the operations table (:class:`Operation`), and what its models and functions share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Flag = Annotated[StrictBool, BeforeValidator(_true_or_false)]
 
 
 class Params(BaseModel):
-    """What a query takes from the path and the query string. Unknown parameters are refused."""
+    """A query's parameters, from path and query string. Unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +55,7 @@ class Listing(Params):
 
     limit: Annotated[int, Field(ge=1, le=LIST_MAX)] = 50
     offset: Annotated[int, Field(ge=0, le=2**31)] = 0
-    # From ``next_cursor`` of the page before; it goes on behind that page whatever changes.
+    # ``next_cursor`` of the page before; the next page starts behind it whatever changes.
     cursor: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
 
     @model_validator(mode="after")
@@ -64,7 +64,7 @@ class Listing(Params):
 
     @property
     def page(self) -> Page:
-        """The page that is asked for."""
+        """The requested page."""
         return Page(self.limit, self.offset, self.cursor)
 
 
@@ -72,10 +72,10 @@ P = TypeVar("P", bound=Params)
 
 
 def either_cursor_or_offset(given: P) -> P:
-    """The parameters, which name the page in one way. Raises :class:`InvalidInput`."""
-    # An offset of 0 says nothing: there are clients that send every default.
+    """Return the parameters. Raises :class:`InvalidInput` if they have a cursor and an offset."""
+    # Some clients send every default, so an offset of 0 is allowed beside a cursor.
     if getattr(given, "cursor", None) is not None and getattr(given, "offset", None):
-        message = "cannot be given together with the other: a page has a cursor or an offset"
+        message = "give a cursor or an offset, not both"
         raise InvalidInput.of_fields(
             [{"field": name, "message": message} for name in ("cursor", "offset")]
         )
@@ -83,7 +83,7 @@ def either_cursor_or_offset(given: P) -> P:
 
 
 class ActionParams(BaseModel):
-    """What an action takes; as any write it may come with a fence (spec 6)."""
+    """An action's fields; like any write it may carry a fence (spec 6)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -91,13 +91,13 @@ class ActionParams(BaseModel):
 
 
 class Sweeps(Protocol):
-    """The background jobs as operations ask for them."""
+    """The background jobs that operations can start."""
 
     async def detect_failures(self, context: Context) -> ActionResult:
-        """Record every stall of a namespace now."""
+        """Record every stalled session of a namespace now."""
 
     async def clean_up(self, context: Context, older_than: timedelta | None) -> ActionResult:
-        """Delete what ended long ago."""
+        """Delete sessions that ended long ago."""
 
 
 class ActionResult(NamedTuple):
@@ -108,7 +108,7 @@ class ActionResult(NamedTuple):
 
 
 class Services(Protocol):
-    """What operations are carried out with."""
+    """What queries and actions need to do their work."""
 
     @property
     def reads(self) -> Reads: ...
@@ -130,7 +130,7 @@ class Services(Protocol):
     async def submit_all(
         self, commands: Sequence[tuple[object, Context]]
     ) -> list[Outcome | BaseException]:
-        """Carry out many; the outcome of each or its error."""
+        """Carry out many commands. For each the outcome or the error."""
 
 
 Prepare = Callable[[Services, str, Any], Awaitable[Mapping[str, object]]]
@@ -139,9 +139,9 @@ Action = Callable[[Services, Context, Any], Awaitable[ActionResult]]
 
 
 class Tool(NamedTuple):
-    """An operation as a tool of models: its name, and what the summary does not tell a model.
+    """An operation as an MCP tool: its name, and advice that is appended to the summary.
 
-    ``grouped`` names objects in which some of the fields may be sent together instead.
+    ``grouped`` maps the name of an object to the fields that may also be sent inside it.
     """
 
     name: str
@@ -153,8 +153,8 @@ class Tool(NamedTuple):
 class Operation:
     """One row of the table. Exactly one of ``command``, ``query`` and ``action`` is set.
 
-    ``name`` is also what events keep as their command. ``prepare`` fills in a command's fields of
-    kind ``Found`` from the read models. With a ``tool`` it is offered by MCP too.
+    ``name`` is also stored with events as their command. ``prepare`` fills in a command's
+    ``Found`` fields from the read models. With a ``tool`` the operation is offered by MCP too.
     """
 
     name: str
@@ -183,7 +183,7 @@ def command(
     bucket: Bucket = "api",
     tool: Tool | None = None,
 ) -> Operation:
-    """A row whose model is a command of ``application``."""
+    """A row whose model is a command; its docstring's first line is the summary."""
     return Operation(
         name=name,
         verb=verb,
@@ -202,7 +202,7 @@ def command(
 def query(
     name: str, path: str, model: type[Params], query: Query, tool: Tool | None = None
 ) -> Operation:
-    """A row that reads."""
+    """A row whose function reads; its docstring's first line is the summary."""
     return Operation(
         name=name,
         verb="GET",
@@ -224,7 +224,7 @@ def action(
     scope: Scope = "admin",
     bucket: Bucket = "api",
 ) -> Operation:
-    """A row that is carried out with many commands."""
+    """A row whose function sends many commands; its docstring's first line is the summary."""
     return Operation(
         name=name,
         verb=verb,
@@ -238,12 +238,14 @@ def action(
 
 
 async def unless_lagging(find: Awaitable[T], question: str) -> T:
-    """What a read model tells; ``Unavailable`` if it has nothing to tell while it lags behind."""
+    """What a read model finds. Raises ``Unavailable`` if that is nothing while it lags."""
     fresh = Freshness()
     freshness.set(fresh)
     found = await find
     if not found and fresh.lag:
-        raise Unavailable(f"The read models lag behind: it is not known yet {question}.")
+        raise Unavailable(
+            f"The read models lag behind, so it is not known yet {question}. Try again."
+        )
     return found
 
 

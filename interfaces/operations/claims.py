@@ -1,4 +1,4 @@
-"""Claims and work items: who does what, and what is next (S3, spec 6)."""
+"""The operations on claims and work items (S3, spec 6)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from interfaces.operations.base import (
 )
 from projections import work_items
 
-# How many items a claimer is offered at once; if others take them all first it is offered more.
+# How many candidates a claimer tries at once; if others claim them all first, it gets more.
 CANDIDATES = 20
 
 
@@ -47,31 +47,31 @@ class ItemList(Listing):
 
 
 async def _claims(s: Services, namespace: str, p: ClaimList) -> Json:
-    """What is held now, the latest claim first."""
+    """List claims that are held now, the latest first."""
     if p.session_id is not None and p.instance_id is not None:
         raise InvalidInput.of("instance_id", "ask for the claims of one holder, not of two")
     return await work_items.claims(s.reads, namespace, p.page, holder=p.session_id or p.instance_id)
 
 
 async def _claim(s: Services, namespace: str, p: OneItem) -> Json:
-    """Who holds one item."""
+    """Get a work item's claim: who holds it, or held it last."""
     return await work_items.claim(s.reads, namespace, p.item_id)
 
 
 async def _items(s: Services, namespace: str, p: ItemList) -> Json:
-    """The work queue: the highest priority first, with who works on what."""
+    """List the work queue, highest priority first, with the holder of each item."""
     return await work_items.listed(s.reads, namespace, p.page, status=p.status, track=p.track)
 
 
 async def _item(s: Services, namespace: str, p: OneItem) -> Json:
-    """One work item, with who works on it."""
+    """Get one work item with its holder."""
     return await work_items.get(s.reads, namespace, p.item_id)
 
 
 async def _candidates(
     s: Services, namespace: str, found_for: item_commands.ClaimNext
 ) -> Mapping[str, object]:
-    # Perhaps there is work among the events that are not projected yet.
+    # There may be work in events that are not projected yet.
     found = await unless_lagging(
         work_items.claimable(
             s.reads,
@@ -117,9 +117,9 @@ ROWS: tuple[Operation, ...] = (
         201,
         tool=Tool(
             "mcp_meta_claim_work_item",
-            "Do it before you start on something that others might do too. Keep the fence from the"
-            " answer. claim_held tells who has the item; with takeover true you get it once that"
-            " holder has been silent for long enough (seconds_until_takeover is 0).",
+            "Claim before you start on something that others might do too, and keep the fence from"
+            " the reply. The error claim_held tells who holds the item; with takeover true you get"
+            " it once that holder has been silent long enough (seconds_until_takeover is 0).",
         ),
     ),
     query("claim_list", "/api/claims", ClaimList, _claims),
@@ -130,7 +130,7 @@ ROWS: tuple[Operation, ...] = (
         claim_commands.ReleaseClaim,
         tool=Tool(
             "mcp_meta_release_work_item",
-            "For work that you stop without having finished it; others can claim it then.",
+            "Use it when you stop work on an item that is not finished.",
         ),
     ),
     command("claim_verify", "POST", f"{_CLAIM}/verify", claim_commands.VerifyFence, scope="read"),
@@ -153,8 +153,9 @@ ROWS: tuple[Operation, ...] = (
         prepare=_candidates,
         tool=Tool(
             "mcp_meta_next_work_item",
-            "You never get what another works on. An empty answer means that there is nothing to"
-            " do; with takeover true you are also offered what a silent holder left lying.",
+            "You never get an item that another is working on. An empty reply means that there is"
+            " nothing to do. With takeover true you may also get an item whose holder has gone"
+            " silent.",
         ),
     ),
     command(
@@ -164,8 +165,9 @@ ROWS: tuple[Operation, ...] = (
         item_commands.CompleteItem,
         tool=Tool(
             "mcp_meta_complete_work_item",
-            "Say so as the session or instance that holds it; what waited for it can start."
-            " open_dependencies in the answer names what it should have waited for itself.",
+            "Call it as the session or instance that holds the item; items that depend on it can"
+            " then start. open_dependencies in the reply lists those of its own dependencies that"
+            " are not completed.",
         ),
     ),
     command(

@@ -1,4 +1,4 @@
-"""What happened: events of a stream or of everything, replay, the catalogue (S2)."""
+"""The operations on history: events, replay, the catalogue of event types (S2)."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from projections.kernel.paging import PAGE_BYTES, Order, Page, fitting, number, 
 
 EVENTS_MAX = 1_000  # spec 9
 LONGEST_WAIT_SECONDS = 25
-# Between two looks at what happened, while nothing of it is what a long poll asks for.
+# Seconds between two reads for a long poll while no new event matches its filter.
 SHORTEST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
 
 
 def _moment(value: object, *, ends_day: bool) -> object:
-    """A moment or a day in ISO 8601; what names no time zone is meant in UTC."""
+    """A moment or a day in ISO 8601, in UTC unless it names a time zone."""
     if not isinstance(value, str):
         return value
-    # The plus of a zone is a space once it was sent in a URL as it is.
+    # The + of a time zone arrives as a space if the URL does not encode it.
     text = re.sub(r" (?=\d\d:?\d\d$)", "+", value)
     try:
         moment = datetime.fromisoformat(text)
@@ -60,7 +60,7 @@ Until = Annotated[datetime, BeforeValidator(partial(_moment, ends_day=True))]
 
 
 class EventQuery(Params):
-    """Which events of a stream."""
+    """Filters on the events of a stream."""
 
     event_type: list[str] = Field(default_factory=list)
     start_date: From | None = None
@@ -69,7 +69,7 @@ class EventQuery(Params):
     order: Literal["asc", "desc"] = "asc"
     limit: Annotated[int, Field(ge=1, le=EVENTS_MAX)] = 100
     offset: Annotated[int, Field(ge=0, le=2**31)] = 0
-    # From ``next_cursor`` of the page before; it goes on behind that page whatever changes.
+    # ``next_cursor`` of the page before; the next page starts behind it whatever changes.
     cursor: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
 
     @model_validator(mode="after")
@@ -78,43 +78,43 @@ class EventQuery(Params):
 
 
 class InstanceEvents(EventQuery):
-    """Which events of the instance in the path."""
+    """Filters on the events of the instance in the path."""
 
     instance_id: str
 
 
 class StreamEvents(EventQuery):
-    """Which events of the stream in the path."""
+    """Filters on the events of the stream in the path."""
 
     stream_id: Sought
 
 
 class Replay(Params):
-    """Up to which event, and since which to tell what changed."""
+    """The event whose state is wanted, and the event to compare it with."""
 
     to_sequence_num: int | None = None
     diff_from: int | None = None
 
 
 class InstanceReplay(Replay):
-    """Up to which event of the instance in the path."""
+    """The instance in the path, and an event of it."""
 
     instance_id: str
 
 
 class StreamReplay(Replay):
-    """Up to which event of the stream in the path."""
+    """The stream in the path, and an event of it."""
 
     stream_id: Sought
 
 
 class Feed(Params):
-    """Where to go on in the log, and how long to wait for more."""
+    """Where to read on in the log, and how long to wait for more events."""
 
     after: Position = 0
     limit: Annotated[int, Field(ge=1, le=EVENTS_MAX)] = 100
     event_type: list[str] = Field(default_factory=list)
-    # Seconds; whoever would wait for longer is answered after 25 and asks again.
+    # Seconds. After 25 the reply comes in any case; to wait longer, ask again.
     wait: Annotated[float, Field(ge=0)] = 0
 
 
@@ -122,7 +122,7 @@ BY_NUMBER = Order("events", {"sequence_num": number})
 
 
 def stored_types(given: Sequence[str]) -> list[str]:
-    """The types as the store has them: an alias finds what was emitted by it."""
+    """The event types as stored, with aliases replaced by the types that they stand for."""
     return list(dict.fromkeys(ALIASES.get(name, name) for name in given))
 
 
@@ -156,7 +156,7 @@ async def _events(s: Services, namespace: str, stream_id: str, p: EventQuery) ->
     past = place.parameters["past_sequence_num"]
     found = await lane(History.find, namespace, stream_id, criteria, p.limit, p.offset, past)
     events = [present(event) for event in found.events]
-    # The history has bounded the page by what it holds, which will do for most who ask.
+    # The history has already bounded the page by bytes, which is enough for most callers.
     count = fitting(events) if room.get() < PAGE_BYTES else len(events)
     rows = [{"sequence_num": event.sequence_num} for event in found.events[:count]]
     has_more = found.has_more or count < len(events)
@@ -171,7 +171,7 @@ async def _events(s: Services, namespace: str, stream_id: str, p: EventQuery) ->
 
 
 async def _instance_events(s: Services, namespace: str, p: InstanceEvents) -> Json:
-    """An instance's events, by type, date and keyword."""
+    """List an instance's events, filtered by type, date and keyword."""
     try:
         return await _events(s, namespace, f"instance-{p.instance_id}", p)
     except StreamNotFound:
@@ -179,12 +179,12 @@ async def _instance_events(s: Services, namespace: str, p: InstanceEvents) -> Js
 
 
 async def _stream_events(s: Services, namespace: str, p: StreamEvents) -> Json:
-    """Any stream's events, by type, date and keyword."""
+    """List a stream's events, filtered by type, date and keyword."""
     return await _events(s, namespace, p.stream_id, p)
 
 
 async def _instance_replay(s: Services, namespace: str, p: InstanceReplay) -> Json:
-    """An instance's state at any of its events."""
+    """Rebuild an instance's state as of any of its events."""
     stream_id = f"instance-{p.instance_id}"
     try:
         return await s.history.ask(
@@ -195,18 +195,18 @@ async def _instance_replay(s: Services, namespace: str, p: InstanceReplay) -> Js
 
 
 async def _stream_replay(s: Services, namespace: str, p: StreamReplay) -> Json:
-    """Any stream's state at any of its events."""
+    """Rebuild a stream's state as of any of its events."""
     return await s.history.ask(
         History.replay, namespace, p.stream_id, p.to_sequence_num, p.diff_from
     )
 
 
 async def _feed(s: Services, namespace: str, p: Feed) -> Json:
-    """Everything that happened after a position, in commit order."""
+    """List all events after a position, in commit order; can wait for more."""
     types = stored_types(p.event_type)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + min(p.wait, LONGEST_WAIT_SECONDS)
-    # What was known before the look: it may see more, and never less.
+    # The head is taken before reading: the read may then see more events, but never fewer.
     head = s.followers.known(namespace)
     begin = s.followers.skipped(namespace, types, p.after)
     events, has_more = await _after(s, namespace, begin, MAX_POSITION, p, types)
@@ -214,7 +214,7 @@ async def _feed(s: Services, namespace: str, p: Feed) -> Json:
         s.followers.found_nothing(namespace, types, p.after, head)
     if not events and p.wait:
         with s.followers.waiting():
-            # What was looked at once is not looked at again: none of it is asked for.
+            # Skip what was read before: nothing in it matches.
             looked, pause = max(head, p.after), SHORTEST_PAUSE_SECONDS
             while not events and (left := deadline - loop.time()) > 0:
                 head = await s.followers.beyond(namespace, looked, left)
@@ -224,7 +224,7 @@ async def _feed(s: Services, namespace: str, p: Feed) -> Json:
                 looked = head
                 if not events:
                     s.followers.found_nothing(namespace, types, p.after, head)
-                    # Much happens, and nothing of what is asked for: look less often.
+                    # Many events arrive and none matches: read less often.
                     await asyncio.sleep(min(pause, max(0.0, deadline - loop.time())))
                     pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
     return {
@@ -241,12 +241,12 @@ async def _after(
 
 
 async def _event_types(s: Services, namespace: str, p: Params) -> Json:
-    """Every type of event that an instance's stream can have."""
+    """List the event types of an instance's stream, with their fields."""
     return {"event_types": event_types()}
 
 
 def event_types() -> list[Json]:
-    """The service's own types, then the catalogue's (S2)."""
+    """The types that the service records itself, then those of the catalogue (S2)."""
     own = [
         {
             "type": event.event_type,
@@ -270,7 +270,7 @@ def event_types() -> list[Json]:
 
 
 def _payload(event: type[Event], *, required: bool) -> list[str]:
-    """The names of an event's own fields that must be there, or of those that may be absent."""
+    """The names of an event type's own required fields, or of its optional ones."""
     own = [f for f in fields(event) if f.name not in BASE_FIELDS]  # type: ignore[arg-type]
     return [f.name for f in own if (f.default is MISSING) is required]
 
@@ -283,7 +283,7 @@ ROWS: tuple[Operation, ...] = (
         _instance_events,
         tool=Tool(
             "mcp_meta_query_events",
-            "Dates are ISO 8601, in UTC unless they name a zone; keyword is looked for in the"
+            "Dates are ISO 8601, in UTC unless they name a zone; keyword is searched for in the"
             ' event\'s data, and order "desc" begins with the latest.',
             grouped={"filters": ("event_type", "start_date", "end_date", "keyword")},
         ),
@@ -296,7 +296,7 @@ ROWS: tuple[Operation, ...] = (
         tool=Tool(
             "mcp_meta_replay_events",
             "Without to_sequence_num it is the state after the last event; diff_from adds what"
-            " changed since that one.",
+            " changed since that event.",
         ),
     ),
     query(
@@ -306,7 +306,7 @@ ROWS: tuple[Operation, ...] = (
         _event_types,
         tool=Tool(
             "mcp_meta_list_event_types",
-            "Types of the category instance are recorded by the service and cannot be emitted,"
+            "Types of the category instance are recorded by the service and cannot be emitted;"
             " all others can.",
         ),
     ),

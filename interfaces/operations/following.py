@@ -1,4 +1,4 @@
-"""Following the log: who waits for events, and how far the log has come meanwhile."""
+"""Long polls on the log: requests that wait for events share their reads of its head."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from domain.errors import HoldfastError
 from projections.kernel.progress import Progress
 from projections.kernel.reads import Reads
 
-# How many requests may wait for events at once: of one key, and of all.
+# How many requests may wait for events at once, per key and in all.
 WAITING_EACH = 100
 WAITING_ALL = 1_000
-# Of so many questions it is remembered that nothing answered them.
+# For how many combinations of namespace and types "no such event" is remembered.
 MOST_REMEMBERED = 1_000
-# Another process's projector may be the one that is ahead: so often the head is looked at.
+# Seconds between two reads of the head: another process may be the one that projects.
 LOOK_SECONDS = 1.0
 
-# The key that the present request came with. Set by the face that serves it.
+# The API key of the current request. Set by the face that serves it.
 asker: ContextVar[str] = ContextVar("asker", default="")
 
 
 class TooManyWaiting(HoldfastError):
-    """Too many requests wait for events already. Try again."""
+    """Too many requests are already waiting for events. Try again later."""
 
     code = "too_many_waiting"
 
 
 class Followers:
-    """The requests of one process that wait for events."""
+    """The requests of one process that are waiting for events."""
 
     def __init__(self, reads: Reads, progress: Progress) -> None:
         self._reads = reads
         self._progress = progress
         self._of: Counter[str] = Counter()
-        # By namespace: the head, and when it was looked at; one look serves all who wait.
+        # By namespace: the head, and when it was read; one read serves all who wait.
         self._known: dict[str, tuple[int, float]] = {}
-        # By namespace and types: between which positions there is none of them.
+        # By namespace and types: the range of positions that has no such event.
         self._nothing: dict[tuple[str, ...], tuple[int, int]] = {}
         self._looking: dict[str, asyncio.Task[int]] = {}
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """For as long as the present request waits. Raises :class:`TooManyWaiting`."""
+        """Count the current request as waiting within the block. Raises :class:`TooManyWaiting`."""
         key = asker.get()
         if self._of[key] >= WAITING_EACH or self._of.total() >= WAITING_ALL:
             raise TooManyWaiting(
@@ -62,12 +62,12 @@ class Followers:
                 del self._of[key]
 
     def skipped(self, namespace: str, types: Sequence[str], after: int) -> int:
-        """Up to where nothing of these types comes after a position, as far as is known."""
+        """The position up to which no such event is known to come after ``after``."""
         begin, end = self._nothing.get((namespace, *types), (0, 0))
         return end if begin <= after < end else after
 
     def found_nothing(self, namespace: str, types: Sequence[str], after: int, head: int) -> None:
-        """Remember that nothing of these types lies between a position and the head."""
+        """Remember that no event of these types lies between a position and the head."""
         if not types or head <= after:
             return
         key = (namespace, *types)
@@ -79,7 +79,7 @@ class Followers:
             del self._nothing[next(iter(self._nothing))]
 
     def known(self, namespace: str) -> int:
-        """How far the log has come at least, without a look."""
+        """The head as last read, without reading it again; the log is at least this long."""
         head, _ = self._known.get(namespace, (0, 0.0))
         return max(head, self._progress.position(namespace))
 
@@ -89,7 +89,7 @@ class Followers:
         return head
 
     async def beyond(self, namespace: str, position: int, seconds: float) -> int:
-        """The head once it lies beyond a position, or after so many seconds."""
+        """Wait until the head is beyond a position, at most so many seconds; return the head."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while True:
@@ -100,7 +100,7 @@ class Followers:
             await self._progress.wait(namespace, position + 1, min(left, LOOK_SECONDS))
 
     async def _recent(self, namespace: str) -> int:
-        """The head, from the last look if that was a moment ago."""
+        """The head, read again unless it was read a moment ago."""
         _, at = self._known.get(namespace, (0, float("-inf")))
         if asyncio.get_running_loop().time() - at < LOOK_SECONDS / 2:
             return self.known(namespace)
@@ -109,5 +109,5 @@ class Followers:
             looking = asyncio.ensure_future(self._look(namespace))
             self._looking[namespace] = looking
             looking.add_done_callback(lambda _: self._looking.pop(namespace, None))
-        # Who goes does not take the look from the others.
+        # Shielded: a client that leaves must not cancel the read that others wait for.
         return await asyncio.shield(looking)

@@ -1,4 +1,4 @@
-"""Instances, the registry, and bulk heartbeats (S0, S1)."""
+"""The operations on instances, the registry, and bulk heartbeats (S0, S1)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from interfaces.operations.base import (
 from projections import instances
 
 BULK_MAX = 1_000  # spec 9
-# What the reply to one beat of many has of the reply to a single one. Lost claims are told once.
+# The fields of a single heartbeat's reply that a bulk reply has too. Lost claims are told once.
 TOLD_IN_BULK = ("status", "lost_claims", "warnings", "lost_work")
 
 
@@ -47,7 +47,7 @@ class InstanceList(Listing):
 
 
 class OneInstance(Params):
-    """The instance in the path: its id, or a leading part of the id or of its hash."""
+    """The instance in the path: its id, or a prefix of the id or of its hash."""
 
     instance_id: str
 
@@ -59,7 +59,7 @@ class KnownInstance(Params):
 
 
 class Discovery(Listing):
-    """What the instances that are looked for have in common."""
+    """Criteria that an instance must meet, all of them."""
 
     scope: Scope | None = None
     project: str | None = None
@@ -72,25 +72,25 @@ class Discovery(Listing):
 
 
 class Heartbeats(ActionParams):
-    """Beats of many instances and sessions."""
+    """Heartbeats of many instances and sessions."""
 
     heartbeats: Annotated[list[dict[str, Any]], Field(max_length=BULK_MAX)]
 
 
 async def _list(s: Services, namespace: str, p: InstanceList) -> Json:
-    """Instances by project, the latest heartbeat first."""
+    """List instances, grouped by project, the latest heartbeat first."""
     return await instances.listed(
         s.reads, namespace, p.page, project=p.project, active_only=p.active_only
     )
 
 
 async def _find(s: Services, namespace: str, p: OneInstance) -> Json:
-    """One instance, or those whose id or hash begins like this."""
+    """Get one instance, or all whose id or hash starts with the given prefix."""
     return await instances.find(s.reads, namespace, p.instance_id)
 
 
 async def _resume_brief(s: Services, namespace: str, p: KnownInstance) -> Json:
-    """How things stand with an instance, and what to do next, each with its evidence."""
+    """Get an instance's brief: state of its work, next steps, and the events that show it."""
     return await s.history.ask(resume_view.read, namespace, p.instance_id, s.instance_stale_seconds)
 
 
@@ -100,7 +100,7 @@ async def _chain(s: Services, namespace: str, command: ResumeInstance) -> Mappin
 
 
 async def _discover(s: Services, namespace: str, p: Discovery) -> Json:
-    """Instances that meet every criterion."""
+    """Find instances that meet every given criterion."""
     return await instances.discovered(
         s.reads,
         namespace,
@@ -117,17 +117,17 @@ async def _discover(s: Services, namespace: str, p: Discovery) -> Json:
 
 
 async def _health(s: Services, namespace: str, p: Params) -> Json:
-    """How all open instances are, and why."""
+    """Rate the health of every open instance, with reasons."""
     return await instances.healths(s.reads, namespace)
 
 
 async def _topology(s: Services, namespace: str, p: Params) -> Json:
-    """The forest of all open instances, orphans marked."""
+    """Get the tree of all open instances, with orphans marked."""
     return await instances.topology(s.reads, namespace)
 
 
 async def _beat_all(s: Services, context: Context, p: Heartbeats) -> ActionResult:
-    """Note a sign of life of each; a result for each."""
+    """Record many heartbeats at once; each has a result of its own."""
     results: list[Json] = []
     accepted: list[tuple[int, tuple[object, Context]]] = []
     share = context.size // max(1, len(p.heartbeats))
@@ -166,7 +166,7 @@ async def _beat_all(s: Services, context: Context, p: Heartbeats) -> ActionResul
 
 
 def _parse(beat: Json) -> commands.BeatInstance | BeatSession:
-    """A beat of one or the other. Raises ``InvalidInput`` with the first thing that is wrong."""
+    """A session's or an instance's heartbeat. Raises ``InvalidInput`` for the first mistake."""
     named = beat.keys() & {"session_id", "instance_id"}
     if len(named) != 1:
         message = "is required, or session_id" if not named else "and session_id are two: name one"
@@ -207,8 +207,8 @@ ROWS: tuple[Operation, ...] = (
         bucket="ingest",
         tool=Tool(
             "mcp_meta_emit_event",
-            "mcp_meta_list_event_types tells the types and the fields that event_data must have;"
-            " it may have more.",
+            "mcp_meta_list_event_types lists the types and the fields that event_data must have;"
+            " it may have others too.",
         ),
     ),
     action("heartbeat_bulk", "POST", "/api/heartbeats", Heartbeats, _beat_all, "write", "ingest"),
@@ -220,7 +220,7 @@ ROWS: tuple[Operation, ...] = (
         201,
         tool=Tool(
             "mcp_meta_register_instance",
-            "Do it once, at the start, and keep the instance_id from the answer: every other tool"
+            "Call it once, at the start, and keep the instance_id from the reply: every other tool"
             " takes it. instance_type is PS or MS unless the service was set up for others;"
             " initial_context is the percentage of your context window in use, or an object.",
         ),
@@ -232,7 +232,7 @@ ROWS: tuple[Operation, ...] = (
         _list,
         tool=Tool(
             "mcp_meta_list_instances",
-            "active_only leaves out those that were closed; stale ones stay, marked as such.",
+            "active_only leaves out closed instances; stale ones are listed and marked as stale.",
         ),
     ),
     query(
@@ -242,8 +242,8 @@ ROWS: tuple[Operation, ...] = (
         _find,
         tool=Tool(
             "mcp_meta_get_instance_details",
-            "instance_id may be the leading part of an id or of its hash, at least four characters"
-            " long; the answer's match says exact or prefix.",
+            "instance_id may be a prefix of an id or of its hash, at least four characters long;"
+            " match in the reply says exact or prefix.",
         ),
     ),
     command(
@@ -251,7 +251,9 @@ ROWS: tuple[Operation, ...] = (
         "POST",
         f"{_INSTANCE}/close",
         commands.CloseInstance,
-        tool=Tool("mcp_meta_close_instance", "It cannot be opened again or written to."),
+        tool=Tool(
+            "mcp_meta_close_instance", "A closed instance cannot be opened again or written to."
+        ),
     ),
     query("instance_resume_brief", f"{_INSTANCE}/resume", KnownInstance, _resume_brief),
     command(
@@ -263,9 +265,9 @@ ROWS: tuple[Operation, ...] = (
         prepare=_chain,
         tool=Tool(
             "mcp_meta_resume_instance",
-            "Do it in place of registering when you carry on what another instance left: the answer"
-            " has your own instance_id, the checkpoint's state, and suggestions for what comes"
-            " next. Heed its stale_warning. A live instance is refused.",
+            "Call it instead of registering when you carry on another instance's work: the reply has"
+            " your own instance_id, the checkpoint's state, and suggested next steps. Heed its"
+            " stale_warning. A live instance is refused.",
         ),
     ),
     command("instance_take_up", "POST", f"{_INSTANCE}/take-up", commands.TakeUpInstance),
@@ -279,8 +281,8 @@ ROWS: tuple[Operation, ...] = (
         201,
         tool=Tool(
             "mcp_meta_create_checkpoint",
-            "Put into state whatever you would need to go on without your context; replay gives it"
-            " back as checkpoint_state.",
+            "Put into state whatever you would need to carry on without your context; replay returns"
+            " it as checkpoint_state.",
         ),
     ),
     query("registry_instances", "/api/v1/registry/instances", InstanceList, _list),

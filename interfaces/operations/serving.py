@@ -1,4 +1,4 @@
-"""How the service itself fares: when it could be reached, what it could not fold (spec 5)."""
+"""The operations about the service itself: when it was reachable, its dead letters (spec 5)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from projections import dead_letters, serving
 
 
 async def _intervals(s: Services, namespace: str, p: Listing) -> Json:
-    """When the service could be reached, the latest first; between two intervals it was away."""
+    """List the intervals in which the service was reachable, the latest first."""
     return await serving.intervals(s.reads, namespace, p.page)
 
 
 async def _dead_letters(s: Services, namespace: str, p: Listing) -> Json:
-    """Events that a read model could not fold: replies from that model lack what they say."""
+    """List dead letters: events that a read model could not fold, so its replies lack them."""
     return await dead_letters.listed(s.reads, namespace, p.page)
 
 

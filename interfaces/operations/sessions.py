@@ -1,4 +1,4 @@
-"""Sessions, tasks and machines (S4 2, 3)."""
+"""The operations on sessions, tasks and machines (S4 2, 3)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class OneMachine(Params):
 
 
 class CleanUp(ActionParams):
-    """How old an ended session must be; the service's own setting if not given."""
+    """How long ago a session must have ended; default: the setting ``RETENTION_DAYS``."""
 
     older_than_days: Annotated[int, Field(ge=0, le=36_500)] | None = None
 
@@ -90,7 +90,7 @@ class CleanUp(ActionParams):
 
 
 async def _list_sessions(s: Services, namespace: str, p: SessionList) -> Json:
-    """Sessions, newest first."""
+    """List sessions, newest first."""
     return await sessions.listed(
         s.reads,
         namespace,
@@ -102,22 +102,22 @@ async def _list_sessions(s: Services, namespace: str, p: SessionList) -> Json:
 
 
 async def _archived_sessions(s: Services, namespace: str, p: SessionPage) -> Json:
-    """Archived sessions, newest first."""
+    """List archived sessions, newest first."""
     return await sessions.listed(s.reads, namespace, p.page, archived=True)
 
 
 async def _active_sessions(s: Services, namespace: str, p: SessionPage) -> Json:
-    """Every live session with its heartbeat's age and what it holds."""
+    """List live sessions, each with the age of its heartbeat and its claims."""
     return await sessions.active(s.reads, namespace, p.page)
 
 
 async def _sessions_health(s: Services, namespace: str, p: Params) -> Json:
-    """How many sessions there are of each status."""
+    """Count the sessions of each status."""
     return await sessions.health(s.reads, namespace)
 
 
 async def _stalled_sessions(s: Services, namespace: str, p: Params) -> Json:
-    """Every stalled session, the longest silent first."""
+    """List stalled sessions, the longest silent first."""
     found, has_more = await sessions.stalled(s.reads, namespace)
     return {
         "stalled_sessions": found,
@@ -127,22 +127,22 @@ async def _stalled_sessions(s: Services, namespace: str, p: Params) -> Json:
 
 
 async def _session(s: Services, namespace: str, p: OneSession) -> Json:
-    """One session."""
+    """Get one session."""
     return await sessions.get(s.reads, namespace, p.session_id)
 
 
 async def _session_health(s: Services, namespace: str, p: OneSession) -> Json:
-    """Whether one session is alive."""
+    """Tell whether a session is alive, and how old its heartbeat is."""
     return await sessions.health_of(s.reads, namespace, p.session_id)
 
 
 async def _recovery_state(s: Services, namespace: str, p: OneSession) -> Json:
-    """What it takes to carry on from a session."""
+    """Get what is needed to recover a session: its open tasks, claims and checkpoint."""
     return await recovery.state(s.reads, namespace, p.session_id)
 
 
 async def _list_tasks(s: Services, namespace: str, p: TaskList) -> Json:
-    """Tasks, oldest first."""
+    """List tasks, oldest first."""
     return await tasks.listed(
         s.reads,
         namespace,
@@ -154,25 +154,25 @@ async def _list_tasks(s: Services, namespace: str, p: TaskList) -> Json:
 
 
 async def _task(s: Services, namespace: str, p: OneTask) -> Json:
-    """One task."""
+    """Get one task."""
     return await tasks.get(s.reads, namespace, p.task_id)
 
 
 async def _list_machines(s: Services, namespace: str, p: MachineList) -> Json:
-    """Machines, oldest first."""
+    """List machines, oldest first."""
     return await machines.listed(s.reads, namespace, p.page, status=p.status)
 
 
 async def _machine(s: Services, namespace: str, p: OneMachine) -> Json:
-    """One machine with its active sessions."""
+    """Get one machine with its active sessions."""
     return await machines.get(s.reads, namespace, p.machine_id)
 
 
-# What commands need to find
+# What commands need from the read models
 
 
 async def _session_of_task(s: Services, namespace: str, found_for: Any) -> Mapping[str, object]:
-    # Perhaps it is among the events that are not projected yet: 404 would be for good.
+    # The task may be in events that are not projected yet; a 404 would be taken as final.
     session_id = await unless_lagging(
         tasks.session_of(s.reads, namespace, found_for.task_id), "whose task that is"
     )
@@ -190,7 +190,7 @@ async def _sessions_on_machine(s: Services, namespace: str, found_for: Any) -> M
 
 
 async def _detect_failures(s: Services, context: Context, p: ActionParams) -> ActionResult:
-    """Record every stall now."""
+    """Record every stalled session now, without waiting for the next sweep."""
     return await s.sweeps.detect_failures(context)
 
 
