@@ -20,7 +20,7 @@ from application.engine.fields import (
     Name,
     Sought,
 )
-from application.engine.unit_of_work import Handler, Reply, Work
+from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from application.holdings import grant, holder_of, release
 from application.workers import concerned, note_takeover
 from domain.claims.claim import Claim
@@ -86,7 +86,7 @@ class VerifyFence(Command):
     fence: FenceNumber
 
 
-def claim_item(work: Work, command: ClaimItem) -> Reply:
+def claim_item(work: UnitOfWork, command: ClaimItem) -> Reply:
     """201 with the claim; 200, and no change, if the caller holds it already."""
     claim = work.load(Claim, command.item_id)
     claimer = claimer_of(work, command)
@@ -112,7 +112,7 @@ def claim_item(work: Work, command: ClaimItem) -> Reply:
     return Reply(take(work, claim, claimer, previous, command), 201)
 
 
-def release_claim(work: Work, command: ReleaseClaim) -> Reply:
+def release_claim(work: UnitOfWork, command: ReleaseClaim) -> Reply:
     """The claim, now without a holder."""
     claim = work.load(Claim, command.item_id)
     claimer = claimer_of(work, command)
@@ -123,7 +123,7 @@ def release_claim(work: Work, command: ReleaseClaim) -> Reply:
     return Reply(view(claim))
 
 
-def verify_fence(work: Work, command: VerifyFence) -> Reply:
+def verify_fence(work: UnitOfWork, command: VerifyFence) -> Reply:
     """``valid: true``. Raises ``StaleFence`` for any fence but the current holder's."""
     claim = work.load(Claim, command.item_id)
     claim.require_claimed_once()
@@ -131,7 +131,7 @@ def verify_fence(work: Work, command: VerifyFence) -> Reply:
     return Reply({"valid": True, **view(claim)})
 
 
-def prove_fence(work: Work, command: ProveFence) -> Reply:
+def prove_fence(work: UnitOfWork, command: ProveFence) -> Reply:
     """Do nothing: ``fenced`` refuses a stale fence before this is called."""
     return Reply({})
 
@@ -139,7 +139,7 @@ def prove_fence(work: Work, command: ProveFence) -> Reply:
 def fenced(handler: Handler) -> Handler:
     """Wrap a handler: refuse a command that carries a stale fence before the handler runs."""
 
-    def guarded(work: Work, command: Any) -> Reply:
+    def guarded(work: UnitOfWork, command: Any) -> Reply:
         given: Fence | None = command.claim
         if given is not None:
             work.load(Claim, given.item_id).require_fence(given.fence)
@@ -151,7 +151,7 @@ def fenced(handler: Handler) -> Handler:
 # Shared with the work items' commands
 
 
-def claimer_of(work: Work, command: ForHolder) -> Session | Instance:
+def claimer_of(work: UnitOfWork, command: ForHolder) -> Session | Instance:
     """The session or instance on whose behalf the command was sent.
 
     Raises ``InvalidInput``, or ``SupervisorReplaced`` for a former supervisor's fence.
@@ -163,7 +163,7 @@ def claimer_of(work: Work, command: ForHolder) -> Session | Instance:
     return claimer
 
 
-def _claimer(work: Work, command: ForHolder) -> Session | Instance:
+def _claimer(work: UnitOfWork, command: ForHolder) -> Session | Instance:
     if command.session_id is not None and command.instance_id is not None:
         message = "name one holder: session_id or instance_id, not both"
         raise InvalidInput.of_fields(
@@ -184,7 +184,7 @@ def _claimer(work: Work, command: ForHolder) -> Session | Instance:
     raise InvalidInput.of("session_id", "is required, or instance_id: a claim has a holder")
 
 
-def require_held_by(work: Work, claim: Claim, claimer: Holder, fence: int | None) -> None:
+def require_held_by(work: UnitOfWork, claim: Claim, claimer: Holder, fence: int | None) -> None:
     """Raise unless the claimer holds the claim, under this fence if one is given.
 
     Raises ``NotHolder``, whose details describe the holder, or ``StaleFence``.
@@ -201,7 +201,7 @@ def require_held_by(work: Work, claim: Claim, claimer: Holder, fence: int | None
         claim.require_fence(fence)
 
 
-def open_dependencies(work: Work, claim: Claim) -> list[str]:
+def open_dependencies(work: UnitOfWork, claim: Claim) -> list[str]:
     """The dependencies that must still be completed before this item can be claimed (spec 6).
 
     A cancelled or removed dependency does not block: it will never be completed.
@@ -212,7 +212,7 @@ def open_dependencies(work: Work, claim: Claim) -> list[str]:
 
 
 def obstacle_to(
-    work: Work,
+    work: UnitOfWork,
     claim: Claim,
     holder: Holder | None,
     waits_for: Sequence[str],
@@ -232,7 +232,7 @@ def obstacle_to(
 
 
 def take(
-    work: Work,
+    work: UnitOfWork,
     claim: Claim,
     claimer: Session | Instance,
     previous: Holder | None,

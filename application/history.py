@@ -81,7 +81,7 @@ class History:
             raise StreamNotFound.named(stream_id)
         return events[0]
 
-    def present(self, namespace: str, stream_id: str) -> tuple[Aggregate, datetime]:
+    def current(self, namespace: str, stream_id: str) -> tuple[Aggregate, datetime]:
         """The aggregate as it is now, and what time it is by the database's clock."""
         version = self._store.version(namespace, stream_id)
         if version == 0:

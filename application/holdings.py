@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from application.engine.unit_of_work import Work
+from application.engine.unit_of_work import UnitOfWork
 from domain.claims.claim import Claim, HolderKind, is_work_item
 from domain.claims.holder import Holder
 from domain.instances.instance import Instance
@@ -16,14 +16,14 @@ from domain.sessions.session import Session
 HOLDERS: dict[HolderKind, type[Session | Instance]] = {"session": Session, "instance": Instance}
 
 
-def holder_of(work: Work, claim: Claim) -> Holder | None:
+def holder_of(work: UnitOfWork, claim: Claim) -> Holder | None:
     """Whoever has the claim now."""
     if claim.holder_kind is None or claim.holder_id is None:
         return None
     return work.load(HOLDERS[claim.holder_kind], claim.holder_id)
 
 
-def prepare_holders(work: Work, *claims: Claim) -> None:
+def prepare_holders(work: UnitOfWork, *claims: Claim) -> None:
     """Bring into memory whoever has these claims now."""
     work.prepare(
         *(
@@ -34,13 +34,13 @@ def prepare_holders(work: Work, *claims: Claim) -> None:
     )
 
 
-def prepare_holdings(work: Work, *holders: Holder) -> None:
+def prepare_holdings(work: UnitOfWork, *holders: Holder) -> None:
     """Bring into memory the claims that these holders have."""
     work.prepare(*((Claim, resource) for holder in holders for resource in holder.held))
 
 
 def grant(
-    work: Work,
+    work: UnitOfWork,
     claim: Claim,
     to: Session | Instance,
     previous: Holder | None = None,
@@ -68,19 +68,21 @@ def grant(
     to.acquire(work.now, claim.resource, fence)
 
 
-def move(work: Work, resources: Iterable[str], holder: Holder, to: Session | Instance) -> None:
+def move(
+    work: UnitOfWork, resources: Iterable[str], holder: Holder, to: Session | Instance
+) -> None:
     """Give these claims of a holder to its successor, each with the next fence."""
     for resource in list(resources):
         grant(work, work.load(Claim, resource), to, holder)
 
 
-def release_all(work: Work, holder: Holder) -> None:
+def release_all(work: UnitOfWork, holder: Holder) -> None:
     """Let go of all that a holder has, on both sides."""
     for resource in list(holder.held):
         release(work, work.load(Claim, resource), holder)
 
 
-def release(work: Work, claim: Claim, holder: Holder) -> None:
+def release(work: UnitOfWork, claim: Claim, holder: Holder) -> None:
     """Let go of one claim, on both sides."""
     claim.release(work.now, holder.key)
     holder.give_up(work.now, claim.resource)

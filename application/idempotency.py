@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from application.engine.fields import Command
-from application.engine.unit_of_work import Handler, Reply, Work
+from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from domain.aggregate import Json
 from domain.errors import NotFound
 
@@ -27,12 +27,12 @@ class KeepReply(Command):
     value: Json
 
 
-def recall(work: Work, command: RecallReply) -> Reply:
+def recall(work: UnitOfWork, command: RecallReply) -> Reply:
     """Reached only when there is no receipt. Raises :class:`NothingKept`."""
     raise NothingKept
 
 
-def keep(work: Work, command: KeepReply) -> Reply:
+def keep(work: UnitOfWork, command: KeepReply) -> Reply:
     """The value, as it is."""
     return Reply(command.value)
 

@@ -27,7 +27,7 @@ from application.engine.fields import (
     Tag,
     Text,
 )
-from application.engine.unit_of_work import Handler, Reply, Work
+from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from application.findings import findings
 from application.holdings import grant, prepare_holdings, release_all
 from application.instance_view import view
@@ -211,7 +211,7 @@ class NoteStale(Command):
     instance_id: str
 
 
-def register(work: Work, command: RegisterInstance) -> Reply:
+def register(work: UnitOfWork, command: RegisterInstance) -> Reply:
     """201 with the instance."""
     if command.instance_type not in work.policy.instance_types:
         known = ", ".join(work.policy.instance_types)
@@ -252,7 +252,7 @@ def register(work: Work, command: RegisterInstance) -> Reply:
 NOT_SAID = {"instance_id", "claim", "supervisor_fence"}
 
 
-def beat(work: Work, command: BeatInstance) -> Reply:
+def beat(work: UnitOfWork, command: BeatInstance) -> Reply:
     """How long the instance was silent before this heartbeat, and its status now."""
     if command.activity_reason is not None and command.activity is None:
         raise InvalidInput.of("activity_reason", "goes with activity")
@@ -279,7 +279,7 @@ def beat(work: Work, command: BeatInstance) -> Reply:
     return Reply(value)
 
 
-def take_up(work: Work, command: TakeUpInstance) -> Reply:
+def take_up(work: UnitOfWork, command: TakeUpInstance) -> Reply:
     """The instance with the caller's new fence."""
     instance = work.load(Instance, command.instance_id)
     instance.take_up(
@@ -294,14 +294,14 @@ def take_up(work: Work, command: TakeUpInstance) -> Reply:
     return _reply(work, instance)
 
 
-def put_down(work: Work, command: PutDownInstance) -> Reply:
+def put_down(work: UnitOfWork, command: PutDownInstance) -> Reply:
     """The instance, without a supervisor."""
     instance = work.load(Instance, command.instance_id)
     instance.put_down(work.now, command.supervisor_fence)
     return _reply(work, instance)
 
 
-def emit(work: Work, command: EmitEvent) -> Reply:
+def emit(work: UnitOfWork, command: EmitEvent) -> Reply:
     """201 with the event's id and sequence number."""
     event_type = _catalogued(command.event_type)
     tags = command.metadata or {}
@@ -328,7 +328,7 @@ def emit(work: Work, command: EmitEvent) -> Reply:
     )
 
 
-def create_checkpoint(work: Work, command: CreateCheckpoint) -> Reply:
+def create_checkpoint(work: UnitOfWork, command: CreateCheckpoint) -> Reply:
     """201 with the checkpoint's id."""
     instance = work.load(Instance, command.instance_id)
     _require_supervisor(instance, command)
@@ -350,7 +350,7 @@ def create_checkpoint(work: Work, command: CreateCheckpoint) -> Reply:
     )
 
 
-def set_parent(work: Work, command: SetParent) -> Reply:
+def set_parent(work: UnitOfWork, command: SetParent) -> Reply:
     """The instance. Both parents and the child record the move in one append."""
     instance = work.load(Instance, command.instance_id)
     instance.require_writable()
@@ -362,7 +362,7 @@ def set_parent(work: Work, command: SetParent) -> Reply:
     return _reply(work, instance)
 
 
-def close(work: Work, command: CloseInstance) -> Reply:
+def close(work: UnitOfWork, command: CloseInstance) -> Reply:
     """The closed instance, and the descendants that were closed with it."""
     instance = work.load(Instance, command.instance_id)
     instance.require_writable()
@@ -391,7 +391,7 @@ def close(work: Work, command: CloseInstance) -> Reply:
     return Reply(value)
 
 
-def close_passed_on(work: Work, command: ClosePassedOn) -> Reply:
+def close_passed_on(work: UnitOfWork, command: ClosePassedOn) -> Reply:
     """Whether the instance was closed."""
     instance = work.load(Instance, command.instance_id)
     work.prepare(*((Session, session_id) for session_id in command.sessions))
@@ -422,7 +422,7 @@ def close_passed_on(work: Work, command: ClosePassedOn) -> Reply:
     return Reply({"ended": ended, "instance_id": instance.key})
 
 
-def note_stale(work: Work, command: NoteStale) -> Reply:
+def note_stale(work: UnitOfWork, command: NoteStale) -> Reply:
     """Whether staleness was recorded."""
     instance = work.load(Instance, command.instance_id)
     gap = instance.gap_seconds(work.now)
@@ -439,12 +439,12 @@ def _require_supervisor(instance: Instance, command: BySupervisor) -> None:
         instance.require_supervisor(command.supervisor_fence)
 
 
-def _reply(work: Work, instance: Instance, status: int = 200) -> Reply:
+def _reply(work: UnitOfWork, instance: Instance, status: int = 200) -> Reply:
     stale_seconds = work.policy.instance_stale_seconds
     return Reply(view(instance, work.now, stale_seconds, work.serving), status)
 
 
-def unregistered(work: Work, project: str, instance_type: str) -> tuple[Instance, int]:
+def unregistered(work: UnitOfWork, project: str, instance_type: str) -> tuple[Instance, int]:
     """A new instance under a free id, and how many ids were drawn until one was free (spec 4)."""
     for draw in range(1, MAX_DRAWS + 1):
         drawn = identity.generate(project, instance_type, work.now, work.entropy(draw))
@@ -456,7 +456,7 @@ def unregistered(work: Work, project: str, instance_type: str) -> tuple[Instance
 
 
 def give_parent(
-    work: Work, child: Instance, previous: Instance | None, parent: Instance | None
+    work: UnitOfWork, child: Instance, previous: Instance | None, parent: Instance | None
 ) -> None:
     """Move a child below another parent, or below none; all three record it."""
     if previous is not None:
@@ -466,7 +466,9 @@ def give_parent(
     child.change_parent(work.now, parent.key if parent else None)
 
 
-def open_parent(work: Work, parent_id: str | None, child_id: str | None = None) -> Instance | None:
+def open_parent(
+    work: UnitOfWork, parent_id: str | None, child_id: str | None = None
+) -> Instance | None:
     """The open parent with this id, which has room for the child or has it already.
 
     Raises :class:`UnknownParent` if it is missing or closed, or :class:`TooManyChildren`.
@@ -483,7 +485,7 @@ def open_parent(work: Work, parent_id: str | None, child_id: str | None = None) 
     return parent
 
 
-def only_global(work: Work) -> Claim:
+def only_global(work: UnitOfWork) -> Claim:
     """The claim that makes an instance the only global one. Raises :class:`GlobalExists`."""
     claim = work.load(Claim, GLOBAL)
     if claim.holder_id is not None:
@@ -491,7 +493,7 @@ def only_global(work: Work) -> Claim:
     return claim
 
 
-def _open_descendants(work: Work, instance: Instance) -> list[Instance]:
+def _open_descendants(work: UnitOfWork, instance: Instance) -> list[Instance]:
     """All open descendants, parents before children."""
     found: list[Instance] = []
     level: Sequence[Instance] = [instance]
@@ -508,7 +510,7 @@ def _open_descendants(work: Work, instance: Instance) -> list[Instance]:
 
 
 def _end(
-    work: Work, instance: Instance, cascade_from: str | None = None, reason: str | None = None
+    work: UnitOfWork, instance: Instance, cascade_from: str | None = None, reason: str | None = None
 ) -> None:
     instance.close(work.now, cascade_from, reason)
     release_all(work, instance)

@@ -9,7 +9,7 @@ from uuid import uuid4
 from pydantic import Field
 
 from application.engine.fields import Command, Found, Id, Metadata, Slot, Sought, UrlId
-from application.engine.unit_of_work import Handler, Reply, Work
+from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from domain.aggregate import Json
 from domain.machines.machine import Machine, MachineStatus
 from domain.sessions.session import Session
@@ -52,7 +52,7 @@ class RemoveMachine(Command):
     active_sessions: Found[list[str]] = Field(default_factory=list)
 
 
-def register(work: Work, command: RegisterMachine) -> Reply:
+def register(work: UnitOfWork, command: RegisterMachine) -> Reply:
     """201 for a new machine, 200 for a known one."""
     if command.machine_id is None:
         machine = work.create(Machine, str(uuid4()))
@@ -65,7 +65,7 @@ def register(work: Work, command: RegisterMachine) -> Reply:
     return Reply(view(machine, command.active_sessions), status)
 
 
-def update(work: Work, command: UpdateMachine) -> Reply:
+def update(work: UnitOfWork, command: UpdateMachine) -> Reply:
     """The machine as it is then."""
     machine = work.load(Machine, command.machine_id)
     slots = None if command.docker_slots is None else _distinct(command.docker_slots)
@@ -73,14 +73,14 @@ def update(work: Work, command: UpdateMachine) -> Reply:
     return Reply(view(machine, command.active_sessions))
 
 
-def beat(work: Work, command: BeatMachine) -> Reply:
+def beat(work: UnitOfWork, command: BeatMachine) -> Reply:
     """The machine as it is then."""
     machine = work.load(Machine, command.machine_id)
     machine.beat(work.now, command.metadata)
     return Reply(view(machine, command.active_sessions))
 
 
-def remove(work: Work, command: RemoveMachine) -> Reply:
+def remove(work: UnitOfWork, command: RemoveMachine) -> Reply:
     """204. Raises ``MachineInUse`` if a session found on the machine turns out to be running."""
     machine = work.load(Machine, command.machine_id)
     work.prepare(*((Session, session_id) for session_id in command.active_sessions))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from application.engine.unit_of_work import Work
+from application.engine.unit_of_work import UnitOfWork
 from application.holdings import grant, prepare_holdings, release_all
 from application.session_view import view
 from application.workers import leave, prepare_workers
@@ -24,7 +24,7 @@ FIRST_BLOCK = 8
 class Place:
     """A place with all that decides about it: the machine, the claims, and who holds them."""
 
-    work: Work
+    work: UnitOfWork
     machine: Machine
     place: Claim
     slot: Claim | None
@@ -32,7 +32,9 @@ class Place:
     holders: dict[str, Session]
 
     @classmethod
-    def load(cls, work: Work, project_id: str, machine_id: str, docker_slot: int | None) -> Place:
+    def load(
+        cls, work: UnitOfWork, project_id: str, machine_id: str, docker_slot: int | None
+    ) -> Place:
         """Bring into memory the place, its present holders, and all that these hold."""
         place_name = claim.place(project_id, machine_id, docker_slot)
         names = [place_name]
@@ -57,7 +59,7 @@ class Place:
     @classmethod
     def any_free(
         cls,
-        work: Work,
+        work: UnitOfWork,
         project_id: str,
         machine_id: str,
         *,

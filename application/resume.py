@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from application.engine.fields import Command, Found, Id, Label, Name
-from application.engine.unit_of_work import Handler, Reply, Work
+from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from application.holdings import grant, move, prepare_holdings
+from application.instance_brief import brief, checkpoint, held_claims, stale_warning
 from application.instance_view import view
 from application.instances import give_parent, only_global, open_parent, unregistered
-from application.resume_view import brief, checkpoint, held_claims, stale_warning
 from domain.claims.claim import GLOBAL
 from domain.errors import UnknownParent
 from domain.instances.hierarchy import MAY_BE_ROOT, require_pair
@@ -32,7 +32,7 @@ class ResumeInstance(Command):
     resume_chain: Found[list[str]] = Field(default_factory=list)
 
 
-def resume(work: Work, command: ResumeInstance) -> Reply:
+def resume(work: UnitOfWork, command: ResumeInstance) -> Reply:
     """201 with the successor and the predecessor's brief; 200 with the same one if repeated."""
     instance = work.load(Instance, command.instance_id)
     instance.require_known()
@@ -70,7 +70,7 @@ def resume(work: Work, command: ResumeInstance) -> Reply:
     return _reply(work, command, instance, successor, 201)
 
 
-def _parent(work: Work, instance: Instance, given: str | None) -> Instance | None:
+def _parent(work: UnitOfWork, instance: Instance, given: str | None) -> Instance | None:
     """The successor's parent: the given one, or the old parent or the successor of that.
 
     If the old parent is closed and has no open successor, the instance becomes a root if its
@@ -95,7 +95,7 @@ def _parent(work: Work, instance: Instance, given: str | None) -> Instance | Non
     return None
 
 
-def _load_checkpoint(work: Work, instance: Instance, successor: Instance) -> None:
+def _load_checkpoint(work: UnitOfWork, instance: Instance, successor: Instance) -> None:
     kept = checkpoint(instance)
     if kept is None:
         return
@@ -109,7 +109,7 @@ def _load_checkpoint(work: Work, instance: Instance, successor: Instance) -> Non
 
 
 def _reply(
-    work: Work, command: ResumeInstance, instance: Instance, successor: Instance, status: int
+    work: UnitOfWork, command: ResumeInstance, instance: Instance, successor: Instance, status: int
 ) -> Reply:
     """The successor and its predecessor's brief, whose evidence is in the predecessor's stream."""
     stale_seconds = work.policy.instance_stale_seconds

@@ -27,7 +27,7 @@ from application.engine.fields import (
     Text,
     UrlId,
 )
-from application.engine.unit_of_work import Handler, Reply, Work
+from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from application.holdings import grant, move, prepare_holdings, release_all
 from application.places import Place
 from application.session_view import view
@@ -172,7 +172,7 @@ class CleanUpSession(Command):
     ended_before: datetime
 
 
-def create(work: Work, command: CreateSession) -> Reply:
+def create(work: UnitOfWork, command: CreateSession) -> Reply:
     """201 with the session. An unknown machine is registered."""
     _require_one_wish(command)
     if command.any_slot:
@@ -202,7 +202,7 @@ def create(work: Work, command: CreateSession) -> Reply:
     return _reply(work, session, 201)
 
 
-def update(work: Work, command: UpdateSession) -> Reply:
+def update(work: UnitOfWork, command: UpdateSession) -> Reply:
     """The changed session. Ending a session releases its claims."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
@@ -228,7 +228,7 @@ def update(work: Work, command: UpdateSession) -> Reply:
     return _reply(work, session)
 
 
-def beat(work: Work, command: BeatSession) -> Reply:
+def beat(work: UnitOfWork, command: BeatSession) -> Reply:
     """The session, and how long it had been silent before this heartbeat."""
     session = work.load(Session, command.session_id)
     gap, lost = session.gap_seconds(work.now), session.lost_claims
@@ -244,7 +244,7 @@ def beat(work: Work, command: BeatSession) -> Reply:
     return Reply(value)
 
 
-def take_up(work: Work, command: TakeUpSession) -> Reply:
+def take_up(work: UnitOfWork, command: TakeUpSession) -> Reply:
     """The session with the caller's new fence; the old supervisor's fence is refused from now on.
 
     If the instance was taken up too, ``instance_supervisor_fence`` is the fence for the instance.
@@ -285,7 +285,7 @@ def take_up(work: Work, command: TakeUpSession) -> Reply:
     return reply
 
 
-def _taken_up_with_it(work: Work, command: TakeUpSession) -> Instance | None:
+def _taken_up_with_it(work: UnitOfWork, command: TakeUpSession) -> Instance | None:
     """The instance to take up with the session. Raises unless it is named and known."""
     if command.seen_instance_fence is None:
         if command.takeover_instance:
@@ -299,7 +299,7 @@ def _taken_up_with_it(work: Work, command: TakeUpSession) -> Instance | None:
     return instance
 
 
-def put_down(work: Work, command: PutDownSession) -> Reply:
+def put_down(work: UnitOfWork, command: PutDownSession) -> Reply:
     """The session, without a supervisor."""
     session = work.load(Session, command.session_id)
     prepare_workers(work, session)
@@ -313,7 +313,7 @@ def put_down(work: Work, command: PutDownSession) -> Reply:
     return _reply(work, session)
 
 
-def mark_failed(work: Work, command: MarkFailed) -> Reply:
+def mark_failed(work: UnitOfWork, command: MarkFailed) -> Reply:
     """The failed session. Its tasks in progress have failed, its place is free."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
@@ -325,7 +325,7 @@ def mark_failed(work: Work, command: MarkFailed) -> Reply:
     return _reply(work, session)
 
 
-def end(work: Work, command: EndSession) -> Reply:
+def end(work: UnitOfWork, command: EndSession) -> Reply:
     """The failed session; ``outcome`` is ``superseded`` if another session has its place."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
@@ -340,7 +340,7 @@ def end(work: Work, command: EndSession) -> Reply:
     return _reply(work, session)
 
 
-def end_passed_on(work: Work, command: EndPassedOn) -> Reply:
+def end_passed_on(work: UnitOfWork, command: EndPassedOn) -> Reply:
     """Whether the session was ended."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
@@ -352,7 +352,7 @@ def end_passed_on(work: Work, command: EndPassedOn) -> Reply:
     )
 
 
-def mark_stalled(work: Work, command: MarkStalled) -> Reply:
+def mark_stalled(work: UnitOfWork, command: MarkStalled) -> Reply:
     """The stalled session. It keeps its place until another takes it."""
     session = work.load(Session, command.session_id)
     _require_supervisor(session, command)
@@ -360,7 +360,7 @@ def mark_stalled(work: Work, command: MarkStalled) -> Reply:
     return _reply(work, session)
 
 
-def note_overdue(work: Work, command: NoteOverdue) -> Reply:
+def note_overdue(work: UnitOfWork, command: NoteOverdue) -> Reply:
     """Whether a stall was recorded."""
     session = work.load(Session, command.session_id)
     gap_ms = int(session.gap_seconds(work.now) * 1000)
@@ -376,14 +376,14 @@ def note_overdue(work: Work, command: NoteOverdue) -> Reply:
     )
 
 
-def archive(work: Work, command: ArchiveSession) -> Reply:
+def archive(work: UnitOfWork, command: ArchiveSession) -> Reply:
     """The archived session."""
     session = work.load(Session, command.session_id)
     session.archive(work.now)
     return _reply(work, session)
 
 
-def prepare_recovery(work: Work, command: PrepareRecovery) -> Reply:
+def prepare_recovery(work: UnitOfWork, command: PrepareRecovery) -> Reply:
     """The session with ``metadata.recovery_prepared_at``."""
     session = work.load(Session, command.session_id)
     default_ms = work.policy.stall_threshold_ms
@@ -393,7 +393,7 @@ def prepare_recovery(work: Work, command: PrepareRecovery) -> Reply:
     return _reply(work, session)
 
 
-def recover(work: Work, command: RecoverSession) -> Reply:
+def recover(work: UnitOfWork, command: RecoverSession) -> Reply:
     """201 with the successor; asked again, 200 with the same one (S4 3.3)."""
     _require_one_wish(command)
     original = work.load(Session, command.session_id)
@@ -446,14 +446,14 @@ def recover(work: Work, command: RecoverSession) -> Reply:
     return _recovered(work, successor, original, 201)
 
 
-def _released_items(work: Work, original: Session) -> list[Claim]:
+def _released_items(work: UnitOfWork, original: Session) -> list[Claim]:
     """The items whose claims were released when the session failed; its successor may want them."""
     ids = dict.fromkeys(original.released_items)
     work.prepare(*((Claim, item_id) for item_id in ids))
     return [work.load(Claim, item_id) for item_id in ids]
 
 
-def _recovered(work: Work, successor: Session, original: Session, status: int) -> Reply:
+def _recovered(work: UnitOfWork, successor: Session, original: Session, status: int) -> Reply:
     """The successor, and the released items that it could not claim again (spec 17)."""
     reply = _reply(work, successor, status)
     if original.released_items:
@@ -461,7 +461,7 @@ def _recovered(work: Work, successor: Session, original: Session, status: int) -
     return reply
 
 
-def delete(work: Work, command: DeleteSession) -> Reply:
+def delete(work: UnitOfWork, command: DeleteSession) -> Reply:
     """204. The session's claims are released."""
     session = work.load(Session, command.session_id)
     session.require_known()
@@ -476,7 +476,7 @@ def delete(work: Work, command: DeleteSession) -> Reply:
     return Reply({}, 204)
 
 
-def clean_up(work: Work, command: CleanUpSession) -> Reply:
+def clean_up(work: UnitOfWork, command: CleanUpSession) -> Reply:
     """How many tasks were deleted with the session; null if it was not deleted."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
@@ -519,7 +519,7 @@ def _require_supervisor(session: Session, command: BySupervisor) -> None:
         session.require_supervisor(command.supervisor_fence)
 
 
-def _reply(work: Work, session: Session, status: int = 200) -> Reply:
+def _reply(work: UnitOfWork, session: Session, status: int = 200) -> Reply:
     default_ms = work.policy.stall_threshold_ms
     return Reply(view(session, work.now, default_ms, work.serving), status)
 

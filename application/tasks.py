@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from uuid import uuid4
 
 from application.engine.fields import BySupervisor, Dated, Found, Id, Metadata, Name, Text
-from application.engine.unit_of_work import Handler, Reply, Work
+from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from application.session_view import task_view
 from domain import identity
 from domain.errors import InvalidInput, TaskNotFound, UnknownSession, shown_id
@@ -41,7 +41,7 @@ class DeleteTask(BySupervisor):
     session_id: Found[str | None] = None
 
 
-def create(work: Work, command: CreateTask) -> Reply:
+def create(work: UnitOfWork, command: CreateTask) -> Reply:
     """201 with the task. An unknown session is 400: it is a field of the body (S4 3.1.b)."""
     session = work.load(Session, command.session_id)
     if not session.is_known:
@@ -57,7 +57,7 @@ def create(work: Work, command: CreateTask) -> Reply:
     return Reply(task_view(session, session.tasks[task_id]), 201)
 
 
-def update(work: Work, command: UpdateTask) -> Reply:
+def update(work: UnitOfWork, command: UpdateTask) -> Reply:
     """The changed task. Status ``failed`` needs a reason (S4 3.1.g)."""
     session = _session_of(work, command)
     session.require_task(command.task_id)
@@ -71,14 +71,14 @@ def update(work: Work, command: UpdateTask) -> Reply:
     return Reply(task_view(session, session.tasks[command.task_id]))
 
 
-def delete(work: Work, command: DeleteTask) -> Reply:
+def delete(work: UnitOfWork, command: DeleteTask) -> Reply:
     """204."""
     session = _session_of(work, command)
     session.delete_task(work.now, command.task_id)
     return Reply({}, 204)
 
 
-def _session_of(work: Work, command: UpdateTask | DeleteTask) -> Session:
+def _session_of(work: UnitOfWork, command: UpdateTask | DeleteTask) -> Session:
     if command.session_id is None:
         raise TaskNotFound.named(command.task_id)
     session = work.load(Session, command.session_id)

@@ -30,7 +30,7 @@ from application.engine.fields import (
     Sought,
     Text,
 )
-from application.engine.unit_of_work import Handler, Outdated, Reply, Work
+from application.engine.unit_of_work import Handler, Outdated, Reply, UnitOfWork
 from application.holdings import holder_of, prepare_holders
 from domain.aggregate import Json
 from domain.claims.claim import Claim
@@ -101,7 +101,7 @@ class ClaimNext(Claiming):
     refused: Found[frozenset[str]] = frozenset()
 
 
-def list_item(work: Work, command: ListItem) -> Reply:
+def list_item(work: UnitOfWork, command: ListItem) -> Reply:
     """201 with the item if it is new, else 200."""
     claim = work.load(Claim, command.item_id)
     holder = holder_of(work, claim)
@@ -125,7 +125,7 @@ def list_item(work: Work, command: ListItem) -> Reply:
     return Reply(value, 201 if is_new else 200)
 
 
-def complete(work: Work, command: CompleteItem) -> Reply:
+def complete(work: UnitOfWork, command: CompleteItem) -> Reply:
     """The completed item, now without a holder.
 
     Dependencies that were added while it was held do not prevent this; the open ones are listed
@@ -143,7 +143,7 @@ def complete(work: Work, command: CompleteItem) -> Reply:
     return Reply(item_view(claim, work.now, work.policy.claim_stale_seconds, work.serving))
 
 
-def reopen(work: Work, command: ReopenItem) -> Reply:
+def reopen(work: UnitOfWork, command: ReopenItem) -> Reply:
     """The item, open again. Raises :class:`DependencyCycle` if it would depend on itself."""
     claim = work.load(Claim, command.item_id)
     waits_for = claim.require_listed().depends_on
@@ -153,7 +153,7 @@ def reopen(work: Work, command: ReopenItem) -> Reply:
     return _item(work, claim)
 
 
-def cancel(work: Work, command: CancelItem) -> Reply:
+def cancel(work: UnitOfWork, command: CancelItem) -> Reply:
     """The cancelled item. Its holder, if it had one, learns of it from its next heartbeat.
 
     If the command names a holder, the item must be held by it, under the fence that is given.
@@ -177,7 +177,7 @@ def cancel(work: Work, command: CancelItem) -> Reply:
     return _item(work, claim)
 
 
-def remove(work: Work, command: RemoveItem) -> Reply:
+def remove(work: UnitOfWork, command: RemoveItem) -> Reply:
     """204. Raises :class:`ClaimHeld` while anybody holds it."""
     claim = work.load(Claim, command.item_id)
     holder = holder_of(work, claim)
@@ -192,13 +192,13 @@ def remove(work: Work, command: RemoveItem) -> Reply:
     return Reply({}, 204)
 
 
-def _item(work: Work, claim: Claim) -> Reply:
+def _item(work: UnitOfWork, claim: Claim) -> Reply:
     waits_for = open_dependencies(work, claim)
     stale_seconds = work.policy.claim_stale_seconds
     return Reply(item_view(claim, work.now, stale_seconds, work.serving, blocked_by=waits_for))
 
 
-def claim_next(work: Work, command: ClaimNext) -> Reply:
+def claim_next(work: UnitOfWork, command: ClaimNext) -> Reply:
     """201 with the claim, 204 when there is nothing to claim.
 
     The candidates come from a read model, the best first; each item's own stream decides.
@@ -233,7 +233,7 @@ def _description(known: WorkItem | None, command: ListItem) -> Json:
     }
 
 
-def _require_few(work: Work, depends_on: Sequence[str]) -> None:
+def _require_few(work: UnitOfWork, depends_on: Sequence[str]) -> None:
     """Raise :class:`InvalidInput` for too many dependencies; completed ones are not counted."""
     still_to_do = sum(not work.load(Claim, item_id).is_settled for item_id in depends_on)
     if still_to_do > MAX_DEPENDENCIES:
@@ -243,7 +243,7 @@ def _require_few(work: Work, depends_on: Sequence[str]) -> None:
         )
 
 
-def _require_no_circle(work: Work, item_id: str, depends_on: Sequence[str]) -> None:
+def _require_no_circle(work: UnitOfWork, item_id: str, depends_on: Sequence[str]) -> None:
     """Raise :class:`DependencyCycle` if anything behind these items waits for ``item_id``.
 
     Completed items wait for nothing, so neither they nor what they depend on are looked at.

@@ -6,7 +6,7 @@ fenced off: its stream says so, and from there its health and the replies to its
 
 from __future__ import annotations
 
-from application.engine.unit_of_work import Work
+from application.engine.unit_of_work import UnitOfWork
 from domain.claims.claim import is_work_item
 from domain.claims.holder import Holder
 from domain.instances.instance import Instance
@@ -14,13 +14,13 @@ from domain.instances.instance_events import LeftBecause
 from domain.sessions.session import Session
 
 
-def prepare_workers(work: Work, *sessions: Session) -> None:
+def prepare_workers(work: UnitOfWork, *sessions: Session) -> None:
     """Bring into memory the instances that work in these sessions."""
     ids = {session.instance_id for session in sessions if session.instance_id}
     work.prepare(*((Instance, instance_id) for instance_id in ids))
 
 
-def worker_of(work: Work, holder: Holder | None) -> Instance | None:
+def worker_of(work: UnitOfWork, holder: Holder | None) -> Instance | None:
     """The open instance that works in a session, or that the holder is itself."""
     if isinstance(holder, Instance):
         return None if holder.has_ended else holder
@@ -30,7 +30,7 @@ def worker_of(work: Work, holder: Holder | None) -> Instance | None:
     return instance if instance.is_known and not instance.has_ended else None
 
 
-def join(work: Work, session: Session) -> None:
+def join(work: UnitOfWork, session: Session) -> None:
     """Whoever works in the session has it from here on."""
     worker = worker_of(work, session)
     if worker is not None:
@@ -38,7 +38,7 @@ def join(work: Work, session: Session) -> None:
 
 
 def leave(
-    work: Work,
+    work: UnitOfWork,
     session: Session,
     reason: LeftBecause,
     *,
@@ -52,7 +52,7 @@ def leave(
 
 
 def concerned(
-    work: Work, previous: Holder | None, claimer: Holder
+    work: UnitOfWork, previous: Holder | None, claimer: Holder
 ) -> tuple[Instance | None, Instance | None]:
     """Whom a grant may fence off, and whom it gives something to do again; ask before it.
 
@@ -70,7 +70,7 @@ def concerned(
 
 
 def note_takeover(
-    work: Work, item_id: str, loser: Instance | None, previous: Holder | None, claimer: Holder
+    work: UnitOfWork, item_id: str, loser: Instance | None, previous: Holder | None, claimer: Holder
 ) -> None:
     """Whoever lost its last item to another is fenced off.
 

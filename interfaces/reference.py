@@ -70,10 +70,10 @@ class Field(NamedTuple):
 
 def events_markdown() -> str:
     """The whole reference."""
-    return "\n".join([INTRODUCTION, *_work(), *_recorded_by_the_service()])
+    return "\n".join([INTRODUCTION, *_emitted_by_instances(), *_recorded_by_the_service()])
 
 
-def _work() -> Iterator[str]:
+def _emitted_by_instances() -> Iterator[str]:
     yield f"## Work events\n\n{WORK}"
     for alias, name in ALIASES.items():
         yield f"`{alias}` is taken for `{name}`; the submitted name stays in the metadata.\n"

@@ -282,7 +282,7 @@ INTERNAL = frozenset(
 PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)
 
 
-def present(row: Row) -> Json:
+def instance_reply(row: Row) -> Json:
     """An instance as clients see it: with the status and health of the moment."""
     view: Json = {name: row[name] for name in PUBLIC}
     how, reasons = health(
@@ -315,13 +315,13 @@ async def find(reads: Reads, namespace: str, reference: str) -> Json:
     """
     row = await reads.one(SQL["get"], namespace, instance_id=reference)
     if row is not None:
-        return {"match": "exact", "instance": present(row)}
+        return {"match": "exact", "instance": instance_reply(row)}
     rows: list[Row] = []
     if identity.is_reference(reference):
         rows = await reads.all(SQL["by_prefix"], namespace, reference=reference)
     if not rows:
         raise InstanceNotFound.named(reference)
-    found: Json = {"match": "prefix", "matches": [present(row) for row in rows]}
+    found: Json = {"match": "prefix", "matches": [instance_reply(row) for row in rows]}
     if len(rows) == 1:
         found["instance"] = found["matches"][0]
     return found
@@ -346,7 +346,7 @@ async def listed(
         counts = {f"{name}_count": statuses.count(name) for name in ("active", "stale")}
         counts["total_count"] = len(found.rows)
     found = found._replace(total=counts["total_count"])
-    answer = page.answer("instances", [present(row) for row in found.rows], found)
+    answer = page.answer("instances", [instance_reply(row) for row in found.rows], found)
     return answer | {name: counts[name] for name in ("active_count", "stale_count")}
 
 
@@ -373,7 +373,7 @@ async def discovered(
         parent_scope=parent_scope,
         **criteria,
     )
-    return page.answer("instances", [present(row) for row in found.rows], found)
+    return page.answer("instances", [instance_reply(row) for row in found.rows], found)
 
 
 async def topology(reads: Reads, namespace: str) -> Json:
@@ -382,7 +382,9 @@ async def topology(reads: Reads, namespace: str) -> Json:
     An instance whose parent has been closed stands at the root and among the orphans.
     """
     rows, total = await _forest(reads, namespace)
-    all_nodes = [{**present(row), "orphan": row["is_orphan"], "children": []} for row in rows]
+    all_nodes = [
+        {**instance_reply(row), "orphan": row["is_orphan"], "children": []} for row in rows
+    ]
     nodes: dict[str, Json] = {node["instance_id"]: node for node in all_nodes[: fitting(all_nodes)]}
     roots: list[Json] = []
     for node in nodes.values():
@@ -399,7 +401,7 @@ async def topology(reads: Reads, namespace: str) -> Json:
 async def healths(reads: Reads, namespace: str) -> Json:
     """How all instances that have not been closed are, and why (S1 task 3)."""
     rows, total = await _forest(reads, namespace)
-    instances = [present(row) for row in rows]
+    instances = [instance_reply(row) for row in rows]
     counts = dict.fromkeys(("healthy", "degraded", "stale"), 0)
     for instance in instances:
         counts[instance["health"]] += 1

@@ -84,7 +84,7 @@ OLDEST_FIRST = Order("list", {"created_at": moment, "machine_id": text}, of="mac
 PUBLIC = (*COLUMNS[1:4], "active_sessions", *COLUMNS[4:])
 
 
-def present(row: Row) -> Json:
+def machine_reply(row: Row) -> Json:
     """A machine as clients see it."""
     return {name: row[name] for name in PUBLIC}
 
@@ -94,7 +94,7 @@ async def get(reads: Reads, namespace: str, machine_id: str) -> Json:
     row = await reads.one(SQL["get"], namespace, machine_id=machine_id)
     if row is None:
         raise MachineNotFound.named(machine_id)
-    return present(row)
+    return machine_reply(row)
 
 
 async def active_sessions(reads: Reads, namespace: str, machine_id: str) -> list[str]:
@@ -106,4 +106,4 @@ async def active_sessions(reads: Reads, namespace: str, machine_id: str) -> list
 async def listed(reads: Reads, namespace: str, page: Page, *, status: str | None = None) -> Json:
     """Machines, oldest first (S4 2.3.f)."""
     found = await reads.page(SQL, OLDEST_FIRST, namespace, page, status=status)
-    return page.answer("machines", [present(row) for row in found.rows], found)
+    return page.answer("machines", [machine_reply(row) for row in found.rows], found)

@@ -319,7 +319,7 @@ INTERNAL = frozenset(
 PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)
 
 
-def present(row: Row) -> Json:
+def session_reply(row: Row) -> Json:
     """A session as clients see it: with the status of the moment."""
     view: Json = {name: row[name] for name in PUBLIC}
     view["status"] = row["status_now"]
@@ -330,7 +330,7 @@ def present(row: Row) -> Json:
 
 async def get(reads: Reads, namespace: str, session_id: str) -> Json:
     """One session. Raises :class:`SessionNotFound`."""
-    return present(await row_of(reads, namespace, session_id))
+    return session_reply(await row_of(reads, namespace, session_id))
 
 
 async def row_of(reads: Reads, namespace: str, session_id: str) -> Row:
@@ -359,7 +359,7 @@ async def listed(
         "archived": archived,
     }
     found = await reads.page(SQL, NEWEST_FIRST, namespace, page, **filters)
-    return page.answer("sessions", [present(row) for row in found.rows], found)
+    return page.answer("sessions", [session_reply(row) for row in found.rows], found)
 
 
 async def active(reads: Reads, namespace: str, page: Page) -> Json:

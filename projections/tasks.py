@@ -143,7 +143,7 @@ INTERNAL = frozenset({"namespace", "project", "sequence_num", "created_num"})
 PUBLIC = tuple(name for name in COLUMNS if name not in INTERNAL)
 
 
-def present(row: Row) -> Json:
+def task_reply(row: Row) -> Json:
     """A task as clients see it."""
     return {name: row[name] for name in PUBLIC}
 
@@ -153,7 +153,7 @@ async def get(reads: Reads, namespace: str, task_id: str) -> Json:
     row = await reads.one(SQL["get"], namespace, task_id=task_id)
     if row is None:
         raise TaskNotFound.named(task_id)
-    return present(row)
+    return task_reply(row)
 
 
 async def session_of(reads: Reads, namespace: str, task_id: str) -> str | None:
@@ -181,7 +181,7 @@ async def listed(
         project_id=None if project_id is None else identity.slug(project_id),
         status=status,
     )
-    return page.answer("tasks", [present(row) for row in found.rows], found)
+    return page.answer("tasks", [task_reply(row) for row in found.rows], found)
 
 
 async def of_session(reads: Reads, namespace: str, session_id: str) -> list[Row]:

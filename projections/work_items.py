@@ -180,12 +180,12 @@ OF_A_CLAIM = (
 )
 
 
-def present(row: Row) -> Json:
+def work_item_reply(row: Row) -> Json:
     """A work item as clients see it, with who works on it."""
     return {name: value for name, value in row.items() if name not in INTERNAL}
 
 
-def present_claim(row: Row) -> Json:
+def claim_reply(row: Row) -> Json:
     """A claim as clients see it, with how its holder is."""
     claim: Json = {name: row[name] for name in OF_A_CLAIM}
     claim["session_id"], claim["instance_id"] = row["active_session_id"], row["active_instance_id"]
@@ -197,7 +197,7 @@ async def get(reads: Reads, namespace: str, item_id: str) -> Json:
     row = await reads.one(SQL["get"], namespace, item_id=item_id)
     if row is None:
         raise WorkItemNotFound.named(item_id)
-    return present(row)
+    return work_item_reply(row)
 
 
 async def listed(
@@ -210,7 +210,7 @@ async def listed(
 ) -> Json:
     """Work items, the highest priority first, then in the order in which they were listed."""
     found = await reads.page(SQL, BY_PRIORITY, namespace, page, status=status, track=track)
-    return page.answer("work_items", [present(row) for row in found.rows], found)
+    return page.answer("work_items", [work_item_reply(row) for row in found.rows], found)
 
 
 async def claim(reads: Reads, namespace: str, item_id: str) -> Json:
@@ -218,13 +218,13 @@ async def claim(reads: Reads, namespace: str, item_id: str) -> Json:
     row = await reads.one(SQL["get"], namespace, item_id=item_id)
     if row is None or row["fence"] is None:
         raise ClaimNotFound.named(item_id)
-    return present_claim(row)
+    return claim_reply(row)
 
 
 async def claims(reads: Reads, namespace: str, page: Page, *, holder: str | None = None) -> Json:
     """What is held now, by anyone or by one holder, the latest claim first."""
     found = await reads.page(SQL, LATEST_CLAIM, namespace, page, holder=holder)
-    return page.answer("claims", [present_claim(row) for row in found.rows], found)
+    return page.answer("claims", [claim_reply(row) for row in found.rows], found)
 
 
 async def claimable(

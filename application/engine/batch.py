@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from application.engine.submission import Job
-from application.engine.unit_of_work import Reply, Work
+from application.engine.unit_of_work import Reply, UnitOfWork
 from application.eventstore.mapper import NewRow
 from application.eventstore.store import NewReceipt
 from domain.aggregate import Aggregate, Json
@@ -16,7 +16,7 @@ from domain.aggregate import Aggregate, Json
 class Batch:
     """What one append is to write, and for whom."""
 
-    work: Work
+    work: UnitOfWork
     rows: list[NewRow] = field(default_factory=list)
     receipts: list[NewReceipt] = field(default_factory=list)
     replies: list[tuple[Job, Reply, bytes, int]] = field(default_factory=list)

@@ -38,7 +38,7 @@ from application.engine.unit_of_work import (
     Missing,
     Outcome,
     Policy,
-    Work,
+    UnitOfWork,
 )
 from application.eventstore.mapper import Mapper
 from application.eventstore.store import (
@@ -377,7 +377,7 @@ class Engine:
         current.later += later
         # Who holds the log trusts nothing that it read before.
         cache = self._cache(namespace) if store is self._store else {}
-        batch = Batch(self._work(store, cache))
+        batch = Batch(self._unit_of_work(store, cache))
         current.batch = batch
         waiting: Sequence[Job] = current.jobs
         rounds = 0
@@ -410,14 +410,14 @@ class Engine:
         current.is_decided = True
         return batch
 
-    def _work(self, store: EventStore, cache: dict[str, Aggregate]) -> Work:
+    def _unit_of_work(self, store: EventStore, cache: dict[str, Aggregate]) -> UnitOfWork:
         """What handlers work with: the time, and since when silence has counted by then."""
         now = self._clock.now(store.clock)
         if self._serving is None:
-            return Work(self._policy, cache, now)
+            return UnitOfWork(self._policy, cache, now)
         serving = self._serving.at(now)
         # The two come from two looks at the database's clock.
-        return Work(self._policy, cache, max(now, serving.since or now), serving)
+        return UnitOfWork(self._policy, cache, max(now, serving.since or now), serving)
 
     def _decide_one(self, batch: Batch, job: Job) -> None:
         work = batch.work
@@ -573,7 +573,7 @@ class Engine:
             log.warning("snapshots_not_kept")  # a shortcut lost, nothing else
 
 
-def _tags(work: Work, command: object) -> Json | None:
+def _tags(work: UnitOfWork, command: object) -> Json | None:
     """What is kept with a command's events: what its handler says, and the client's clock."""
     told = command.told_at(work.now) if isinstance(command, Dated) else None
     return {**told, **(work.tags or {})} if told else work.tags

@@ -96,7 +96,7 @@ class Outdated(Unavailable):
         self.learnt = learnt
 
 
-class Work:
+class UnitOfWork:
     """What a handler works with: the time, the policy, and aggregates by name.
 
     Silence is measured with ``serving``: the service's own absence is nobody's (spec 5).
@@ -160,4 +160,4 @@ class Work:
         return self._seen
 
 
-Handler = Callable[[Work, Any], Reply]
+Handler = Callable[[UnitOfWork, Any], Reply]

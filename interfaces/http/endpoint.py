@@ -31,7 +31,7 @@ class Endpoint:
 
     def __init__(self, operation: Operation, services: Services, keys: ApiKeys) -> None:
         self._operation = operation
-        self._work = Undertaking(operation, services, accepted(operation))
+        self._undertaking = Undertaking(operation, services, accepted(operation))
         self._keys = keys
         self._repeatable = repeatable(operation)
 
@@ -59,25 +59,27 @@ class Endpoint:
         raw = await body.read(scope, receive)
         fields = body.parse(raw)
         _no_parameters(scope)
-        command = self._work.checked({**fields, **path}, fields)
+        command = self._undertaking.checked({**fields, **path}, fields)
         context = self._context(scope, headers, principal, fields, len(raw))
-        return _answered(await self._work.command(command, context))
+        return _answered(await self._undertaking.command(command, context))
 
     async def _query(
         self, scope: Scope, receive: Receive, principal: Principal, path: Mapping[str, str]
     ) -> Reply:
         given = _parameters(scope, self._repeatable)
-        params = self._work.checked({**given, **path}, given)
+        params = self._undertaking.checked({**given, **path}, given)
         asker.set(principal.key_id)
         doorkeeper = scope["state"].get("doorkeeper")
-        content, lag = await unless_gone(self._work.query(principal.namespace, params), receive)
+        content, lag = await unless_gone(
+            self._undertaking.query(principal.namespace, params), receive
+        )
         if doorkeeper is not None and len(content) > LARGE:
             who = principal.key_id
             if not doorkeeper.has_room(who):
                 # It is made anew when there is: until then it would only take up more.
                 content = b""
                 async with doorkeeper.room(who):
-                    query = self._work.query(principal.namespace, params)
+                    query = self._undertaking.query(principal.namespace, params)
                     content, lag = await unless_gone(query, receive)
         return 200, content, [(b"x-read-lag", str(lag).encode())] if lag else []
 
@@ -91,9 +93,9 @@ class Endpoint:
         raw = await body.read(scope, receive)
         fields = body.parse(raw)
         given = {**fields, **_parameters(scope)}
-        params = self._work.checked(given, given)
+        params = self._undertaking.checked(given, given)
         context = self._context(scope, headers, principal, given, len(raw))
-        return _answered(await self._work.action(params, context))
+        return _answered(await self._undertaking.action(params, context))
 
     def _context(
         self,

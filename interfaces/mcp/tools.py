@@ -118,7 +118,7 @@ class _Tool:
         self._repeatable = repeatable(operation)
         # What an agent writes it reads at once; to wait for a position is for programs.
         taken = [f for f in (*self._in_path, *accepted(operation)) if f != "min_position"]
-        self._work = Undertaking(operation, services, taken)
+        self._undertaking = Undertaking(operation, services, taken)
         fields = [f for f in taken if f in operation.model.model_fields]
         self.described = Described(
             name=self.name,
@@ -154,18 +154,18 @@ class _Tool:
         principal: Principal = state["principal"]
         given = self._flat(arguments)
         checked_path({f: v for f in self._in_path if isinstance(v := given.get(f), str)})
-        checked = self._work.checked(given, given)
-        operation = self._work.operation
+        checked = self._undertaking.checked(given, given)
+        operation = self._undertaking.operation
         if operation.query is not None:
             room.set(PAGE_BYTES)
             asker.set(principal.key_id)
-            query = self._work.query(principal.namespace, checked)
+            query = self._undertaking.query(principal.namespace, checked)
             found, lag = await unless_gone(query, state["receive"])
             return _result(found, {"read_lag": lag} if lag else None)
         context = Context(
             principal.namespace, principal.key_id, request_id, operation.name, size=state["size"]
         )
-        carry_out = self._work.command if operation.command else self._work.action
+        carry_out = self._undertaking.command if operation.command else self._undertaking.action
         outcome = await carry_out(checked, context)
         return _result(outcome.body or b"{}", {"event_position": outcome.position})
 

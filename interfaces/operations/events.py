@@ -126,7 +126,7 @@ def stored_types(given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(ALIASES.get(name, name) for name in given))
 
 
-def present(event: Recorded) -> Json:
+def event_reply(event: Recorded) -> Json:
     """An event as clients see it."""
     category, _, key = event.stream_id.partition("-")
     return {
@@ -155,7 +155,7 @@ async def _events(s: Services, namespace: str, stream_id: str, p: EventQuery) ->
     place = page.place(BY_NUMBER, {"stream_id": stream_id, **criteria._asdict()})
     past = place.parameters["past_sequence_num"]
     found = await lane(History.find, namespace, stream_id, criteria, p.limit, p.offset, past)
-    events = [present(event) for event in found.events]
+    events = [event_reply(event) for event in found.events]
     # The history has already bounded the page by bytes, which is enough for most callers.
     count = fitting(events) if room.get() < PAGE_BYTES else len(events)
     rows = [{"sequence_num": event.sequence_num} for event in found.events[:count]]
@@ -228,7 +228,7 @@ async def _feed(s: Services, namespace: str, p: Feed) -> Json:
                     await asyncio.sleep(min(pause, max(0.0, deadline - loop.time())))
                     pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
     return {
-        "events": [present(event) for event in events],
+        "events": [event_reply(event) for event in events],
         "next_position": events[-1].position if events else p.after,
         **({"has_more": True} if has_more else {}),
     }

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field, ValidationError
 
+from application import instance_brief
 from application import instances as commands
-from application import resume_view
 from application.engine.fields import Sought
 from application.engine.unit_of_work import Context
 from application.findings import findings
@@ -91,11 +91,13 @@ async def _find(s: Services, namespace: str, p: OneInstance) -> Json:
 
 async def _resume_brief(s: Services, namespace: str, p: KnownInstance) -> Json:
     """Get an instance's brief: state of its work, next steps, and the events that show it."""
-    return await s.history.ask(resume_view.read, namespace, p.instance_id, s.instance_stale_seconds)
+    return await s.history.ask(
+        instance_brief.read, namespace, p.instance_id, s.instance_stale_seconds
+    )
 
 
 async def _chain(s: Services, namespace: str, command: ResumeInstance) -> Mapping[str, object]:
-    found = await s.history.ask(resume_view.chain, namespace, command.instance_id)
+    found = await s.history.ask(instance_brief.chain, namespace, command.instance_id)
     return {"resume_chain": found}
 
 
@@ -265,8 +267,8 @@ ROWS: tuple[Operation, ...] = (
         prepare=_chain,
         tool=Tool(
             "mcp_meta_resume_instance",
-            "Call it instead of registering when you carry on another instance's work: the reply has"
-            " your own instance_id, the checkpoint's state, and suggested next steps. Heed its"
+            "Call it instead of registering when you carry on another instance's work: the reply"
+            " has your own instance_id, the checkpoint's state, and suggested next steps. Heed its"
             " stale_warning. A live instance is refused.",
         ),
     ),
@@ -281,8 +283,8 @@ ROWS: tuple[Operation, ...] = (
         201,
         tool=Tool(
             "mcp_meta_create_checkpoint",
-            "Put into state whatever you would need to carry on without your context; replay returns"
-            " it as checkpoint_state.",
+            "Put into state whatever you would need to carry on without your context; replay"
+            " returns it as checkpoint_state.",
         ),
     ),
     query("registry_instances", "/api/v1/registry/instances", InstanceList, _list),

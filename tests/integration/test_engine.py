@@ -15,7 +15,7 @@ import pytest
 from application.claims import ClaimItem
 from application.engine import clock as clock_module
 from application.engine import engine as engine_module
-from application.engine.unit_of_work import Handler, Outcome, Outdated, Reply, Work
+from application.engine.unit_of_work import Handler, Outcome, Outdated, Reply, UnitOfWork
 from application.eventstore.migrate import migrate
 from application.machines import RegisterMachine, UpdateMachine
 from application.registry import HANDLERS
@@ -105,29 +105,29 @@ class Signal(NamedTuple):
     decided: threading.Event
 
 
-def look(work: Work, command: Look) -> Reply:
+def look(work: UnitOfWork, command: Look) -> Reply:
     return Reply(work.load(Session, command.session_id).state())
 
 
-def stumble(work: Work, command: Stumble) -> Reply:
+def stumble(work: UnitOfWork, command: Stumble) -> Reply:
     session = work.load(Session, command.session_id)
     if command.after:
         session.beat(work.now, metadata={"stumbled": True})
     raise ZeroDivisionError("a defect")
 
 
-def refuse_late(work: Work, command: RefuseLate) -> Reply:
+def refuse_late(work: UnitOfWork, command: RefuseLate) -> Reply:
     session = work.load(Session, command.session_id)
     session.beat(work.now, metadata={"refused": True})
     raise SessionNotFound
 
 
-def signal(work: Work, command: Signal) -> Reply:
+def signal(work: UnitOfWork, command: Signal) -> Reply:
     command.decided.set()
     return Reply({})
 
 
-def load_late(work: Work, command: LoadLate) -> Reply:
+def load_late(work: UnitOfWork, command: LoadLate) -> Reply:
     work.load(Session, command.session_id).beat(work.now, metadata={"late": True})
     work.load(Machine, "never-heard-of")
     return Reply({})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from application import claims, instances, sessions, work_items
-from application.engine.unit_of_work import Missing, Policy, Reply, Work
+from application.engine.unit_of_work import Missing, Policy, Reply, UnitOfWork
 from application.eventstore.mapper import Mapper, Origin, Recorded
 from application.registry import EVENTS, HANDLERS
 from application.resume import ResumeInstance
@@ -54,7 +54,7 @@ class Namespace:
 
     def do(self, command: object) -> Reply:
         """Carry out a command. One that is refused leaves everything as it was."""
-        work = Work(POLICY, self.aggregates, self.now)
+        work = UnitOfWork(POLICY, self.aggregates, self.now)
         while True:
             work.begin(str(uuid.UUID(int=len(self.log))))
             try:
@@ -78,7 +78,7 @@ class Namespace:
                 again.mutate(self._mapper.event(*row[2:]))
         return again
 
-    def _store(self, work: Work) -> None:
+    def _store(self, work: UnitOfWork) -> None:
         origin = Origin(work.request_id, "key-1", "command")
         for aggregate in work.seen.values():
             for row in self._mapper.rows(aggregate.collect_events(), origin):

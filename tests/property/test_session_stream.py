@@ -28,10 +28,8 @@ from domain.liveness import ALWAYS
 from domain.sessions.session import SESSION_STATUSES, Session
 from domain.sessions.task import TASK_STATUSES
 from projections.kernel.readmodel import Row
-from projections.sessions import Sessions
-from projections.sessions import present as present_session
-from projections.tasks import Tasks
-from projections.tasks import present as present_task
+from projections.sessions import Sessions, session_reply
+from projections.tasks import Tasks, task_reply
 from tests.support.folding import Folded, as_recorded
 from tests.support.given import START, THRESHOLD_MS
 
@@ -223,13 +221,13 @@ class SessionStream(RuleBasedStateMachine):
             return
         row = self.sessions.rows[KEY]
         for now in (self.now, self.now + timedelta(seconds=200)):
-            shown = present_session(
+            shown = session_reply(
                 {**row, "status_now": _status_now(row, now), "unknown_since": None}
             )
             assert shown == view(self.session, now, THRESHOLD_MS, ALWAYS)
         assert row["held"] == self.session.held
         assert row["released_items"] == self.session.released_items
-        shown_tasks = {key: present_task(row) for key, row in self.task_rows.rows.items()}
+        shown_tasks = {key: task_reply(row) for key, row in self.task_rows.rows.items()}
         assert shown_tasks == {
             task.task_id: task_view(self.session, task) for task in self.session.tasks.values()
         }

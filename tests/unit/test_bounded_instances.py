@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from application import instances, resume
-from application.engine.unit_of_work import Missing, Policy, Work
+from application.engine.unit_of_work import Missing, Policy, UnitOfWork
 from domain.aggregate import Aggregate
 from domain.claims.holder import MOST_LOST
 from domain.errors import TooManyChildren
@@ -35,7 +35,7 @@ def with_children(name: str, count: int) -> Instance:
 def done(cache: dict[str, Aggregate], handler: Any, command: object) -> Any:
     """What a handler answers; what it asks for beyond these aggregates is not there."""
     while True:
-        work = Work(Policy(), cache, at(1))
+        work = UnitOfWork(Policy(), cache, at(1))
         work.begin("request")
         try:
             return handler(work, command).value

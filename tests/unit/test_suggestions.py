@@ -8,8 +8,8 @@ import pytest
 
 from domain.aggregate import Json
 from domain.instances.instance import Instance
-from domain.instances.resume import RULES, epic_of, results_of, suggestions
 from domain.instances.standing import MOST_KEPT, QUOTED_CHARACTERS
+from domain.instances.suggestions import RULES, epic_of, results_of, suggestions
 from tests.support.given import at
 
 Step = tuple[str, Json]

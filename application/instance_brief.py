@@ -10,9 +10,9 @@ from domain import liveness
 from domain.aggregate import Json
 from domain.claims.claim import is_work_item
 from domain.errors import InstanceNotFound, StreamNotFound
-from domain.instances import resume
+from domain.instances import suggestions
 from domain.instances.instance import Instance
-from domain.instances.resume import Suggestion
+from domain.instances.suggestions import Suggestion
 from domain.liveness import Serving
 
 # An instance's predecessors are told back to here.
@@ -22,7 +22,7 @@ LONGEST_CHAIN = 100
 def read(history: History, namespace: str, instance_id: str, stale_seconds: float) -> Json:
     """An instance's brief, from its own stream. Raises :class:`InstanceNotFound`."""
     try:
-        instance, now = history.present(namespace, Instance.stream_id(instance_id))
+        instance, now = history.current(namespace, Instance.stream_id(instance_id))
     except StreamNotFound:
         raise InstanceNotFound.named(instance_id) from None
     assert isinstance(instance, Instance)
@@ -52,9 +52,9 @@ def brief(
     instance: Instance, now: datetime, stale_seconds: float, serving: Serving, chain: list[str]
 ) -> Json:
     """How things stand with an instance, and what to do next. It does not warn yet."""
-    found = resume.suggestions(instance)
-    epic = resume.epic_of(instance)
-    tests = resume.results_of(epic)
+    found = suggestions.suggestions(instance)
+    epic = suggestions.epic_of(instance)
+    tests = suggestions.results_of(epic)
     seen = view(instance, now, stale_seconds, serving)
     return {
         "instance_id": instance.key,
