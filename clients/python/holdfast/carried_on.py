@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from holdfast.errors import Conflict, NotFound, Unavailable
+from holdfast.additions import refused_of
+from holdfast.errors import Conflict, InvalidInput, NotFound, Unavailable
 from holdfast.managed import this_machine
 from holdfast.supervision import is_gone
 
@@ -106,20 +107,32 @@ def take_up_session(
             "seen_instance_fence": instance["supervisor_fence"] or 0,
             "takeover_instance": is_gone(instance["supervisor"]) or takeover,
         }
-    taken = client.sessions.take_up(
-        session["session_id"],
-        supervisor,
-        seen_fence=session["supervisor_fence"] or 0,
-        takeover=is_gone(session["supervisor"]) or takeover,
-        hostname=this_machine(),
-        instance_id=instance_id,
-        metadata=metadata,
-        **with_it,
-    )
-    fences = {session["session_id"]: _fence(taken, "supervisor_fence")}
-    if instance is not None:
-        fences[instance["instance_id"]] = _fence(taken, "instance_supervisor_fence")
-    return fences
+
+    def take(**more: Any) -> Session:
+        return client.sessions.take_up(
+            session["session_id"],
+            supervisor,
+            seen_fence=session["supervisor_fence"] or 0,
+            takeover=is_gone(session["supervisor"]) or takeover,
+            hostname=this_machine(),
+            instance_id=instance_id,
+            metadata=metadata,
+            **more,
+        )
+
+    fences: Fences = {}
+    try:
+        taken = take(**with_it)
+    except InvalidInput as e:
+        if instance is None or not refused_of(e.errors, frozenset(with_it)):
+            raise
+        # A service of a former version takes up one at a time.
+        fences |= take_up_instance(client, instance, supervisor, takeover=takeover)
+        taken = take()
+    else:
+        if instance is not None:
+            fences[instance["instance_id"]] = _fence(taken, "instance_supervisor_fence")
+    return {**fences, session["session_id"]: _fence(taken, "supervisor_fence")}
 
 
 def _fence(taken: Mapping[str, Any], name: str) -> int:

@@ -6,6 +6,7 @@ import logging
 import time
 from enum import Enum
 
+from holdfast.additions import AddedText, marked_as_kept
 from holdfast.earlier import Earlier
 from holdfast.errors import (
     HoldfastError,
@@ -147,15 +148,10 @@ class Delivery:
 
     def _sent(self, entry: Entry, request: Request, timeout: float) -> Json:
         """The reply to an entry, which says when it happened if the service has a place for it."""
+        request = marked_as_kept(request)
         if takes_time(request.method, request.path):
-            when = {"occurred_at": moment(entry.kept_at)}
-            dated = request._replace(body={**when, **(request.body or {})})
-            try:
-                return self._transport.send(dated, retries=0, timeout=timeout).body or {}
-            except InvalidInput as e:
-                # A service of before takes none, or the clock of this machine is beyond all bounds.
-                if all(error["field"] != "occurred_at" for error in e.errors):
-                    raise
+            when = {"occurred_at": AddedText(moment(entry.kept_at))}
+            request = request._replace(body={**when, **(request.body or {})})
         return self._transport.send(request, retries=0, timeout=timeout).body or {}
 
     def _set_aside(self, entry: Entry, error: HoldfastError) -> None:

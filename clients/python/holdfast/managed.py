@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from holdfast import names
+from holdfast.additions import AddedNumber, AddedText
 from holdfast.api.area import part
 from holdfast.endings import Terminated, endings
 from holdfast.errors import HoldfastError
@@ -48,7 +49,7 @@ def whereabouts() -> Json:
         found["tty"] = fact(os.ttyname(sys.stdin.fileno()))
     with suppress(OSError):
         found["codebase"] = fact(masked(os.getcwd()))
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: AddedText(value) for name, value in found.items() if value is not None}
 
 
 class Managed:
@@ -144,11 +145,11 @@ class Managed:
         # It needs this module itself.
         from holdfast.supervision import this_supervisor
 
-        return str(this_supervisor(uuid.uuid4().hex))
+        return AddedText(this_supervisor(uuid.uuid4().hex))
 
     def _proof(self) -> dict[str, Any]:
         """What shows that nobody else has taken it up, which goes with all that is said of it."""
-        return {} if self._fence is None else {"supervisor_fence": self._fence}
+        return {} if self._fence is None else {"supervisor_fence": AddedNumber(self._fence)}
 
     def _report(self, method: str, path: str, body: Mapping[str, Any]) -> None:
         """What the end was like: kept if it cannot be sent, even by a client that is strict."""

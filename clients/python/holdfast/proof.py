@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from holdfast.additions import AddedNumber
 from holdfast.request import Request
 
 # In the environment of the command: ``ID=FENCE``, for its session and its instance.
@@ -65,7 +66,7 @@ def _named(body: Any) -> str | None:
 
 def _with_fence(body: Any, an_id: str | None, fence_of: Callable[[str], int | None]) -> Any:
     fence = None if an_id is None or FIELD in body else fence_of(an_id)
-    return body if fence is None else {**body, FIELD: fence}
+    return body if fence is None else {**body, FIELD: AddedNumber(fence)}
 
 
 BULK = "/api/heartbeats"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from holdfast import lost_work
+from holdfast.additions import AddedNumber, AddedText
 from holdfast.api.area import part, said
 from holdfast.carried_on import (
     Held,
@@ -341,12 +342,12 @@ class RunRecord:
         return self._create("session", "/api/sessions", self._session(instance))
 
     def _beat(self, an_id: str, describe: Describe | None = None) -> None:
-        self.heartbeats.start(an_id, describe, supervisor_fence=self._fences.get(an_id))
+        self.heartbeats.start(an_id, describe, **self._proof(an_id))
 
     def _proof(self, an_id: str) -> dict[str, Any]:
         """What shows that it is this supervisor who says something."""
         fence = self._fences.get(an_id)
-        return {} if fence is None else {"supervisor_fence": fence}
+        return {} if fence is None else {"supervisor_fence": AddedNumber(fence)}
 
     def _proven(self, holder: dict[str, str]) -> dict[str, Any]:
         """A holder, for whom it is this supervisor who speaks."""
@@ -417,7 +418,7 @@ class RunRecord:
         self._keep("POST", f"/api/instances/{part(instance_id)}/close", self._proof(instance_id))
 
     def _create(self, created: Created, path: str, body: Mapping[str, Any]) -> str:
-        request = Request("POST", path, {**body, "supervisor": self._supervisor})
+        request = Request("POST", path, {**body, "supervisor": AddedText(self._supervisor)})
         if self._run.needs_answers:
             reply = self._client.send(request)
         else:

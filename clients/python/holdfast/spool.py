@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from holdfast.additions import still_marked
 from holdfast.address import normal
 from holdfast.database import Database, is_busy, statements
 from holdfast.errors import HoldfastError
@@ -227,7 +228,7 @@ class Spool:
             return None
         text = json.dumps([request.path, request.body])
         path, body = json.loads(PLACEHOLDER.sub(lambda found: ids[found[0]] or "", text))
-        return request._replace(path=path, body=body)
+        return request._replace(path=path, body=still_marked(request.body, body))
 
     def real(self, an_id: str) -> str | None:
         """The id that a placeholder stands for, if it is known; any other id is its own."""

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import httpx
 
+from holdfast.additions import UNKNOWN
 from holdfast.errors import (
     Conflict,
     HoldfastError,
@@ -30,7 +31,7 @@ from holdfast.errors import (
     of_something_else,
 )
 from holdfast.exchange import Answer, Exchange, Unusable
-from holdfast.proof import proven_arguments
+from holdfast.proof import FIELD, proven_arguments
 from holdfast.replies import parsed
 from holdfast.request import dumped
 from holdfast.settings import RUN_OVER, Settings, is_over, key_header, warn_of_clear_text
@@ -69,6 +70,8 @@ class Bridge:
         self._lock = threading.Lock()
         self._in_flight: dict[object, bool] = {}
         self._version: str | None = None
+        # The tools of a service of a former version that do not know the field of the proof.
+        self._unproven: frozenset[str] = frozenset()
         self._first_until = time.monotonic() + FIRST_PATIENCE_SECONDS
 
     def run(self) -> None:
@@ -112,7 +115,7 @@ class Bridge:
             self._in_flight[request_id] = True
         try:
             self._refuse_a_past_run(message)
-            answer = self._post(*self._proven(message, line))
+            answer = self._proven(message, line)
         except HoldfastError as e:
             answer = _error(request_id, SERVICE_ERROR, e.message, {"code": e.code})
         except Exception as e:
@@ -142,17 +145,23 @@ class Bridge:
         if named & own and is_over(os.environ):
             raise Conflict(f"{RUN_OVER}.", code="run_over")
 
-    def _proven(self, message: Message, line: bytes) -> tuple[Message, bytes]:
-        """What an agent says in the name of the run around it shows that it is its."""
+    def _proven(self, message: Message, line: bytes) -> Message:
+        """The answer to a request that shows, if it is made in the name of the run around the
+        agent, that it is made by that run. Raises :class:`HoldfastError`.
+        """
         params = message.get("params")
         if message["method"] != "tools/call" or not isinstance(params, dict):
-            return message, line
-        arguments = params.get("arguments")
-        with_fence = proven_arguments(str(params.get("name")), arguments, self._settings.fences.get)
-        if with_fence is arguments:
-            return message, line
-        message = {**message, "params": {**params, "arguments": with_fence}}
-        return message, dumped(message).encode() + b"\n"
+            return self._post(message, line)
+        tool, arguments = str(params.get("name")), params.get("arguments")
+        with_fence = proven_arguments(tool, arguments, self._settings.fences.get)
+        if with_fence is arguments or tool in self._unproven:
+            return self._post(message, line)
+        proven = {**message, "params": {**params, "arguments": with_fence}}
+        answer = self._post(proven, dumped(proven).encode() + b"\n")
+        if not _does_not_know(answer, FIELD):
+            return answer
+        self._unproven |= {tool}
+        return self._post(message, line)
 
     def _cancel(self, message: Message) -> None:
         """Whoever cancels does not want an answer any more."""
@@ -246,6 +255,15 @@ def _answers(body: Any, request_id: object) -> bool:
         # What the service could not read has no id that it could repeat.
         return body.get("id") in (request_id, None)
     return isinstance(body.get("result"), dict) and body.get("id") == request_id
+
+
+def _does_not_know(answer: Message, field: str) -> bool:
+    """Whether a tool refused its arguments because it does not know this field."""
+    result = answer.get("result")
+    told = result.get("structuredContent") if isinstance(result, dict) else None
+    if not isinstance(told, dict) or not isinstance(told.get("errors"), list):
+        return False
+    return {"field": field, "message": UNKNOWN} in told["errors"]
 
 
 def _error(request_id: object, code: int, text: str, data: Message | None = None) -> Message:

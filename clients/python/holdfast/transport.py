@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from holdfast.additions import Unknown
 from holdfast.address import shown
 from holdfast.errors import (
     HoldfastError,
@@ -65,6 +66,7 @@ class Transport:
         self._patience = patience
         self._closing = threading.Event()
         self._exchange = Exchange(url, timeout)
+        self._unknown = Unknown()
 
     def send(
         self,
@@ -79,11 +81,26 @@ class Transport:
         ``retries`` is how often again, ``patience`` after how many seconds not any more,
         ``timeout`` how long one attempt may take, to the last byte of its reply. Raises
         :class:`HoldfastError`: also :class:`Unavailable` if what answered is not the service.
+
+        A field that the client added and the service does not know is left out
+        (:mod:`holdfast.additions`).
         """
         left = self._retries if retries is None else retries
         deadline = time.monotonic() + (self._patience if patience is None else patience)
         if request.method != "GET" and request.idempotency_key is None:
             request = request._replace(idempotency_key=new_key())
+        request = self._unknown.without(request)
+        try:
+            return self._repeated(request, left, deadline, timeout)
+        except InvalidInput as error:
+            less = self._unknown.without_refused(request, error)
+            if less is None:
+                raise
+        return self._repeated(less, left, deadline, timeout)
+
+    def _repeated(
+        self, request: Request, left: int, deadline: float, timeout: float | None
+    ) -> Reply:
         for attempt in range(left + 1):
             try:
                 return self._once(request, timeout)
@@ -123,6 +140,7 @@ class Transport:
         except httpx.LocalProtocolError as e:
             raise InvalidInput(f"This cannot be asked for: {e}") from e
         except httpx.RequestError as e:
+            self._unknown.forget()
             reason = str(e) or type(e).__name__
             raise Unreachable(f"{self.url} cannot be reached: {reason}") from e
         except Unusable as e:
