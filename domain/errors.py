@@ -1,27 +1,27 @@
-"""What can go wrong, named once.
+"""Every error that the service can give, with its code.
 
 The tree::
 
     HoldfastError
-    ├── InvalidInput            the request itself is wrong
+    ├── InvalidInput            the request is wrong
     │   ├── UnknownSession · UnknownSlot · NotRecoverable · UnknownParent · UnknownEventType
     │   ├── UnknownInstance · DependencyCycle
-    ├── NotFound                there is no such thing (any more)
+    ├── NotFound                the thing does not exist, or was deleted
     │   ├── SessionNotFound · TaskNotFound · MachineNotFound · InstanceNotFound · StreamNotFound
     │   ├── ClaimNotFound · WorkItemNotFound
-    ├── Conflict                right in itself, refused by the present state
+    ├── Conflict                a valid request that the current state does not allow
     │   ├── SessionExists · SlotTaken · SessionEnded · Superseded · InvalidTransition
     │   ├── MachineUnavailable · AlreadyRecovered · NotArchivable · WriteConflict
     │   ├── Supervised · SupervisorReplaced
     │   ├── InstanceEnded · InstanceAlive · HasLiveChildren · GlobalExists
     │   ├── ClaimHeld · NotHolder · StaleFence · ItemCompleted · ItemCancelled
     │   ├── BlockedByDependencies · MachineInUse · TooManyClaims · TooManyChildren
-    ├── IdempotencyMismatch     one idempotency key, two different requests
-    └── Unavailable             nothing is wrong with the request; try again
+    ├── IdempotencyMismatch     two different requests with one idempotency key
+    └── Unavailable             the service cannot answer now; try again
         └── TimedOut
 
-Errors know codes, not protocols: a face maps the code to its own status. The docstring of a class
-is its default message.
+An error has a code but no HTTP status: each interface maps errors to its own protocol
+(:mod:`interfaces.errors`). The docstring of a class is its default message.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from typing import ClassVar, Self, TypedDict
 MAX_FIELD_ERRORS = 100
 
 
-# Of an id that is repeated in an error.
+# The longest part of an id that an error message shows, in characters.
 MAX_SHOWN = 200
 
 
 class FieldError(TypedDict):
-    """One field that was refused: its dotted path and why."""
+    """A refused field: its dotted path, and why it was refused."""
 
     field: str
     message: str
@@ -68,7 +68,7 @@ class InvalidInput(HoldfastError):
 
     @classmethod
     def of(cls, field: str, message: str, *, details: Mapping[str, object] | None = None) -> Self:
-        """The error for a single field, named in the message as well as in ``errors``."""
+        """The error for a single field, which is named in the message and in ``errors``."""
         return cls.of_fields([{"field": field, "message": message}], details=details)
 
     @classmethod
@@ -79,9 +79,9 @@ class InvalidInput(HoldfastError):
         details: Mapping[str, object] | None = None,
         more: int = 0,
     ) -> Self:
-        """The error for these fields, its message naming each: the first hundred (spec 9).
+        """The error for these fields; it lists the first hundred (spec 9).
 
-        ``more`` is how many there are besides.
+        ``more`` is the number of wrong fields that ``fields`` leaves out.
         """
         named: list[FieldError] = [
             {"field": _short(f["field"], 200), "message": _short(f["message"], 500)}
@@ -98,7 +98,7 @@ def _short(text: str, length: int) -> str:
 
 
 def shown_id(an_id: str) -> str:
-    """An id as an error may repeat it: on one line, harmless to terminals, not too long."""
+    """An id made safe for an error message: no control characters, at most ``MAX_SHOWN`` long."""
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in an_id[: MAX_SHOWN + 1])
     return shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 1]}…"
 
@@ -128,7 +128,7 @@ class NotRecoverable(InvalidInput):
 
 
 class UnknownParent(InvalidInput):
-    """There is no such instance to be the parent."""
+    """The parent does not exist or is closed."""
 
     code = "unknown_parent"
 
@@ -140,7 +140,7 @@ class UnknownEventType(InvalidInput):
 
 
 class DependencyCycle(InvalidInput):
-    """Work items cannot wait for each other in a circle."""
+    """Work items cannot depend on each other in a cycle."""
 
     code = "dependency_cycle"
 
@@ -153,7 +153,7 @@ class NotFound(HoldfastError):
 
     @classmethod
     def named(cls, an_id: str) -> Self:
-        """The error that names what there is none of; ``details`` has its kind and id."""
+        """The error for a missing thing; ``details`` has its ``kind`` and ``id``."""
         kind, shown = cls.kind, shown_id(an_id)
         return cls(
             cls.sentence().format(shown),
@@ -162,7 +162,7 @@ class NotFound(HoldfastError):
 
     @classmethod
     def sentence(cls) -> str:
-        """What is said of an id."""
+        """The message, with ``{}`` for the id."""
         return f"There is no {cls.kind} {{}}."
 
 
@@ -202,14 +202,14 @@ class StreamNotFound(NotFound):
 
 
 class ClaimNotFound(NotFound):
-    """Nobody ever claimed that."""
+    """The work item was never claimed."""
 
     code = "claim_not_found"
     kind = "claim"
 
     @classmethod
     def sentence(cls) -> str:
-        """What is said of an item."""
+        """The message, with ``{}`` for the item's id."""
         return "Nobody ever claimed {}."
 
 
@@ -221,13 +221,13 @@ class WorkItemNotFound(NotFound):
 
 
 class Conflict(HoldfastError):
-    """The request conflicts with the present state."""
+    """The request conflicts with the current state."""
 
     code = "conflict"
 
 
 class WriteConflict(Conflict):
-    """Others kept writing to the same thing first; try again."""
+    """Other writers kept changing the same thing first. Try again."""
 
 
 class SessionExists(Conflict):
@@ -237,7 +237,7 @@ class SessionExists(Conflict):
 
 
 class SlotTaken(Conflict):
-    """The docker slot holds another session."""
+    """The docker slot is taken by another session."""
 
     code = "slot_taken"
 
@@ -255,13 +255,13 @@ class Superseded(Conflict):
 
 
 class Supervised(Conflict):
-    """Another supervisor is at work on it; it was heard of a moment ago."""
+    """Another supervisor is active; it was heard from a moment ago."""
 
     code = "supervised"
 
 
 class SupervisorReplaced(Conflict):
-    """Another supervisor has taken it up: the fence is not the present one's."""
+    """Another supervisor has taken over: this fence is no longer valid."""
 
     code = "supervisor_replaced"
 
@@ -279,7 +279,7 @@ class MachineUnavailable(Conflict):
 
 
 class MachineInUse(Conflict):
-    """Sessions live on the machine; end them first, or recover them elsewhere."""
+    """Sessions run on the machine; end them first, or recover them elsewhere."""
 
     code = "machine_in_use"
 
@@ -303,19 +303,19 @@ class InstanceAlive(Conflict):
 
 
 class HasLiveChildren(Conflict):
-    """The instance has active children; close them too with cascade."""
+    """The instance has open children; set cascade to close them too."""
 
     code = "has_live_children"
 
 
 class GlobalExists(Conflict):
-    """There is a live global instance already."""
+    """There is already a live global instance."""
 
     code = "global_exists"
 
 
 class ClaimHeld(Conflict):
-    """Another holds the work item."""
+    """Another session or instance holds the work item."""
 
     code = "claim_held"
 
@@ -327,7 +327,7 @@ class NotHolder(Conflict):
 
 
 class StaleFence(Conflict):
-    """The claim is no longer held under this fence: another may be at work on the item."""
+    """The claim is no longer held under this fence: another may be working on the item."""
 
     code = "stale_fence"
 
@@ -345,13 +345,13 @@ class ItemCancelled(Conflict):
 
 
 class TooManyClaims(Conflict):
-    """The holder has as many claims as one may have; it must let go of some first."""
+    """The holder has the maximum number of claims; release some first."""
 
     code = "too_many_claims"
 
 
 class TooManyChildren(Conflict):
-    """The parent has as many children as one may have; some must be closed first."""
+    """The parent has the maximum number of children; close some first."""
 
     code = "too_many_children"
 

@@ -1,4 +1,4 @@
-"""One table: what an error's code is in each face."""
+"""Errors as HTTP and MCP replies: one table maps each error to its status."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class UrlTooLong(HoldfastError):
 
 
 class HeadersTooLarge(HoldfastError):
-    """The header is larger than 32 KiB, or has more than 100 lines."""
+    """The headers are larger than 32 KiB in all, or there are more than 100."""
 
     code = "headers_too_large"
 
@@ -55,19 +55,19 @@ class RequestTimeout(HoldfastError):
 
 
 class TooManyConnections(Unavailable):
-    """The service has all the connections it can take. Try again."""
+    """The service has reached its limit of connections. Try again later."""
 
     code = "too_many_connections"
 
 
 class TooManyBodies(Unavailable):
-    """Too many requests are being sent at the same time. Try again."""
+    """Too many request bodies are being received at once. Try again later."""
 
     code = "too_many_bodies"
 
 
 class MethodNotAllowed(HoldfastError):
-    """This path does not take that method."""
+    """This path does not support that method."""
 
     code = "method_not_allowed"
 
@@ -79,12 +79,12 @@ class NoSuchPath(NotFound):
 
 
 class Internal(HoldfastError):
-    """Something went wrong inside the service. The request id leads to the log."""
+    """Internal error. The service's log has the cause under this request id."""
 
     code = "internal_error"
 
 
-# The first class that an error belongs to tells its status.
+# The first class in this order that an error is an instance of gives its status.
 STATUS: Mapping[type[HoldfastError], int] = {
     InvalidInput: 400,
     MalformedRequest: 400,
@@ -110,7 +110,7 @@ def status_of(error: HoldfastError) -> int:
 
 
 def body_of(error: HoldfastError, path: str, request_id: str) -> Json:
-    """The body of every error reply (S4 5.2, spec 9)."""
+    """The body of every HTTP error reply (S4 5.2, spec 9)."""
     status = status_of(error)
     return {
         "statusCode": status,
@@ -122,7 +122,7 @@ def body_of(error: HoldfastError, path: str, request_id: str) -> Json:
 
 
 def reply_of(error: HoldfastError, path: str, request_id: str) -> bytes:
-    """The body of every error reply, as it is sent."""
+    """The body of every HTTP error reply, encoded as JSON."""
     return orjson.dumps(
         body_of(error, path, request_id),
         option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS,
@@ -131,7 +131,7 @@ def reply_of(error: HoldfastError, path: str, request_id: str) -> bytes:
 
 
 def tool_error_of(error: HoldfastError, request_id: str) -> Json:
-    """What a model is told of an error: as much as it needs to do better, or to report it."""
+    """The body of an MCP tool's error: what a model needs to correct the call, or to report it."""
     told: Json = {"code": error.code, "message": error.message, "request_id": request_id}
     if error.errors:
         told["errors"] = error.errors
@@ -141,5 +141,5 @@ def tool_error_of(error: HoldfastError, request_id: str) -> Json:
 
 
 def invalid(error: ValidationError) -> InvalidInput:
-    """Pydantic's findings as the product's error: each field, and why."""
+    """Pydantic's errors as :class:`InvalidInput`, field by field."""
     return InvalidInput.of_fields(findings(error))

@@ -59,9 +59,9 @@ log = logging.getLogger("holdfast.server")
 
 @app.command()
 def serve() -> None:
-    """Serve HTTP. All settings come from the environment; none is needed to begin."""
-    # After its own shutdown uvicorn raises the signal again: that must not skip the embedded
-    # Postgres's.
+    """Run the service. All settings come from the environment; none is required to begin."""
+    # uvicorn raises the signal again after its shutdown; the embedded Postgres must still be
+    # stopped then.
     signal.signal(signal.SIGTERM, _end)
     with _told_at_the_end():
         _serve()
@@ -73,7 +73,7 @@ def _serve() -> None:
     for variable, name in Settings.mistyped().items():
         _warn(
             "setting_perhaps_mistyped",
-            f"{variable} is set, which is no setting; is {name} meant?",
+            f"{variable} is set but is not a setting. Did you mean {name}?",
             variable=variable,
             setting=name,
         )
@@ -81,7 +81,7 @@ def _serve() -> None:
         settings, key = _with_keys(settings.model_copy(update={"database_url": url}))
         _prepare(url, owner_url)
         login, is_superuser = _login(url)
-        # Whoever reads the address may use it at once.
+        # Listen first: the address must work once it is printed.
         listener.listen(BACKLOG)
         _announce(settings, listener, key)
         if is_superuser:
@@ -89,7 +89,8 @@ def _serve() -> None:
                 "service_logs_in_as_superuser",
                 extra={
                     "login": login,
-                    "advice": "DATABASE_URL: a login of its own; MIGRATION_DATABASE_URL: the owner",
+                    "advice": "use a login of its own in DATABASE_URL, and the owner in"
+                    " MIGRATION_DATABASE_URL",
                 },
             )
         raise_file_limit(bootstrap.limits_of(settings))
@@ -101,7 +102,7 @@ def _serve() -> None:
             workers=settings.workers,
             loop="auto",
             http=Connection,
-            # There is none to be spoken; and its own environment says nothing about proxies.
+            # No WebSockets; and proxies come from our settings, not from uvicorn's variables.
             ws="none",
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=list(settings.trusted_proxies),
@@ -122,7 +123,7 @@ def _serve() -> None:
 
 @app.command("migrate")
 def migrate_command() -> None:
-    """Bring the database's schema up to date; ``serve`` does this by itself."""
+    """Apply missing migrations to the database; serve does this by itself."""
     settings = _settings()
     with _database(settings) as (url, owner_url):
         applied = _prepare(url, owner_url)
@@ -133,10 +134,12 @@ def migrate_command() -> None:
 def rebuild(
     only: Annotated[
         list[str] | None,
-        typer.Option(help="A read model to rebuild, with those that depend on it. Repeatable."),
+        typer.Option(
+            help="Rebuild only this read model and those that depend on it. Can be repeated."
+        ),
     ] = None,
 ) -> None:
-    """Build read models anew from the events, beside the live ones, and swap them in."""
+    """Rebuild the read models from the events; the service can go on meanwhile."""
     settings = _settings()
     names = [each.model.name for each in DEFINITIONS]
     if unknown := set(only or ()).difference(names):
@@ -151,10 +154,10 @@ def rebuild(
 @app.command("dead-letters")
 def dead_letters_command(
     retry: Annotated[
-        bool, typer.Option("--retry", help="Rebuild the read models that have any.")
+        bool, typer.Option("--retry", help="Rebuild the read models that have dead letters.")
     ] = False,
 ) -> None:
-    """Count the events that a read model could not fold; exit code 1 if any are left."""
+    """Count dead letters: events that a read model could not fold. Exit code 1 if there are any."""
     settings = _settings()
     with _database(settings) as (url, owner_url):
         _prepare(url, owner_url)
@@ -165,7 +168,7 @@ def dead_letters_command(
     for name, count in found.items():
         console.print(f"{name}: {count} events could not be folded")
     if found:
-        console.print("GET /api/dead-letters lists those of your namespace, with the reasons")
+        console.print("GET /api/dead-letters lists those of your namespace with the reasons")
         raise typer.Exit(1)
     console.print("no dead letters")
 
@@ -188,7 +191,7 @@ def main() -> None:
 
 @contextmanager
 def _told_at_the_end() -> Iterator[None]:
-    """Have the last line of the log say that the service has stopped, and how."""
+    """Log as the last line that the service has stopped, with the exit code."""
     try:
         yield
     except (SystemExit, typer.Exit) as e:
@@ -225,8 +228,8 @@ def _fail(message: str) -> NoReturn:
 def _database(settings: Settings, *, kept: bool = False) -> Iterator[tuple[str, str]]:
     """The URLs of the service's login and of the database's owner.
 
-    The embedded database is started, and stopped afterwards. ``kept``: and started again whenever
-    it dies; if that is in vain, the process has failed.
+    Without ``DATABASE_URL`` the embedded Postgres is started, and stopped after the block. With
+    ``kept`` it is also restarted whenever it dies; if that fails, the process fails.
     """
     if settings.database_url is not None:
         yield settings.database_url, settings.migration_database_url or settings.database_url
@@ -253,7 +256,7 @@ def _database(settings: Settings, *, kept: bool = False) -> Iterator[tuple[str, 
 
 @contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """The socket, bound before anything is said about it."""
+    """The service's socket, bound but not yet listening."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -266,7 +269,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 
 
 def _with_keys(settings: Settings) -> tuple[Settings, str | None]:
-    """Settings that have keys; and the development key if one had to be made."""
+    """Settings with API keys, and the development key if one had to be made."""
     if settings.api_keys is not None:
         return settings, None
     try:
@@ -288,22 +291,22 @@ def _prepare(url: str, owner_url: str) -> list[str]:
         _fail(f"cannot reach the database: {str(e).strip()}")
     except psycopg.errors.InsufficientPrivilege as e:
         advice = (
-            "; if DATABASE_URL is a login of the service's own, the owner's URL belongs in"
+            "; if DATABASE_URL is a login without the owner's rights, put the owner's URL into"
             " MIGRATION_DATABASE_URL"
         )
         _fail(
-            f"the database does not let {connect.login_of(owner_url) or 'this user'} prepare it:"
+            f"{connect.login_of(owner_url) or 'the login'} may not migrate the database:"
             f" {str(e).strip()}{advice if url == owner_url else ''}"
         )
     return applied
 
 
 def _login(url: str) -> tuple[str, bool]:
-    """Who the service logs in as, having seen that it can work, and whether that is a superuser."""
+    """The service's login, after a check that it can work, and whether it is a superuser."""
     try:
         return who_logs_in(url)
     except psycopg.OperationalError as e:
-        # A password, or an address, that is wrong is no matter of rights.
+        # The advice is about rights; a wrong password or address needs none.
         advice = (
             ""
             if " set role " not in str(e)
@@ -335,13 +338,13 @@ def _announce(settings: Settings, listener: socket.socket, key: str | None) -> N
 
 
 def _warn(event: str, text: str, **facts: object) -> None:
-    """Say it to whoever started this, and to whoever reads the log."""
+    """Write a warning to standard error and to the log."""
     complaints.print(plain(f"holdfast-server: warning: {text}"), markup=False)
     log.warning(event, extra={"reason": text, **facts})
 
 
 def _for_workers(url: str, key: str | None) -> None:
-    """What worker processes read for themselves."""
+    """Put into the environment what worker processes read from there."""
     os.environ["DATABASE_URL"] = url
     if key is not None:
         os.environ["API_KEYS"] = key
@@ -349,7 +352,7 @@ def _for_workers(url: str, key: str | None) -> None:
 
 @contextmanager
 def _bar(what: str) -> Iterator[schema.Watcher]:
-    """A progress bar that shows itself once there is something to count."""
+    """A progress bar, hidden until there is something to count."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     shown = console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:

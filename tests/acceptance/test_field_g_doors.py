@@ -103,7 +103,7 @@ def test_names_that_are_mistyped_are_told(database: str, tmp_path: Path) -> None
     assert "API_KEYS: required when ENVIRONMENT=production (API_KEY is set" in failed.stderr
     assert "x-secret-x" not in failed.stderr
     with Server(database, tmp_path, ENVIROMENT="production") as server:
-        assert "ENVIROMENT is set, which is no setting; is ENVIRONMENT meant?" in server.log()
+        assert "ENVIROMENT is set but is not a setting. Did you mean ENVIRONMENT?" in server.log()
         assert len(server.lines("setting_perhaps_mistyped")) == 1
 
 
