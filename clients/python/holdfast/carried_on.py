@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.additions import refused_of
 from holdfast.errors import Conflict, InvalidInput, NotFound, Unavailable
-from holdfast.managed import this_machine
 from holdfast.supervision import is_gone
+from holdfast.whereabouts import this_machine
 
 if TYPE_CHECKING:
     from holdfast.client import Client

@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast.api.area import part
+from holdfast.client_protocol import BeatingClient
 from holdfast.errors import Conflict, HoldfastError, InvalidInput, NotFound
 from holdfast.lost_work import told
 from holdfast.request import Request, is_session
 from holdfast.types import Json, LostClaim
-
-if TYPE_CHECKING:
-    from holdfast.client import Client
 
 log = logging.getLogger("holdfast.heartbeat")
 
@@ -79,7 +77,7 @@ class HeartbeatManager:
 
     def __init__(
         self,
-        client: Client,
+        client: BeatingClient,
         *,
         interval: float = INTERVAL_SECONDS,
         on_lost_claims: OnLostClaims | None = None,

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from holdfast import names
 from holdfast.additions import AddedNumber, AddedText
 from holdfast.api.area import part
+from holdfast.client_protocol import ManagingClient
 from holdfast.endings import Terminated, endings
 from holdfast.errors import HoldfastError
 from holdfast.facts import fact
 from holdfast.heartbeat import INTERVAL_SECONDS, HeartbeatManager, OnEnded, OnLostClaims
 from holdfast.request import Request, Write
 from holdfast.secrets import masked
+from holdfast.supervision import this_supervisor
 from holdfast.types import Claim, Json, LostClaim, WorkItem
-
-if TYPE_CHECKING:
-    from holdfast.client import Client
+from holdfast.whereabouts import this_machine, whereabouts
 
 log = logging.getLogger("holdfast")
 
@@ -35,21 +33,6 @@ MESSAGE_LENGTH = 2_000
 ENDING_SECONDS = 1.0
 # A supervisor's fence of what is made by it.
 FIRST_FENCE = 1
-
-
-def this_machine() -> str:
-    """The name under which this machine is known: its host name, or its hardware address."""
-    return names.fit(socket.gethostname() or f"{uuid.getnode():012x}")
-
-
-def whereabouts() -> Json:
-    """Host name, terminal and working folder, as far as there are any."""
-    found: Json = {"hostname": this_machine()}
-    with suppress(OSError, AttributeError, ValueError):
-        found["tty"] = fact(os.ttyname(sys.stdin.fileno()))
-    with suppress(OSError):
-        found["codebase"] = fact(masked(os.getcwd()))
-    return {name: AddedText(value) for name, value in found.items() if value is not None}
 
 
 class Managed:
@@ -68,7 +51,7 @@ class Managed:
 
     def __init__(
         self,
-        client: Client,
+        client: ManagingClient,
         *,
         interval: float,
         on_lost_claims: OnLostClaims | None,
@@ -142,9 +125,6 @@ class Managed:
 
     def _supervisor(self) -> str:
         """This process, as whoever would take up what it looks after sees it."""
-        # It needs this module itself.
-        from holdfast.supervision import this_supervisor
-
         return AddedText(this_supervisor(uuid.uuid4().hex))
 
     def _proof(self) -> dict[str, Any]:
@@ -213,7 +193,7 @@ class ManagedSession(Managed):
 
     def __init__(
         self,
-        client: Client,
+        client: ManagingClient,
         project_id: str,
         machine_id: str | None = None,
         *,
@@ -302,7 +282,7 @@ class ManagedInstance(Managed):
 
     def __init__(
         self,
-        client: Client,
+        client: ManagingClient,
         project: str,
         instance_type: str = "PS",
         *,

@@ -29,7 +29,7 @@ from holdfast.errors import Conflict, HoldfastError, NotFound
 from holdfast.facts import fact
 from holdfast.git import WorkingCopy
 from holdfast.heartbeat import INTERVAL_SECONDS, Describe, HeartbeatManager
-from holdfast.managed import FIRST_FENCE, MESSAGE_LENGTH, this_machine, whereabouts
+from holdfast.managed import FIRST_FENCE, MESSAGE_LENGTH
 from holdfast.outcome import Outcome
 from holdfast.proof import FENCES, told
 from holdfast.request import PLACEHOLDER, Request, Write
@@ -37,6 +37,7 @@ from holdfast.restarts import RestartPolicy, Restarts
 from holdfast.secrets import masked, masked_command
 from holdfast.settings import SUPERVISOR
 from holdfast.supervision import this_supervisor
+from holdfast.whereabouts import this_machine, whereabouts
 
 if TYPE_CHECKING:
     from holdfast.client import Client

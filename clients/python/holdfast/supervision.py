@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from holdfast.child import MARK
-from holdfast.managed import this_machine
 from holdfast.process import PROC, Process, Tree, born, marked, named_in_arguments
+from holdfast.whereabouts import this_machine
 
 log = logging.getLogger("holdfast")
 

@@ -29,7 +29,7 @@ def resume(
 
     Numbers in brackets are events: see `holdfast events INSTANCE`.
     """
-    from holdfast.managed import whereabouts
+    from holdfast.whereabouts import whereabouts
 
     with connected(as_json) as client:
         instance_id = naming.instance_of(client, instance)
