@@ -35,9 +35,6 @@ CATCH_UP_SECONDS = 300.0
 _URL = re.compile(r"serves on (http://\S+)$", re.MULTILINE)
 _SETTINGS = {
     "PORT": "0",
-    # Counted as ever, and never reached.
-    "RATE_LIMIT_PER_MINUTE": "10000000",
-    "RATE_LIMIT_INGEST_PER_MINUTE": "10000000",
     # No sweep of its own falls into a measurement.
     "SWEEP_SECONDS": "86400",
 }

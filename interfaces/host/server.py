@@ -73,7 +73,8 @@ def _serve() -> None:
     for variable, name in Settings.mistyped().items():
         _warn(
             "setting_perhaps_mistyped",
-            f"{variable} is set but is not a setting. Did you mean {name}?",
+            f"{variable} is set but is not a setting. "
+            + (f"Did you mean {name}?" if name else "It has no effect."),
             variable=variable,
             setting=name,
         )

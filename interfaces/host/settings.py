@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import re
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from application.engine.serving import tolerance_seconds
 from domain.identity import DEFAULT_TYPES
 from interfaces.access.auth import ApiKeys
+from interfaces.host.unknown_names import unknown
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -160,18 +160,13 @@ class Settings(BaseModel):
         return settings
 
     @classmethod
-    def mistyped(cls, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Variables that look like a setting and are none, and which one each may be meant for."""
+    def mistyped(cls, environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
+        """Variables that are meant for the service and that it does not read.
+
+        With each the setting that it may be meant for, or None where none is like it.
+        """
         environ = os.environ if environ is None else environ
-        names = [name.upper() for name in cls.model_fields]
-        long = [name for name in names if len(name) >= 7]
-        found = {}
-        for variable in sorted(environ):
-            if variable not in names:
-                for name in difflib.get_close_matches(variable, long, n=1, cutoff=0.88):
-                    if name not in environ:
-                        found[variable] = name
-        return found
+        return unknown(environ, [name.upper() for name in cls.model_fields])
 
     @property
     def serving_tolerance_seconds(self) -> float:

@@ -210,8 +210,6 @@ class Server:
                 "PORT": "0",
                 "LOG_LEVEL": "info",
                 "SWEEP_SECONDS": "86400",
-                "RATE_LIMIT_PER_MINUTE": "0",
-                "RATE_LIMIT_INGEST_PER_MINUTE": "0",
                 "API_KEYS": ",".join(self._api_keys()),
                 **({"DATABASE_URL": database_url} if database_url else {}),
                 **settings,

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from interfaces.host.settings import ConfigurationError, Settings
+from interfaces.host.unknown_names import WITHOUT_EFFECT
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
 # A line `NAME=value`, or one that is commented out because there is no value for everybody.
 GIVEN = re.compile(r"^(#?)([A-Z][A-Z_]*)=(.*)$", re.MULTILINE)
+SETTINGS = {name.upper() for name in Settings.model_fields}
 # What has no default that could be written down.
 NO_DEFAULT = {
     "DATABASE_URL",
@@ -30,6 +32,34 @@ def test_every_setting_is_in_the_example(name: str) -> None:
     given = {found[2]: found for found in GIVEN.finditer(EXAMPLE)}
     assert name in given
     assert (given[name][1] == "#") == (name in NO_DEFAULT)
+
+
+def test_the_example_offers_nothing_else() -> None:
+    """Whoever sets what the example shows has set something."""
+    assert {name for _, name, _ in GIVEN.findall(EXAMPLE)} == SETTINGS
+
+
+def test_the_readme_offers_what_there_is() -> None:
+    """Its table of settings has no other name, and the defaults that there are."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, table = readme.partition("\n## Settings\n")
+    table, _, _ = table.partition("\n## ")
+    offered = set(re.findall(r"`([A-Z][A-Z_]+)(?:=[^`]*)?`", table))
+    assert offered <= SETTINGS
+    assert len(offered) > 10
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([\d.]+) \|", table, re.MULTILINE)
+    assert rows
+    for name, default in rows:
+        assert Settings.load({name: default}) == Settings.load({}), name
+
+
+@pytest.mark.parametrize("folder", ["tests", "bench", "demo"])
+def test_nobody_starts_the_service_with_what_is_no_setting(folder: str) -> None:
+    """A setting that has gone has gone from every start."""
+    for path in (ROOT / folder).rglob("*.py"):
+        if path.name not in ("test_settings.py", "test_unknown_names.py", "test_field_d_names.py"):
+            for name in WITHOUT_EFFECT:
+                assert f'"{name}"' not in path.read_text(encoding="utf-8"), path
 
 
 def test_the_example_holds_the_defaults() -> None:

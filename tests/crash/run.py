@@ -53,8 +53,6 @@ SETTINGS: Mapping[str, str] = {
     "INSTANCE_STALE_SECONDS": "1.5",
     "CLAIM_STALE_SECONDS": "5",
     "SWEEP_SECONDS": "0.5",
-    "RATE_LIMIT_PER_MINUTE": "0",
-    "RATE_LIMIT_INGEST_PER_MINUTE": "0",
 }
 
 

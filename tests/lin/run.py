@@ -51,8 +51,6 @@ SETTINGS: Mapping[str, str] = {
     "INSTANCE_STALE_SECONDS": "0.6",
     "CLAIM_STALE_SECONDS": str(STALE_SECONDS),
     "SWEEP_SECONDS": "0.5",
-    "RATE_LIMIT_PER_MINUTE": "0",
-    "RATE_LIMIT_INGEST_PER_MINUTE": "0",
 }
 
 
