@@ -62,13 +62,6 @@ WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
   AND sequence_num > %(after)s AND sequence_num <= %(upto)s
 ORDER BY sequence_num LIMIT %(limit)s
 
--- name: stream_backwards
-SELECT position, event_id, stream_id, sequence_num, event_type, "timestamp", event_data, metadata
-FROM event_store
-WHERE namespace = %(namespace)s AND stream_id = %(stream_id)s
-  AND sequence_num > %(after)s AND sequence_num <= %(upto)s
-ORDER BY sequence_num DESC LIMIT %(limit)s
-
 -- name: log
 -- A namespace's log after a position, in commit order.
 SELECT position, event_id, stream_id, sequence_num, event_type, "timestamp", event_data, metadata

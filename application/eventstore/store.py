@@ -25,6 +25,7 @@ Rows = Generator[tuple[Any, ...], None, None]
 MAX_POSITION = 2**63 - 1
 # A page of events as JSON is at most this large (spec 9), but for an event that is so alone.
 PAGE_BYTES = 8 * 1024 * 1024
+MAX_PAGE = 10_000
 # Rows that come from the database at once, where it is their size that ends a page.
 AT_ONCE = 32
 # The types that come by the thousand; the index of types leaves them out.
@@ -328,7 +329,6 @@ class EventStore:
         after: int = 0,
         upto: int = MAX_POSITION,
         limit: int | None = None,
-        backwards: bool = False,
         most: int | None = None,
     ) -> list[Recorded]:
         """A stream's events with ``after < sequence_num <= upto``.
@@ -336,7 +336,7 @@ class EventStore:
         Of several only as many as fit into ``most`` bytes of JSON.
         """
         return self._read(
-            "stream_backwards" if backwards else "stream",
+            "stream",
             most,
             namespace=namespace,
             stream_id=stream_id,
@@ -345,30 +345,19 @@ class EventStore:
             limit=limit,
         )
 
-    def read_log(
+    def page_of_log(
         self,
         namespace: str,
         *,
         after: int = 0,
         upto: int = MAX_POSITION,
-        limit: int | None = None,
-        types: Sequence[str] | None = None,
-    ) -> list[Recorded]:
-        """A namespace's events with ``after < position <= upto``, in commit order."""
-        return self._read(
-            "log",
-            None,
-            namespace=namespace,
-            after=after,
-            upto=upto,
-            limit=limit,
-            types=list(types) if types else None,
-        )
-
-    def page_of_log(
-        self, namespace: str, *, after: int, upto: int, limit: int, types: Sequence[str]
+        limit: int = MAX_PAGE,
+        types: Sequence[str] = (),
     ) -> tuple[list[Recorded], bool]:
-        """The first of these events, at most 8 MiB of JSON, and whether there are more."""
+        """A namespace's events with ``after < position <= upto``, in commit order; are there more?
+
+        At most 8 MiB of JSON.
+        """
         rare = types and not HEARTBEATS.intersection(types)
         return self._page(
             "log_of_types" if rare else "log",

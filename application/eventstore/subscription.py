@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import select
 import socket
-from collections import deque
-from collections.abc import Sequence
-from typing import TypeVar
 
 import psycopg
-from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
 
 from application.eventstore import connect
 
 CHANNEL = "holdfast_log"
 POLL_SECONDS = 1.0
-BATCH = 500
-
-TRecorder = TypeVar("TRecorder", bound=ApplicationRecorder, covariant=True)
 
 
 class LogListener:
@@ -70,41 +63,3 @@ class LogListener:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-class LogSubscription(Subscription[TRecorder]):
-    """Iterates over a namespace's log and waits at its end; ``stop`` ends the iteration."""
-
-    def __init__(
-        self, recorder: TRecorder, url: str, gt: int | None = None, topics: Sequence[str] = ()
-    ) -> None:
-        super().__init__(recorder=recorder, gt=gt, topics=topics)
-        self._listener = LogListener(url)
-        self._ready: deque[Notification] = deque()
-
-    def stop(self) -> None:
-        """End the iteration, also one that waits in another thread."""
-        super().stop()
-        self._listener.wake()
-
-    def __exit__(self, *args: object, **kwargs: object) -> None:
-        super().__exit__(*args, **kwargs)
-        self._listener.close()
-
-    def __next__(self) -> Notification:
-        while not self._has_been_stopped:
-            if self._ready:
-                notification = self._ready.popleft()
-                self._last_notification_id = notification.id
-                return notification
-            self._ready.extend(
-                self._recorder.select_notifications(
-                    start=self._last_notification_id,
-                    limit=BATCH,
-                    topics=self._topics,
-                    inclusive_of_start=False,
-                )
-            )
-            if not self._ready:
-                self._listener.wait()
-        raise StopIteration

@@ -295,7 +295,7 @@ def test_a_commands_position_is_that_of_its_own_last_event(here: Service) -> Non
     )
 
     failed, noted = first.result(PATIENCE_SECONDS).position, second.result(10).position
-    last = {r.metadata["command"]: r.position for r in here.store.read_log("default")}
+    last = {r.metadata["command"]: r.position for r in here.store.page_of_log("default")[0]}
     assert failed == last["mark_failed"]
     assert noted == last["update_session"] == failed + 1
 
@@ -312,7 +312,7 @@ def test_a_command_that_changes_nothing_stores_nothing(here: Service) -> None:
 def test_all_the_events_of_a_command_name_the_request(here: Service) -> None:
     here.open_session()
 
-    events = here.store.read_log("default")
+    events = here.store.page_of_log("default")[0]
 
     assert {e.event_type for e in events} >= {"session_created", "claim_granted"}
     assert len({e.metadata["request_id"] for e in events}) == 1
@@ -361,7 +361,7 @@ def test_a_repeated_request_gets_the_same_reply_and_causes_nothing(here: Service
 def test_an_event_keeps_the_key_that_its_caller_gave(here: Service) -> None:
     here.do(create(), key="once")
 
-    assert {e.metadata["command_id"] for e in here.store.read_log("default")} == {"once"}
+    assert {e.metadata["command_id"] for e in here.store.page_of_log("default")[0]} == {"once"}
 
 
 def test_a_key_used_for_something_else_is_refused(here: Service) -> None:
@@ -584,7 +584,9 @@ def test_a_process_of_its_own_hammers_along(here: Service) -> None:
     }
     beats = {
         r.position
-        for r in here.store.read_log("default", types=["session_heartbeat"], after=min(theirs) - 1)
+        for r in here.store.page_of_log(
+            "default", types=["session_heartbeat"], after=min(theirs) - 1
+        )[0]
     }
     assert set(theirs) == beats
     assert not set(theirs) & set(acknowledged)
@@ -846,7 +848,7 @@ def test_the_hosts_clock_decides_nothing(here: Service, monkeypatch: pytest.Monk
         overdue = fresh.do(NoteOverdue(session_id=session_id))
 
     after = ask_one(here.url, "SELECT clock_timestamp()")
-    assert all(before <= e.timestamp <= after for e in here.store.read_log("default"))
+    assert all(before <= e.timestamp <= after for e in here.store.page_of_log("default")[0])
     assert reply["stale"] is False
     assert reply["age_seconds"] <= (after - before).total_seconds()
     assert overdue["stalled"] is False
@@ -1068,7 +1070,7 @@ def test_what_was_acknowledged_outlasts_a_crash_of_the_database(
         eventually(answered, "an answer after the crash")
         noted = [
             r.event_data["metadata"]["n"]
-            for r in here.store.read_log("default", types=["session_updated"])
+            for r in here.store.page_of_log("default", types=["session_updated"])[0]
             if "n" in r.event_data["metadata"]
         ]
         # The one that was under way may be there or not: nobody was told.

@@ -260,7 +260,7 @@ def test_whoever_holds_the_log_keeps_everyone_else_out(database: str, store: Eve
             assert store.head("default") == 0
         assert late.result().head == 2
 
-    assert [r.stream_id for r in store.read_log("default")] == ["first", "late"]
+    assert [r.stream_id for r in store.page_of_log("default")[0]] == ["first", "late"]
 
 
 def test_what_fails_while_the_log_is_held_leaves_nothing(database: str, store: EventStore) -> None:
@@ -299,7 +299,7 @@ def test_positions_have_no_gaps_and_appear_in_order(database: str, store: EventS
         while True:
             last_look = done.is_set()
             after = seen[-1] if seen else 0
-            seen.extend(r.position for r in store.read_log("default", after=after, limit=7))
+            seen.extend(r.position for r in store.page_of_log("default", after=after, limit=7)[0])
             if last_look and len(seen) == store.head("default"):
                 return
 
@@ -320,7 +320,7 @@ def test_namespaces_never_meet(database: str, store: EventStore) -> None:
     store.append("blue", [row("session-1", 1, team="blue")])
 
     assert (store.head("red"), store.head("blue"), store.head("default")) == (2, 1, 0)
-    assert [r.position for r in store.read_log("blue")] == [1]
+    assert [r.position for r in store.page_of_log("blue")[0]] == [1]
     [recorded] = store.read_stream("blue", "session-1")
     assert recorded.event_data == {"team": "blue"}
     assert [r.sequence_num for r in store.load("red", {"session-1": 1})] == [1, 2]
@@ -338,7 +338,7 @@ def test_one_namespaces_lock_is_not_anothers(database: str, store: EventStore) -
 # Reading
 
 
-def test_a_stream_is_read_between_two_numbers_in_either_direction(store: EventStore) -> None:
+def test_a_stream_is_read_between_two_numbers(store: EventStore) -> None:
     store.append("default", [row("a", n) for n in range(1, 8)])
 
     def numbers(**bounds: Any) -> list[int]:
@@ -347,8 +347,6 @@ def test_a_stream_is_read_between_two_numbers_in_either_direction(store: EventSt
     assert numbers() == [1, 2, 3, 4, 5, 6, 7]
     assert numbers(after=2, upto=5) == [3, 4, 5]
     assert numbers(after=2, limit=2) == [3, 4]
-    assert numbers(backwards=True, limit=2) == [7, 6]
-    assert numbers(backwards=True, upto=3) == [3, 2, 1]
     assert numbers(after=7) == []
 
 
@@ -357,9 +355,9 @@ def test_the_log_is_read_by_type_too(store: EventStore) -> None:
     odd["event_type"] = "odd"
     store.append("default", [row("a", 1), odd, row("b", 1)])
 
-    assert [r.position for r in store.read_log("default", types=["noted"])] == [1, 3]
-    assert [r.position for r in store.read_log("default", types=["odd"], after=2)] == []
-    assert [r.position for r in store.read_log("default", upto=2)] == [1, 2]
+    assert [r.position for r in store.page_of_log("default", types=["noted"])[0]] == [1, 3]
+    assert [r.position for r in store.page_of_log("default", types=["odd"], after=2)[0]] == []
+    assert [r.position for r in store.page_of_log("default", upto=2)[0]] == [1, 2]
 
 
 def test_loading_begins_at_the_newest_snapshot_that_can_be_used(store: EventStore) -> None:

@@ -18,8 +18,8 @@ import orjson
 import pytest
 from eventsourcing.persistence import Notification, StoredEvent
 
-from application.eventstore.recorder import PostgresRecorder
 from application.eventstore.store import EventStore
+from tests.support.library_recorder import PostgresRecorder
 
 if find_spec("Crypto") is None:
     # The library's module has tests of its cipher too, for which it wants a package that we lack.

@@ -1,7 +1,11 @@
-"""The eventsourcing library's view of the store: one namespace as an application's recorder."""
+"""One namespace of the store as the eventsourcing library's recorder and subscription.
+
+The service does not use it. It lets the library's own tests of a recorder run against the store.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,11 +16,14 @@ from eventsourcing.persistence import (
     IntegrityError,
     Notification,
     StoredEvent,
+    Subscription,
 )
 
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import MAX_POSITION, EventStore, VersionConflict
-from application.eventstore.subscription import LogSubscription
+from application.eventstore.subscription import LogListener
+
+BATCH = 500
 
 
 class PostgresRecorder(ApplicationRecorder):
@@ -69,9 +76,10 @@ class PostgresRecorder(ApplicationRecorder):
             str(originator_id),
             after=gt or 0,
             upto=MAX_POSITION if lte is None else lte,
-            limit=limit,
-            backwards=desc,
+            limit=None if desc else limit,
         )
+        if desc:
+            rows = rows[::-1][:limit]
         return [
             StoredEvent(
                 originator_id=row.stream_id,
@@ -95,7 +103,7 @@ class PostgresRecorder(ApplicationRecorder):
         after = start or 0
         if start is not None and inclusive_of_start:
             after -= 1
-        rows = self.store.read_log(
+        rows, _ = self.store.page_of_log(
             self.namespace,
             after=after,
             upto=MAX_POSITION if stop is None else stop,
@@ -108,11 +116,51 @@ class PostgresRecorder(ApplicationRecorder):
         """The log's head; None for an empty log."""
         return self.store.head(self.namespace) or None
 
-    def subscribe(
-        self, gt: int | None = None, topics: Sequence[str] = ()
-    ) -> LogSubscription[PostgresRecorder]:
+    def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> LogSubscription:
         """The log after a position, for ever: what is there, then what comes."""
         return LogSubscription(self, self.url, gt=gt, topics=topics)
+
+
+class LogSubscription(Subscription[PostgresRecorder]):
+    """Iterates over a namespace's log and waits at its end; ``stop`` ends the iteration."""
+
+    def __init__(
+        self,
+        recorder: PostgresRecorder,
+        url: str,
+        gt: int | None = None,
+        topics: Sequence[str] = (),
+    ) -> None:
+        super().__init__(recorder=recorder, gt=gt, topics=topics)
+        self._listener = LogListener(url)
+        self._ready: deque[Notification] = deque()
+
+    def stop(self) -> None:
+        """End the iteration, also one that waits in another thread."""
+        super().stop()
+        self._listener.wake()
+
+    def __exit__(self, *args: object, **kwargs: object) -> None:
+        super().__exit__(*args, **kwargs)
+        self._listener.close()
+
+    def __next__(self) -> Notification:
+        while not self._has_been_stopped:
+            if self._ready:
+                notification = self._ready.popleft()
+                self._last_notification_id = notification.id
+                return notification
+            self._ready.extend(
+                self._recorder.select_notifications(
+                    start=self._last_notification_id,
+                    limit=BATCH,
+                    topics=self._topics,
+                    inclusive_of_start=False,
+                )
+            )
+            if not self._ready:
+                self._listener.wait()
+        raise StopIteration
 
 
 def _notification(row: Recorded) -> Notification:
