@@ -1,1 +1,1 @@
-"""How commands are carried out: one writer, batches, units of work."""
+"""The command engine: one writer thread, batches, units of work."""

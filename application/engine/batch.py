@@ -1,4 +1,4 @@
-"""What the command engine decides and stores together."""
+"""The commands that the engine decides together, and what one append stores for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from domain.aggregate import Aggregate, Json
 
 @dataclass(slots=True)
 class Batch:
-    """What one append is to write, and for whom."""
+    """What one append writes, and the replies to give once it is durable."""
 
     work: UnitOfWork
     rows: list[NewRow] = field(default_factory=list)
@@ -23,19 +23,19 @@ class Batch:
     # The version at which each stream was first seen in this batch.
     versions: dict[str, int] = field(default_factory=dict)
     written: dict[str, Aggregate] = field(default_factory=dict)
-    # How large the requests were that wrote to each stream, and what is stored in all.
+    # Bytes of the requests that wrote to each stream; bytes to store in all.
     written_bytes: dict[str, int] = field(default_factory=dict)
     size: int = 0
-    # States to keep once the batch is stored.
+    # Snapshots to store once the batch is stored.
     snapshots: list[Json] = field(default_factory=list)
 
     def first_seen(self) -> dict[str, int]:
-        """All versions, with those of what the present command has seen."""
+        """The versions that decisions rest on, including those the current command has read."""
         seen = self.work.seen.items()
         return {s: a.version - len(a.pending) for s, a in seen} | self.versions
 
     def read_only(self) -> dict[str, int]:
-        """The streams that decisions rest on and that this append does not write."""
+        """Versions of the streams that were read for a decision but are not written."""
         return {s: v for s, v in self.versions.items() if s not in self.written}
 
 
@@ -45,10 +45,10 @@ class Round:
 
     namespace: str
     all: Sequence[Job]
-    # Still to be carried out: now, and after the next append.
+    # Not carried out yet: to decide now, and after the next append.
     jobs: list[Job] = field(init=False)
     later: list[Job] = field(default_factory=list)
-    # Not to be decided again before the others are stored, however often these begin anew.
+    # To decide only after the others are stored, however often those start again.
     postponed: list[Job] = field(default_factory=list)
     batch: Batch | None = None
     is_decided: bool = False
@@ -57,12 +57,12 @@ class Round:
         self.jobs = list(self.all)
 
     def begin_anew(self) -> None:
-        """Nothing is decided: what is left is carried out from the beginning."""
+        """Drop all decisions; every job that is left is decided again."""
         self.jobs, self.later = [*self.jobs, *self.later], []
         self.batch, self.is_decided = None, False
 
     def go_on(self) -> None:
-        """What was decided is stored or answered: the rest comes next."""
+        """The decided jobs are stored or answered; continue with the rest."""
         self.jobs = []
         self.begin_anew()
         self.jobs += self.postponed
@@ -70,16 +70,16 @@ class Round:
 
     @property
     def left(self) -> list[Job]:
-        """All that is not carried out yet."""
+        """The jobs that are not carried out yet."""
         return [*self.jobs, *self.later, *self.postponed]
 
 
 class Tainted(Exception):
-    """A command was refused half-way through changing aggregates: the batch starts anew."""
+    """A command was refused after it had changed aggregates: the batch must be decided again."""
 
     def __init__(self, job: Job, error: BaseException) -> None:
         super().__init__(str(error))
         self.job = job
         self.error = error
-        # Whether nothing that it rests on has moved.
+        # Whether the streams that the refusal rests on were proved unchanged, so that it stands.
         self.stands = False

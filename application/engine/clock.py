@@ -1,4 +1,4 @@
-"""The database's clock, carried on between two looks at it (spec 3: one clock)."""
+"""The database's clock, extrapolated between two reads of it (spec 3: one clock)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 TRUSTED_SECONDS = 5.0
-# Two looks may differ by this much though nobody has set the database's clock.
+# Seconds by which two answers may differ although nobody set the database's clock.
 TURNED_BACK_SECONDS = 1.0
-# An answer that took longer may be old by as much.
+# Seconds. An answer that took longer may be too old to use.
 PROMPT_SECONDS = 0.1
 ATTEMPTS = 5
 
 
 def _seconds() -> Callable[[], float]:
-    """Seconds that go on while the host sleeps, which :func:`time.monotonic` leaves out."""
+    """Seconds, counting also while the host sleeps, as :func:`time.monotonic` does not."""
     for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):  # Linux; macOS
         if (clock := getattr(time, name, None)) is not None:
             return lambda: time.clock_gettime(clock)
@@ -23,7 +23,7 @@ def _seconds() -> Callable[[], float]:
 
 
 class DatabaseClock:
-    """Tells the database's time without a question each time.
+    """Tells the database's time without a query each time.
 
     ``seconds`` is the host's own clock, which only has to be steady.
     """
@@ -34,17 +34,17 @@ class DatabaseClock:
         self._last: datetime | None = None
 
     def set(self, now: datetime, asked: float) -> None:
-        """Take over what the database said when it was asked, by the host's clock.
+        """Set the time to the database's answer; ``asked`` is when it was asked, by ``seconds``.
 
-        A process may stand still between the database's answer and this line. What came late is
-        of no use as long as there is something better.
+        The process may have been paused between the answer and this call. An answer that took
+        too long is ignored unless there is no other.
         """
         here = self.seconds()
         if self._anchor is None or here - asked <= PROMPT_SECONDS:
             self._anchor = (now, here)
 
     def now(self, ask: Callable[[], datetime]) -> datetime:
-        """The time; asks the database when the last look at it is a while ago."""
+        """The database's time. Queries it if the last answer is too old."""
         # Another thread may set it meanwhile.
         anchor = self._anchor
         if anchor is None or self.seconds() - anchor[1] > TRUSTED_SECONDS:
@@ -59,7 +59,7 @@ class DatabaseClock:
         return now
 
     def _looked(self, ask: Callable[[], datetime]) -> tuple[datetime, float]:
-        """A fresh look at the database's clock; late answers are asked for again."""
+        """Query the database's clock; ask again if the answer took too long."""
         for _ in range(ATTEMPTS):
             asked = self.seconds()
             look = ask(), self.seconds()

@@ -1,17 +1,17 @@
 """The command engine: one writer, group commit, every version proved by the append.
 
-One thread carries out every command of this process. It takes the namespaces in turn and of each
-all that is waiting, up to a number and a size, lets each handler decide on in-memory aggregates,
-and appends all their events in one statement; commands that arrive meanwhile wait for the next
-round. A client hears of success only once its events are durable (spec 3).
+One thread carries out every command of this process. It takes the namespaces in turn. Of each it
+takes the waiting commands, up to a number and a size, lets their handlers decide on in-memory
+aggregates, and appends all their events in one statement. Commands that arrive meanwhile wait for
+the next round. A command is acknowledged only once its events are durable (spec 3).
 
 Other processes write to the same log. An append names the version of every stream that was
-written *or read*, so a decision from an outdated aggregate, a refusal included, never stands: what
-moved is loaded again and the commands are decided again.
+written *or read*, so a decision from an outdated aggregate, including a refusal, never stands: the
+changed streams are loaded again and the commands are decided again.
 
-When many commands wait, the next round is decided while the append of the one before is under way,
-on aggregates that are ahead of the log. Nobody hears of it before both are durable; should the
-first append fail, what was decided on top of it is decided again.
+When many commands wait, the next round is decided while the previous round is being appended, on
+aggregates that are ahead of the log. Nothing of it is acknowledged before both are durable. If the
+first append fails, the round on top of it is decided again (decision 11).
 """
 
 from __future__ import annotations
@@ -53,34 +53,33 @@ from domain.errors import HoldfastError, IdempotencyMismatch, Unavailable, Write
 
 log = logging.getLogger("holdfast.engine")
 
-# A namespace's turn: how many commands, and how many bytes of requests and of kept replies. The
-# next namespace waits for as long as such a batch takes to store.
+# A namespace's turn: the number of commands, and the bytes of requests and kept replies. The other
+# namespaces wait while such a batch is stored.
 BATCH_LIMIT = 1_000
 BATCH_BYTES = 2 * 1024 * 1024
-# What may wait in all, and of one namespace; parsed it takes several times as much memory.
+# Limits of the inbox, in all and per namespace. Parsed, requests take several times the memory.
 INBOX_LIMIT = 50_000
 INBOX_BYTES = 64 * 1024 * 1024
 NAMESPACE_LIMIT = 20_000
 NAMESPACE_BYTES = 16 * 1024 * 1024
-# A round is decided ahead from so many commands on. With fewer it pays to wait for more of them and
-# to store all with one append.
+# The minimum number of commands for deciding a round ahead. With fewer it is better to wait for
+# more and store all with one append.
 AHEAD_FROM = 250
 OPTIMISTIC_ATTEMPTS = 3
 ATTEMPTS = 5
-# A handler that closes a hierarchy asks level by level, others two or three times.
+# A handler that closes a hierarchy loads level by level; others load two or three times.
 MAX_ROUNDS = 100
 SNAPSHOT_EVERY = 100
 # A large state is worth a snapshot less often, or snapshots would outgrow the events.
 LARGE_STATE_BYTES = 4_096
 SNAPSHOT_LARGE_EVERY = 1_000
-# What was written to a stream since its last snapshot is read whenever it is loaded, while all
-# others wait.
+# Loading a stream reads all that was written since its last snapshot, and all others wait.
 SNAPSHOT_BYTES = 4 * 1024 * 1024
 CACHE_LIMIT = 200_000
 
 
 class Engine:
-    """Carries out commands. One instance a process; ``submit`` from any event loop."""
+    """Carries out commands. One per process; ``submit`` may be called from any event loop."""
 
     def __init__(
         self,
@@ -90,28 +89,27 @@ class Engine:
         policy: Policy,
         serving: ServingRecord | None = None,
     ) -> None:
-        """``serving`` tells since when silence counts; without it, all of it does."""
+        """``serving`` tells when the service was reachable; without it, it always was."""
         self._store = store
         self._mapper = mapper
         self._handlers = handlers
         self._policy = policy
         self._clock = DatabaseClock()
         self._serving = serving
-        # Since when the round at hand has been under way, and when one was last refused because the
-        # database was away, by the host's clock.
+        # When the current round began, and when one was last refused because the database was
+        # away. Both by the host's clock.
         self._busy_since: float | None = None
         self._refused_at: float | None = None
         self._caches: dict[str, dict[str, Aggregate]] = {}
         self._inbox = Inbox()
-        # How much was written to each stream since its last snapshot, by large commands.
+        # Bytes that large commands wrote to each stream since its last snapshot.
         self._unsaved: dict[tuple[str, str], int] = {}
-        # Taken from the inbox, to be carried out; the first may be decided already.
+        # Rounds taken from the inbox; the first may be decided already.
         self._rounds: deque[Round] = deque()
         self._appender = ThreadPoolExecutor(1, thread_name_prefix="holdfast-append")
         self._arrived = threading.Condition()
         self._stopping = False
-        # Held by whoever takes what is to be carried out, or answers it: the writer, or who gives
-        # the rest up.
+        # Held while jobs are taken or answered, by the writer or by ``give_up``.
         self._answering = threading.Lock()
         self._current: Round | None = None
         self._given_up = threading.Event()
@@ -123,9 +121,9 @@ class Engine:
         self._thread.start()
 
     def stop(self, within_seconds: float | None = None) -> None:
-        """Finish the commands that were accepted, then end.
+        """Finish the accepted commands, then end the writer.
 
-        What is not through within so many seconds, of a database that does not answer, is refused.
+        Commands that are not finished within ``within_seconds`` are refused.
         """
         with self._arrived:
             self._stopping = True
@@ -137,15 +135,15 @@ class Engine:
         self._appender.shutdown(wait=not is_stuck)
 
     def give_up(self) -> None:
-        """Refuse all that is not through by now, and everything to come.
+        """Refuse every unfinished command, and all later ones.
 
-        What is under way may be stored all the same: a refusal says that it is unknown, and a
-        repetition with the same idempotency key tells.
+        A command that is being appended may be stored all the same. Its sender is told
+        ``Unavailable`` and can repeat it with the same idempotency key.
         """
         with self._answering:
             late = self._inbox.clear()
             if not self._given_up.is_set():
-                # The writer will say nothing of these any more.
+                # The writer no longer answers these.
                 rounds = [self._current, *self._rounds]
                 late += [job for one in rounds if one is not None for job in one.all]
             self._stopping = True
@@ -157,10 +155,10 @@ class Engine:
             log.warning("commands_given_up", extra={"commands": len(refused)})
 
     def answers(self, within_seconds: float) -> bool:
-        """Whether whoever sends a command now can expect it to be carried out.
+        """Whether a command sent now is likely to be carried out.
 
-        Not while one has been under way for longer than that, and not for so long after one was
-        refused because the database was away, unless others succeeded since.
+        False while a round has been under way for longer than ``within_seconds``, and for that
+        long after one was refused because the database was away, unless one succeeded since.
         """
         now, busy_since, refused_at = self._clock.seconds(), self._busy_since, self._refused_at
         is_stuck = busy_since is not None and now - busy_since > within_seconds
@@ -168,10 +166,10 @@ class Engine:
         return not (is_stuck or refuses)
 
     async def submit(self, command: object, context: Context) -> Outcome:
-        """Carry out a command; returns once its events are durable.
+        """Carry out a command; return once its events are durable.
 
-        Raises the :class:`~domain.errors.HoldfastError` that refused it. ``Unavailable`` leaves
-        open whether it was carried out: send it again with an idempotency key.
+        Raises the :class:`~domain.errors.HoldfastError` that refused it. After ``Unavailable``
+        it is unknown whether it was carried out: repeat it with the same idempotency key.
         """
         [result] = await self._through([(command, context)])
         try:
@@ -184,7 +182,7 @@ class Engine:
     async def submit_all(
         self, commands: Sequence[tuple[object, Context]]
     ) -> list[Outcome | BaseException]:
-        """Carry out many commands; the outcome of each, or the error that refused it."""
+        """Carry out many commands. For each the outcome, or the error that refused it."""
         return await self._through(commands) if commands else []
 
     async def _through(
@@ -204,7 +202,7 @@ class Engine:
         return [job.result for job in jobs]
 
     def _is_full(self, namespace: str) -> bool:
-        """Whether no more may wait: in all, or of this namespace."""
+        """Whether the inbox is full, in all or for this namespace."""
         if len(self._inbox) >= INBOX_LIMIT or self._inbox.size >= INBOX_BYTES:
             return True
         count, size = self._inbox.of(namespace)
@@ -225,7 +223,7 @@ class Engine:
             try:
                 self._carry_out(current)
             except Exception as e:
-                # A defect, not a refusal: nobody may wait for ever because of it.
+                # A bug, not a refusal. Answer the jobs, or their senders would wait for ever.
                 log.exception("writer_failed")
                 self._caches.clear()
                 for ahead in self._rounds:
@@ -241,16 +239,16 @@ class Engine:
                 deliver(current.all)
 
     def _wait(self) -> None:
-        """Until there is something to do, or nothing will come any more."""
+        """Wait until a command arrives or the engine stops."""
         with self._arrived:
             while not self._inbox and not self._stopping:
                 self._idle = True
-                # An append to the inbox that missed the flag is seen after a moment all the same.
+                # The time-out covers a command that was put before the flag was seen.
                 self._arrived.wait(timeout=0.05 if not self._inbox else 0)
                 self._idle = False
 
     def _take(self) -> None:
-        """Make a round of what waits in the line whose turn it is, as far as one append goes."""
+        """Make a round of the next namespace's waiting commands, as many as one append may hold."""
         with self._answering:
             taken = self._inbox.take(BATCH_LIMIT, BATCH_BYTES)
             if taken is not None:
@@ -261,7 +259,7 @@ class Engine:
         attempt = 0
         while current.jobs and not self._given_up.is_set():
             attempt += 1
-            # Optimism first; a writer that keeps losing holds the log while it decides.
+            # Optimistic first. After repeated conflicts, lock the log while deciding.
             exclusive = attempt > OPTIMISTIC_ATTEMPTS
             try:
                 with (
@@ -284,7 +282,7 @@ class Engine:
                 if tainted.stands:
                     tainted.job.error = tainted.error
                 else:
-                    # It may rest on what the commands before it did, which comes to be stored now.
+                    # The refusal may rest on earlier commands of the batch: store those first.
                     current.postponed.append(tainted.job)
                 if not current.jobs:
                     current.go_on()
@@ -296,7 +294,7 @@ class Engine:
                 _refuse(current.left, e)
                 return
             except Exception as e:
-                # Something in the batch cannot be stored. Alone it shows which, and harms nobody.
+                # Something in the batch cannot be stored. Carry the jobs out one by one to find it.
                 self._undo(current)
                 if len(current.left) == 1:
                     [job] = current.left
@@ -322,9 +320,9 @@ class Engine:
         return self._caches.setdefault(namespace, {})
 
     def _undo(self, failed: Round, moved: Sequence[str] = ()) -> None:
-        """Forget what is out of date, and what carries changes that were not stored.
+        """Drop outdated aggregates, and those with changes that were not stored.
 
-        That goes for a round as well that was decided on top of the one that failed.
+        This includes a round that was decided on top of the failed one.
         """
         cache = self._cache(failed.namespace)
         for stream_id in moved:
@@ -340,9 +338,9 @@ class Engine:
     def _answer_repeats(
         self, store: EventStore, namespace: str, jobs: list[Job]
     ) -> tuple[list[Job], list[Job]]:
-        """Answer what was asked before from its receipt; the jobs for now, and for the next round.
+        """Answer repeated requests from their receipts; return the jobs for now and for later.
 
-        Two requests with one key in one batch: the second waits for the first one's receipt.
+        If two requests with one key are in a batch, the second waits for the first one's receipt.
         """
         asked = [job.context.idempotency for job in jobs if job.context.idempotency]
         if not asked:
@@ -368,14 +366,14 @@ class Engine:
         return now, later
 
     def _decide(self, store: EventStore, current: Round) -> Batch:
-        """Decide a round, unless that was done ahead; what is to be written."""
+        """Decide a round, unless it was decided ahead. Returns what to append."""
         if current.is_decided:
             assert current.batch is not None
             return current.batch
         namespace = current.namespace
         current.jobs, later = self._answer_repeats(store, namespace, current.jobs)
         current.later += later
-        # Who holds the log trusts nothing that it read before.
+        # With the log locked, load everything again.
         cache = self._cache(namespace) if store is self._store else {}
         batch = Batch(self._unit_of_work(store, cache))
         current.batch = batch
@@ -405,18 +403,18 @@ class Engine:
             if missing:
                 self._load(store, namespace, cache, missing)
             waiting = again
-        # Now: the aggregates may be ahead of this batch by the time that it is stored.
+        # Taken now: by the time the batch is stored, its aggregates may be ahead of it.
         batch.snapshots = self._due_snapshots(namespace, batch)
         current.is_decided = True
         return batch
 
     def _unit_of_work(self, store: EventStore, cache: dict[str, Aggregate]) -> UnitOfWork:
-        """What handlers work with: the time, and since when silence has counted by then."""
+        """The unit of work for a batch, with the time and when the service was reachable."""
         now = self._clock.now(store.clock)
         if self._serving is None:
             return UnitOfWork(self._policy, cache, now)
         serving = self._serving.at(now)
-        # The two come from two looks at the database's clock.
+        # The two values come from two reads of the database's clock.
         return UnitOfWork(self._policy, cache, max(now, serving.since or now), serving)
 
     def _decide_one(self, batch: Batch, job: Job) -> None:
@@ -434,7 +432,7 @@ class Engine:
                 log.exception("handler_failed", extra={"command": job.context.command})
             if any(aggregate.pending for aggregate in work.seen.values()):
                 raise Tainted(job, e) from e
-            # Its traceback has this frame, which has the job: neither would ever go.
+            # The traceback refers to this frame and so to the job: a reference cycle.
             job.error = e.with_traceback(None)
             batch.versions = batch.first_seen()
             return
@@ -493,7 +491,7 @@ class Engine:
             )
 
     def _append(self, store: EventStore, current: Round, batch: Batch) -> int:
-        """Write the batch and prove every version it rests on; the position before its events."""
+        """Append the batch and prove the versions it rests on. The position before its events."""
         expected = batch.read_only()
         if not (batch.rows or batch.receipts or expected):
             return store.head(current.namespace)
@@ -507,13 +505,13 @@ class Engine:
             try:
                 self._decide(store, ahead)
             except Exception:
-                # Whatever it is, it is dealt with when the round's turn comes.
+                # The error is raised again, and handled, when the round's turn comes.
                 self._undo(ahead)
             appended = under_way.result()
         return appended.head - len(batch.rows)
 
     def _worth_deciding(self) -> Round | None:
-        """The next round, if so many commands wait that it need not wait for more of them."""
+        """The next round, if it has enough commands to be decided ahead."""
         if not self._rounds and self._inbox.next_count() >= AHEAD_FROM:
             self._take()
         if self._rounds and len(self._rounds[0].jobs) >= AHEAD_FROM:
@@ -529,7 +527,7 @@ class Engine:
         return appended
 
     def _due_snapshots(self, namespace: str, batch: Batch) -> list[Json]:
-        """The states that are worth keeping, of the aggregates as the batch leaves them."""
+        """The snapshots that are due, of the aggregates as the batch leaves them."""
         due: list[Json] = []
         for stream_id, aggregate in batch.written.items():
             before = batch.versions[stream_id]
@@ -555,7 +553,7 @@ class Engine:
         return due
 
     def _grown(self, namespace: str, stream_id: str, size: int) -> bool:
-        """Whether so much was written to a stream that loading it would take long."""
+        """Whether large commands wrote so much to a stream that loading it would be slow."""
         if size <= LARGE_STATE_BYTES:
             return False  # snapshots by number are frequent enough
         if len(self._unsaved) >= CACHE_LIMIT:
@@ -574,13 +572,13 @@ class Engine:
 
 
 def _tags(work: UnitOfWork, command: object) -> Json | None:
-    """What is kept with a command's events: what its handler says, and the client's clock."""
+    """Metadata for a command's events: its handler's tags, and the client's clock."""
     told = command.told_at(work.now) if isinstance(command, Dated) else None
     return {**told, **(work.tags or {})} if told else work.tags
 
 
 def _leave(current: Round, jobs: Sequence[Job]) -> None:
-    """Put jobs off until what is decided by now is stored."""
+    """Postpone jobs until what is decided so far is stored."""
     current.later += jobs
     left = set(map(id, jobs))
     current.jobs = [job for job in current.jobs if id(job) not in left]
@@ -604,12 +602,12 @@ def _refuse(jobs: Iterable[Job], error: HoldfastError) -> None:
 
 
 def _crossed(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of ``every`` lies between the versions, the later one included."""
+    """Whether a multiple of ``every`` lies in ``before < version <= after``."""
     return after // every > before // every
 
 
 def _limit(cache: dict[str, Aggregate]) -> None:
-    """Drop the aggregates that were loaded longest ago, a quarter at a time."""
+    """Drop the quarter that was loaded longest ago once the cache is too large."""
     if len(cache) > CACHE_LIMIT:
         for stream_id in list(cache)[: CACHE_LIMIT // 4]:
             del cache[stream_id]

@@ -1,4 +1,4 @@
-"""What waits for the writer, in a line for each namespace: who sends much waits behind himself."""
+"""Commands that wait for the writer, in a queue per namespace; the namespaces take turns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from application.engine.submission import Job
 
 
 class Inbox:
-    """Lines of commands. Safe for threads: event loops put, the writer takes.
+    """A queue per namespace. Thread-safe: event loops put, the writer takes.
 
     Sizes are those of the requests, in bytes.
     """
@@ -18,7 +18,7 @@ class Inbox:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lines: dict[str, deque[Job]] = {}
-        # Whose turn it is, and who comes after.
+        # The namespaces in the order of their turns.
         self._turns: deque[str] = deque()
         self._sizes: dict[str, int] = {}
         self._count = 0
@@ -29,17 +29,17 @@ class Inbox:
 
     @property
     def size(self) -> int:
-        """How large all that waits is."""
+        """Bytes of all waiting commands."""
         return self._size
 
     def of(self, namespace: str) -> tuple[int, int]:
-        """How many of a namespace's commands wait, and how large they are together."""
-        # Two looks, each whole in itself: whoever bounds what waits needs no more, and every
-        # request asks.
+        """The number of a namespace's waiting commands, and their bytes."""
+        # Read without the lock: the two may differ by a command, which is exact enough for a
+        # limit, and every request asks.
         return len(self._lines.get(namespace, ())), self._sizes.get(namespace, 0)
 
     def put(self, jobs: Sequence[Job]) -> None:
-        """Add commands at the end of their namespaces' lines."""
+        """Add commands at the end of their namespaces' queues."""
         with self._lock:
             for job in jobs:
                 namespace, size = job.context.namespace, job.context.size
@@ -54,7 +54,7 @@ class Inbox:
             self._count += len(jobs)
 
     def take(self, count: int, size: int) -> tuple[str, list[Job]] | None:
-        """The next commands of the namespace whose turn it is: at least one, if any waits."""
+        """Take commands of the next namespace: at most ``count`` and ``size``, but at least one."""
         with self._lock:
             if not self._turns:
                 return None
@@ -77,12 +77,12 @@ class Inbox:
             return namespace, taken
 
     def next_count(self) -> int:
-        """How many commands wait in the line whose turn it is."""
+        """The number of commands that wait in the next namespace's queue."""
         with self._lock:
             return len(self._lines[self._turns[0]]) if self._turns else 0
 
     def clear(self) -> list[Job]:
-        """Take all that is left."""
+        """Remove and return all waiting commands."""
         with self._lock:
             left = [job for line in self._lines.values() for job in line]
             self._lines.clear()

@@ -1,7 +1,7 @@
-"""Since when the service has been there to hear its agents: what a process knows of it (spec 5).
+"""When the service was reachable, as this process knows it (spec 5).
 
-Every process touches the record in the database while it can be reached. Whether the service was
-away is decided there, by what all processes have touched, so that they and the views agree.
+Every process touches a record in the database while it is reachable. Whether the service was away
+follows from the touches of all processes, so that the processes and the SQL views agree.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from datetime import datetime, timedelta
 from application.eventstore.store import EventStore
 from domain.liveness import Serving
 
-# A gap between two touches that is longer is an absence. A restart is shorter.
+# Seconds. A longer gap between two touches is an outage; a restart is shorter.
 TOLERANCE_SECONDS = 10.0
-# No shorter, whatever the thresholds: a process that had no turn for a moment has not been away.
+# Never shorter, whatever the thresholds: a process that was briefly not scheduled was not away.
 SHORTEST_TOLERANCE_SECONDS = 0.5
 TOUCH_SECONDS = 1.0
 TOUCHES_WITHIN_TOLERANCE = 4
 
 
 def tolerance_seconds(*threshold_seconds: float) -> float:
-    """How long a gap may be that is no absence: at most half the shortest of these thresholds.
+    """The longest gap between touches that is not an outage: at most half the shortest threshold.
 
-    A gap that is no absence counts as silence. Nobody who beats twice within each threshold is
-    taken for silent because of it.
+    A shorter gap counts as silence. An agent that sends two heartbeats within each threshold is
+    not taken for silent because of it.
     """
     shortest = min(threshold_seconds)
     return min(TOLERANCE_SECONDS, max(SHORTEST_TOLERANCE_SECONDS, shortest / 2))
 
 
 class ServingRecord:
-    """What the database last told this process. Safe for threads.
+    """The record as last read by this process. Thread-safe.
 
-    ``store`` is one of its own: a touch waits for nobody, and nobody waits for a touch.
+    ``store`` has connections of its own, so that touches and commands do not wait for each other.
     """
 
     def __init__(self, store: EventStore, tolerance_seconds: float) -> None:
@@ -43,20 +43,20 @@ class ServingRecord:
 
     @property
     def pause_seconds(self) -> float:
-        """How long to wait between two touches."""
+        """Seconds between two touches."""
         return min(TOUCH_SECONDS, self.tolerance_seconds / TOUCHES_WITHIN_TOLERANCE)
 
     def touch(self) -> Serving:
-        """Note that this process can be reached now. Raises ``Unavailable``, ``TimedOut``."""
+        """Record that this process is reachable now. Raises ``Unavailable``, ``TimedOut``."""
         self._last = self._store.touch_serving(self.tolerance_seconds)
         return self._last[1]
 
     def at(self, now: datetime) -> Serving:
-        """Since when the service has been there, for a decision at this time.
+        """Since when the service has been reachable, for a decision at time ``now``.
 
-        A process that was frozen, or cut off from the database, knows it from before: if that is
-        too old for ``now``, it asks. It does not touch: that it decides does not mean that it can
-        store. Raises ``Unavailable``, ``TimedOut``.
+        A process that was frozen or cut off from the database has an old value; it is read again
+        if it is too old for ``now``. This does not touch the record: deciding a command does not
+        show that it can be stored. Raises ``Unavailable``, ``TimedOut``.
         """
         last = self._last
         if last is None or abs(now - last[0]) > timedelta(seconds=self.tolerance_seconds):
@@ -64,10 +64,10 @@ class ServingRecord:
         return last[1]
 
     def carried_out(self) -> None:
-        """Note that a command was carried out: if nobody was there before, this process is now."""
+        """After a command was stored: touch the record, if it says that the service was away."""
         last = self._last
         if last is not None and last[0] == last[1].since:
-            # What was carried out is durable, whatever becomes of this.
+            # The command is durable even if this fails.
             with suppress(Exception):
                 self.touch()
 

@@ -1,4 +1,4 @@
-"""Commands on their way through the engine, and whom to tell once they are through."""
+"""Commands on their way through the engine, and how their senders are woken."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ log = logging.getLogger("holdfast.engine")
 
 
 class Submission:
-    """Waits until so many commands that were handed over together are through."""
+    """Commands that were submitted together; ``through`` is done once all are answered."""
 
     def __init__(self, size: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.through = self.loop.create_future()
-        # Counted down by one thread at a time: the writer's, or who gives up what is left.
+        # Counted down by one thread at a time: the writer, or the one that calls ``give_up``.
         self.open = size
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A command, and what became of it."""
+    """A command, and its outcome or error once there is one."""
 
     command: object
     context: Context
@@ -34,12 +34,12 @@ class Job:
 
     @property
     def result(self) -> Outcome | BaseException:
-        """How it ended, once it has."""
+        """The outcome or the error, once there is one."""
         return self.outcome or self.error or RuntimeError("no outcome")
 
 
 def deliver(jobs: Iterable[Job]) -> None:
-    """Wake whoever waits for the last of these jobs, with one call for each event loop."""
+    """Wake the senders whose jobs are now all answered, with one call per event loop."""
     through: dict[asyncio.AbstractEventLoop, list[Submission]] = {}
     for job in jobs:
         submission = job.submission
@@ -55,5 +55,5 @@ def deliver(jobs: Iterable[Job]) -> None:
 
 def _wake(submissions: Sequence[Submission]) -> None:
     for submission in submissions:
-        if not submission.through.done():  # else whoever asked has gone
+        if not submission.through.done():  # else the sender has gone
             submission.through.set_result(None)

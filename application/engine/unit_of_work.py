@@ -1,4 +1,4 @@
-"""What a handler is given and gives back: the work's side of the command engine."""
+"""What a handler gets (the unit of work) and returns (the reply)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Policy(NamedTuple):
 
 
 class IdempotencyKey(NamedTuple):
-    """Identifies a request: the key with its sender, method and path; and the body's hash."""
+    """Identifies a request: the key with its sender, method and path, and the body's hash."""
 
     receipt_key: str
     request_hash: str
     given: str
-    # Under which name a version before this one kept the reply: looked up too, never written.
+    # The key under which an earlier version kept the receipt: read, but never written.
     earlier: str | None = None
 
 
@@ -43,13 +43,13 @@ class Context(NamedTuple):
     request_id: str
     command: str
     idempotency: IdempotencyKey | None = None
-    # Which part of the request the command is, where a request has several of one kind.
+    # The index of the command within its request, if the request has several.
     offset: int = 0
-    # Bytes of the request, or of the command's share of it: about what storing it takes.
+    # Bytes of the request, or of the command's share of it: roughly the bytes to store.
     size: int = 0
 
     def origin(self, tags: Json | None) -> Origin:
-        """What is stored with every event of the command."""
+        """The metadata that is stored with every event of the command."""
         key = self.idempotency
         return Origin(
             self.request_id,
@@ -62,16 +62,16 @@ class Context(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a handler answers. The status is 200 or 201; 204 when there is nothing to say."""
+    """A handler's reply. The status is 200 or 201, or 204 without a body."""
 
     value: Json
     status: int = 200
 
 
 class Outcome(NamedTuple):
-    """A command that was carried out: its reply, and the position of its own last event.
+    """A command that was carried out: its reply, and the position of its last event.
 
-    ``body`` is the reply as JSON; a reply that was given before is repeated to the letter.
+    ``body`` is the reply as JSON. For a repeated request it is the stored reply, byte for byte.
     """
 
     body: bytes
@@ -88,21 +88,21 @@ class Missing(Exception):
 
 
 class Outdated(Unavailable):
-    """Others were faster with everything that was found. Try again."""
+    """Other clients took all the candidates first. Try again."""
 
     def __init__(self, **learnt: object) -> None:
-        """``learnt`` are fields of the command for the next look at the read models."""
+        """``learnt`` are fields to set in the command before the read models are asked again."""
         super().__init__()
         self.learnt = learnt
 
 
 class UnitOfWork:
-    """What a handler works with: the time, the policy, and aggregates by name.
+    """What a handler works with: the time, the policy, and the aggregates.
 
-    Silence is measured with ``serving``: the service's own absence is nobody's (spec 5).
+    Silence is measured with ``serving``, so that outages of the service do not count (spec 5).
 
-    A handler loads all that it needs before it calls the first verb: until then it can be
-    interrupted and started anew once the missing aggregates are there.
+    A handler must load every aggregate before it changes one. When one is not in memory,
+    :class:`Missing` is raised and the handler is called again once it is.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class UnitOfWork:
         self.now = now
         self.serving = serving
         self.request_id = ""
-        # What the caller wants kept with the command's events.
+        # Metadata that the caller wants stored with the command's events.
         self.tags: Json | None = None
         self.cache = cache
         self._seen: dict[str, Aggregate] = {}
 
     def load(self, cls: type[A], key: str) -> A:
-        """The aggregate of this name; one without events if there is none."""
+        """The aggregate with this key; one without events if it does not exist."""
         stream_id = cls.stream_id(key)
         aggregate = self.cache.get(stream_id)
         if aggregate is None:
@@ -132,31 +132,31 @@ class UnitOfWork:
         return aggregate
 
     def prepare(self, *wanted: tuple[type[Aggregate], str]) -> None:
-        """Have all of these brought into memory at once."""
+        """Load all of these at once, so that ``load`` finds them in memory."""
         streams = {cls.stream_id(key): cls for cls, key in wanted}
         missing = {s: cls for s, cls in streams.items() if s not in self.cache}
         if missing:
             raise Missing(missing)
 
     def create(self, cls: type[A], key: str) -> A:
-        """A new aggregate under a name that nobody has used: the append proves that."""
+        """A new aggregate. The append proves that its key was never used."""
         aggregate = cls(id=cls.stream_id(key))
         self.cache[aggregate.id] = self._seen[aggregate.id] = aggregate
         return aggregate
 
     def begin(self, request_id: str) -> None:
-        """Start on the next command."""
+        """Begin the next command of the batch."""
         self._seen = {}
         self.request_id = request_id
         self.tags = None
 
     def entropy(self, draw: int) -> bytes:
-        """Sixteen random bytes, the same whenever this command starts anew."""
+        """Sixteen random bytes that are the same each time this command is decided again."""
         return hashlib.sha256(f"{self.request_id}/{draw}".encode()).digest()[:16]
 
     @property
     def seen(self) -> Mapping[str, Aggregate]:
-        """The aggregates that the present command has asked for."""
+        """The aggregates that the current command has loaded or created."""
         return self._seen
 
 

@@ -23,18 +23,18 @@ from domain.errors import TimedOut, Unavailable
 
 SERVICE_ROLE = "holdfast_service"
 STATEMENT_TIMEOUT_SECONDS = 10  # S4 5.2
-# What a process that stands still in the midst of a transaction has locked, others wait for: the
-# log of a namespace, or the position of its read models. No live one pauses for as long.
+# A process that freezes within a transaction keeps its locks on a namespace's log or read-model
+# position. No live process pauses for this long.
 IDLE_SECONDS = 5
-# A server that is frozen cannot end a statement by itself: so much later its client does.
+# A frozen server cannot end a statement; the client gives up this many seconds later.
 ANSWER_SECONDS = STATEMENT_TIMEOUT_SECONDS + 2.0
-# A pool that gives up soon tries again with the next request, where one that backs off for
-# minutes would stay away long after the database is back.
+# A pool that gives up soon tries again with the next request. One that backs off for minutes
+# would stay disconnected long after the database is back.
 RECONNECT_SECONDS = 2.0
 WAIT_SECONDS = 2.0
 MAX_WAITING = 1_000
 
-# What breaks a request without the request being to blame.
+# SQLSTATE classes of failures that the request did not cause.
 LOST = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -50,7 +50,7 @@ def conninfo(
     search_path: str = "public",
     settings: Mapping[str, str] | None = None,
 ) -> str:
-    """The connection string for ``url`` with the service's role, clock zone and time-outs."""
+    """The connection string for ``url`` with the service's role, time zone and time-outs."""
     given = conninfo_to_dict(url)
     options = [
         str(given.get("options") or ""),
@@ -75,15 +75,15 @@ def login_of(url: str) -> str | None:
     return str(conninfo_to_dict(url).get("user") or "") or None
 
 
-# The connections that may be waiting for an answer, and whether nobody is to wait any more.
+# Connections that may be waiting for an answer, and whether all waiting has to end.
 _open: WeakSet[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]] = WeakSet()
 _is_over = threading.Event()
 
 
 def let_go() -> None:
-    """Break every connection of this process, and those to come: it is about to end.
+    """Break this process's connections, and all that are made later, because it is about to end.
 
-    Whoever waits for a server that does not answer would hold that up.
+    A thread that waits for a server that does not answer would otherwise delay the end.
     """
     _is_over.set()
     for connection in list(_open):
@@ -97,7 +97,7 @@ def _note(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) ->
 
 
 def _hang_up(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    """End the conversation below libpq, which its own thread finds as if the server had done it."""
+    """Shut the socket down beneath libpq; its thread sees this as if the server had hung up."""
     with (
         suppress(OSError, psycopg.Error),
         socket.socket(fileno=os.dup(connection.pgconn.socket)) as wire,
@@ -106,14 +106,14 @@ def _hang_up(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any])
 
 
 class Unanswered(psycopg.errors.QueryCanceled):
-    """The server did not even end the statement at its time-out: it is frozen, or gone unseen.
+    """The server did not answer even after the statement's time-out: frozen or unreachable.
 
-    The connection is closed. Whether the statement was carried out is unknown.
+    The connection is closed. It is unknown whether the statement was carried out.
     """
 
 
 class Connection(psycopg.Connection[TupleRow]):
-    """A connection that waits for no answer longer than the server may take for one."""
+    """A connection that stops waiting a little after the server's statement time-out."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -131,7 +131,7 @@ class Connection(psycopg.Connection[TupleRow]):
 
 
 class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
-    """The same for event loops."""
+    """The asynchronous form of :class:`Connection`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -149,15 +149,15 @@ class AsyncConnection(psycopg.AsyncConnection[TupleRow]):
 
 
 def configure(connection: psycopg.Connection | psycopg.AsyncConnection) -> None:
-    """Read JSON with the fast parser."""
+    """Have psycopg parse JSON with orjson."""
     set_json_loads(orjson.loads, connection)
 
 
 def pool(info: str, size: int, *, checked: bool = False) -> ConnectionPool:
-    """A pool for threads; its connections are in autocommit mode.
+    """A pool for threads, with connections in autocommit mode.
 
-    ``checked`` asks a connection whether it still works before it is used, which takes a round
-    trip: for those who are idle for long and do not try again.
+    With ``checked`` a connection is tested before each use, which costs a round trip: for users
+    that are idle for long and do not retry.
     """
     return ConnectionPool(
         info,
@@ -175,7 +175,7 @@ def pool(info: str, size: int, *, checked: bool = False) -> ConnectionPool:
 
 
 def has_broken(error: psycopg.OperationalError) -> bool:
-    """Whether the connection was the trouble, so that another one may do better at once."""
+    """Whether the connection failed, so that a retry on a new one may succeed."""
     if _is_over.is_set():
         return False
     if isinstance(error, PoolTimeout | PoolClosed | TooManyRequests | Unanswered):
@@ -186,7 +186,7 @@ def has_broken(error: psycopg.OperationalError) -> bool:
 
 @contextmanager
 def told_apart() -> Iterator[None]:
-    """Turn a failure of the database into the product's own error."""
+    """Turn a psycopg error into :class:`Unavailable` or :class:`TimedOut`."""
     try:
         yield
     except psycopg.errors.QueryCanceled as e:
@@ -194,7 +194,7 @@ def told_apart() -> Iterator[None]:
     except psycopg.errors.DiskFull as e:
         raise Unavailable("The database's disk is full. Try again once there is room.") from e
     except psycopg.errors.ReadOnlySqlTransaction as e:
-        # As a standby, or where somebody closed it before its disk was full.
+        # A standby, or a server set to read-only, perhaps because its disk is nearly full.
         raise Unavailable("The database can only be read at the moment. Try again later.") from e
     except LOST as e:
         raise Unavailable(outage.message()) from e

@@ -1,4 +1,4 @@
-"""Between domain events and rows: stable names, JSON payloads, old versions upcast on read."""
+"""Maps events to rows and back: stable names, JSON payloads, old versions upcast on read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from uuid import UUID, uuid4
 
 from domain.aggregate import BASE_FIELDS, Event, Json
 
-# Kept beside the payload when it is not 1: an event's shape, for upcasting.
+# Stored beside the payload unless it is 1: the event's version, for upcasting.
 VERSION_KEY = "class_version"
-# In a compact event's metadata: by how much its id exceeds the request's, which made several.
+# In a compact event's metadata: its id minus the request's, where a request wrote several.
 OFFSET_KEY = "n"
 
 
 class NewRow(TypedDict):
-    """An event on its way into the store."""
+    """A row to append to the store."""
 
     stream_id: str
     sequence_num: int
@@ -30,7 +30,7 @@ class NewRow(TypedDict):
 
 
 class Recorded(NamedTuple):
-    """An event as the store has it."""
+    """An event as read from the store."""
 
     position: int
     event_id: UUID
@@ -42,7 +42,7 @@ class Recorded(NamedTuple):
     metadata: Json
 
     def full_metadata(self) -> Json:
-        """The metadata with what a compact event leaves out: its id and type say it already."""
+        """The metadata, completed from the id and type where a compact event leaves fields out."""
         if "request_id" in self.metadata:
             return self.metadata
         rest = dict(self.metadata)
@@ -51,18 +51,18 @@ class Recorded(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Which command made an event, and who sent it (spec 3)."""
+    """The command that wrote an event, and who sent it (spec 3)."""
 
     request_id: str
     actor: str
     command: str
     command_id: str | None = None
     tags: Json | None = None
-    # Which part of its request the command is, from 0.
+    # The index of the command within its request, from 0.
     offset: int = 0
 
     def event_id(self) -> str:
-        """The id for the event that takes the request's: that of its first part, and so on."""
+        """The id of the command's first event: the request's id plus the command's part number."""
         if self.offset == 0:
             return self.request_id
         digits = f"{_number(self.request_id) + self.offset:032x}"
@@ -72,12 +72,12 @@ class Origin(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _number(uuid: str) -> int:
-    """A request of a thousand parts asks for its number a thousand times."""
+    """The id as a number, cached because a bulk request asks for it once per part."""
     return UUID(uuid).int
 
 
 class Mapper:
-    """Knows every event by the name that the store keeps for it."""
+    """Knows every event class by the name that the store has for it."""
 
     def __init__(self, event_classes: Iterable[type[Event]]) -> None:
         self._classes = {cls.event_type: cls for cls in event_classes}
@@ -141,7 +141,7 @@ class Mapper:
         data: Json,
         metadata: Json,
     ) -> Event:
-        """The domain event of a row, in today's shape."""
+        """The domain event of a row, upcast to the current version."""
         cls = self._classes[event_type]
         version = metadata.get(VERSION_KEY, 1)
         while version < cls.class_version:

@@ -1,4 +1,4 @@
-"""Bringing a database's schema up to date, once, however many processes start at the same time."""
+"""Applies missing migrations, each once, however many processes start at the same time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from application.eventstore import connect
 from application.eventstore import sql as sql_files
 from application.eventstore.connect import SERVICE_ROLE
 
-# The first line of a migration that takes away what the version before it needs. All others only
-# add: a version of before goes on with them, and may start again.
+# The first line of a breaking migration, which removes something that the version before needs.
+# All others only add: the version before goes on with them, and can be started again.
 BREAKING = "-- Versions from before cannot serve after this.\n"
 
 # Any number will do, so long as every process uses the same one.
@@ -29,7 +29,7 @@ log = logging.getLogger("holdfast.migrate")
 
 
 class Migration(NamedTuple):
-    """A numbered file of DDL. It never changes once it was applied anywhere."""
+    """A numbered SQL file. It must never change once it was applied anywhere."""
 
     name: str
     ddl: str
@@ -40,16 +40,16 @@ class Migration(NamedTuple):
 
     @property
     def is_breaking(self) -> bool:
-        """Whether a version that does not know it must not serve."""
+        """Whether a version that does not know this migration must not serve."""
         return self.ddl.startswith(BREAKING)
 
 
 class MigrationError(Exception):
-    """The database's schema is not one that this version can serve."""
+    """This version cannot serve with the database's schema."""
 
 
 def migrations() -> list[Migration]:
-    """All migrations in their order."""
+    """All migrations in order."""
     folder = files("application.eventstore").joinpath("migrations")
     found = [f for f in folder.iterdir() if f.name.endswith(".sql")]
     return [
@@ -59,13 +59,12 @@ def migrations() -> list[Migration]:
 
 
 def migrate(owner_url: str, login: str | None = None) -> list[str]:
-    """Apply what is missing, each in a transaction of its own; the names of what was applied.
+    """Apply missing migrations, each in its own transaction; return their names.
 
-    Needs the owner of the database. The service's ``login``, if it is another one, is let act
-    under the service's role, where the owner may grant that; and everybody else is kept out.
-    Raises :class:`MigrationError` when an applied migration differs from the one that this version
-    has, when a later version has applied one that breaks this one, or when nobody could work under
-    the service's role.
+    ``url`` must be the owner's. The service's ``login``, if it is a different one, is granted the
+    service's role, if the owner may do that. Everybody else loses the right to connect.
+    Raises :class:`MigrationError` if an applied migration differs from the file of this version,
+    if a later version applied a breaking one, or if nobody could use the service's role.
     """
     applied = []
     with psycopg.connect(owner_url, autocommit=True, connect_timeout=10) as connection:
@@ -99,9 +98,9 @@ def migrate(owner_url: str, login: str | None = None) -> list[str]:
 
 
 def who_logs_in(url: str) -> tuple[str, bool]:
-    """The login behind ``url``, whatever role it acts under, and whether it is a superuser.
+    """The login of ``url``, not the role that it takes, and whether it is a superuser.
 
-    Raises ``psycopg.OperationalError`` if it cannot connect, or not act under the service's role.
+    Raises ``psycopg.OperationalError`` if it cannot connect or cannot take the service's role.
     """
     with psycopg.connect(connect.conninfo(url)) as connection:
         row = connection.execute(_SQL["login"]).fetchone()
@@ -111,7 +110,7 @@ def who_logs_in(url: str) -> tuple[str, bool]:
 
 @contextmanager
 def _role_is_there(connection: psycopg.Connection) -> Iterator[None]:
-    """Tell what an administrator has to run where the owner may not make the service's role."""
+    """If the owner may not create the service's role, raise with the SQL for an administrator."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as e:
@@ -130,7 +129,7 @@ def _grant(connection: psycopg.Connection, who: str) -> sql.Composed:
 
 
 def _checked(found: list[tuple[str, str, bool]], todo: list[Migration]) -> set[str]:
-    """The names of what was applied, if this version can serve with all of it."""
+    """The names of the applied migrations. Raises if this version cannot serve with them."""
     ours = {m.name: m.checksum for m in todo}
     for name, checksum, is_breaking in found:
         if name not in ours and is_breaking:
@@ -143,7 +142,7 @@ def _checked(found: list[tuple[str, str, bool]], todo: list[Migration]) -> set[s
 
 
 def _let_act(connection: psycopg.Connection, login: str | None) -> None:
-    """Let the service's login, or the owner if that is its login, act under the service's role."""
+    """Grant the service's role to the service's login, which may be the owner."""
     found = connection.execute(_SQL["may_act"], {"role": SERVICE_ROLE, "login": login}).fetchone()
     if found is None or found[0]:
         return  # a login that is not there fails to connect, and is told then
@@ -159,7 +158,7 @@ def _let_act(connection: psycopg.Connection, login: str | None) -> None:
 
 
 def _close_doors(connection: psycopg.Connection) -> None:
-    """Take back what Postgres lets everybody do with a database: connect, make tables."""
+    """Revoke what Postgres grants to everybody by default: connect, create temporary tables."""
     row = connection.execute(_SQL["doors"], {"role": SERVICE_ROLE}).fetchone()
     assert row is not None
     is_owner, is_open, is_public_writable, admitted = row

@@ -1,4 +1,4 @@
-"""A database that is away: said without filling the log, and explained where that is known."""
+"""An unreachable database: log it without filling the log, and explain it if the cause is known."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _explanation: Explanation | None = None
 
 
 def explained_by(explanation: Explanation) -> None:
-    """Have refusals tell why the database is away, as far as this knows it, in plain words."""
+    """Set a function that explains why the database is away; refusals then have its text."""
     global _explanation
     _explanation = explanation
 
 
 def message() -> str | None:
-    """What whoever is refused is told; None for the standard message."""
+    """The message for refusals; None for the standard message."""
     cause = _explanation() if _explanation is not None else None
     if cause is None:
         return None
@@ -28,7 +28,7 @@ def message() -> str | None:
 
 
 class Outage:
-    """What a loop says of a database that it waits for: at once, then once a minute, and after."""
+    """Logs an outage that a loop waits out: at once, then once a minute, and at its end."""
 
     def __init__(self, log: logging.Logger, waiting: str) -> None:
         self._log = log
@@ -37,7 +37,7 @@ class Outage:
         self._said = 0.0
 
     def goes_on(self, error: str) -> None:
-        """Note that the database is away, or still is."""
+        """Call when the database is away, or still is."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
@@ -49,7 +49,7 @@ class Outage:
         self._log.warning(self._waiting, extra={**about, "cause": cause} if cause else about)
 
     def is_over(self) -> None:
-        """Note that the database is there."""
+        """Call when the database has answered."""
         if self._since is not None:
             about = {"for_seconds": round(time.monotonic() - self._since, 1)}
             self._log.warning("database_is_back", extra=about)

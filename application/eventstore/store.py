@@ -23,21 +23,21 @@ T = TypeVar("T")
 Rows = Generator[tuple[Any, ...], None, None]
 
 MAX_POSITION = 2**63 - 1
-# A page of events as JSON is at most this large (spec 9), but for an event that is so alone.
+# The size limit of a page of events as JSON (spec 9); a single event may be larger.
 PAGE_BYTES = 8 * 1024 * 1024
 MAX_PAGE = 10_000
-# Rows that come from the database at once, where it is their size that ends a page.
+# Rows per fetch, where the page ends by bytes.
 AT_ONCE = 32
-# The types that come by the thousand; the index of types leaves them out.
+# Very frequent types, which the index by type leaves out.
 HEARTBEATS = frozenset({"session_heartbeat", "instance_heartbeat", "machine_heartbeat"})
-# What a reply says of an event besides its data, metadata and the names of its streams, at most.
+# The most bytes of an event in a reply besides its data, metadata and stream names.
 _AROUND = 512
 
 _SQL = sql.load("application.eventstore", "queries.sql")
 
 
 class VersionConflict(Exception):
-    """Streams moved since they were read, or an event does not follow its stream's last."""
+    """A stream changed since it was read, or an event does not follow its stream's last one."""
 
     def __init__(self, streams: Sequence[str]) -> None:
         super().__init__(", ".join(streams))
@@ -45,11 +45,11 @@ class VersionConflict(Exception):
 
 
 class ReceiptConflict(Exception):
-    """A request with the same idempotency key was carried out meanwhile."""
+    """Another request with the same idempotency key was carried out first."""
 
 
 class NewReceipt(TypedDict):
-    """A reply to keep with the events of its command."""
+    """A reply to store with the events of its command."""
 
     receipt_key: str
     request_hash: str
@@ -59,7 +59,7 @@ class NewReceipt(TypedDict):
 
 
 class Receipt(NamedTuple):
-    """A reply as it was given."""
+    """A stored reply."""
 
     receipt_key: str
     request_hash: str
@@ -69,14 +69,14 @@ class Receipt(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """An append that is durable: the log's new head, and the database's time."""
+    """A durable append: the log's new head, and the database's time."""
 
     head: int
     written_at: datetime
 
 
 class Loaded(NamedTuple):
-    """A row for bringing an aggregate back: a snapshot (no event type) or an event."""
+    """A row to load an aggregate from: a snapshot (without an event type) or an event."""
 
     stream_id: str
     sequence_num: int
@@ -87,22 +87,22 @@ class Loaded(NamedTuple):
 
 
 class Criteria(NamedTuple):
-    """Which events of a stream are looked for. Dates include their bounds (spec 17)."""
+    """A filter on the events of a stream. Dates are inclusive (spec 17)."""
 
     types: Sequence[str] = ()
     start: datetime | None = None
     end: datetime | None = None
-    # A literal part of the payload's JSON text, whatever the case.
+    # A literal substring of the payload's JSON text, ignoring case.
     keyword: str | None = None
     newest_first: bool = False
 
     @property
     def is_empty(self) -> bool:
-        """Whether every event meets them."""
+        """Whether every event matches."""
         return not self.types and self.start is None and self.end is None and self.keyword is None
 
     def parameters(self) -> Json:
-        """As the queries take them."""
+        """The filter as parameters of the SQL queries."""
         return {
             "types": list(self.types) or None,
             "start": self.start,
@@ -114,10 +114,9 @@ class Criteria(NamedTuple):
 def _asked_again(
     question: Callable[Concatenate[EventStore, P], T],
 ) -> Callable[Concatenate[EventStore, P], T]:
-    """Ask once more if the connection was broken. For what may be done twice.
+    """Retry once if the connection was broken. Only for calls that may run twice.
 
-    Connections that were idle when the database went away are all broken: whoever comes first when
-    it is back would be refused for it.
+    After an outage all idle connections are broken; without this the first calls would fail.
     """
 
     @wraps(question)
@@ -135,7 +134,7 @@ def _asked_again(
 
 
 class EventStore:
-    """The store behind one pool of connections. Safe for threads.
+    """The store, using one pool of connections. Thread-safe.
 
     Every method raises :class:`~domain.errors.Unavailable` when the database cannot be reached.
     """
@@ -143,7 +142,7 @@ class EventStore:
     def __init__(self, pool: ConnectionPool, held: psycopg.Connection | None = None) -> None:
         self._pool = pool
         self._held = held
-        # What was appended in the transaction that is held.
+        # What was appended in the current transaction.
         self._written: list[NewRow] = []
         self._connection: Callable[[], AbstractContextManager[psycopg.Connection]] = (
             pool.connection if held is None else lambda: nullcontext(held)
@@ -153,7 +152,7 @@ class EventStore:
     def at(cls, url: str, *, size: int = 4, checked: bool = False) -> EventStore:
         """The store of a database, used under the service's role.
 
-        ``checked``: a connection that broke while it was idle is not used (:func:`connect.pool`).
+        ``checked`` tests each connection before use (:func:`connect.pool`).
         """
         return cls(connect.pool(connect.conninfo(url), size, checked=checked))
 
@@ -163,9 +162,9 @@ class EventStore:
 
     @contextmanager
     def exclusive(self, namespace: str) -> Iterator[EventStore]:
-        """The store within one transaction that holds the namespace's log: no one else appends.
+        """The store within a transaction that locks the namespace's log against other appends.
 
-        What is appended is durable once the block has ended without an error.
+        Appended events are durable once the block has ended without an error.
         """
         written: list[NewRow] = []
         with connect.told_apart():
@@ -178,7 +177,7 @@ class EventStore:
             except connect.Unanswered:
                 raise
             except psycopg.OperationalError:
-                # Perhaps only the commit's acknowledgement was lost.
+                # The commit may have succeeded and only its acknowledgement been lost.
                 if not written:
                     raise
                 self._pool.check()
@@ -216,9 +215,9 @@ class EventStore:
             except psycopg.OperationalError:
                 if not rows or self._held is not None:
                     raise
-                # The acknowledgement is lost, perhaps the append is not. A connection that is
-                # new can tell; and the old one, should it still be at work, cannot commit the
-                # same sequence numbers beside ours.
+                # The append may have succeeded and only its acknowledgement been lost. A new
+                # connection can tell; if the old one is still working, it cannot commit the
+                # same sequence numbers as ours.
                 self._pool.check()
                 found = self._find(namespace, rows[-1])
                 if found is not None:
@@ -266,7 +265,7 @@ class EventStore:
 
     @_asked_again
     def load(self, namespace: str, state_versions: Mapping[str, int]) -> list[Loaded]:
-        """What it takes to bring these streams' aggregates back, in one query, in order."""
+        """The newest snapshot and the later events of each stream, in order, in one query."""
         with self._connection() as connection:
             cursor = connection.cursor(row_factory=tuple_row, binary=True)
             rows = cursor.execute(
@@ -281,7 +280,7 @@ class EventStore:
 
     @_asked_again
     def receipts(self, namespace: str, keys: Sequence[str]) -> list[Receipt]:
-        """The replies kept under these idempotency keys."""
+        """The stored replies for these idempotency keys."""
         with self._connection() as connection:
             cursor = connection.cursor(row_factory=class_row(Receipt))
             return cursor.execute(
@@ -290,7 +289,7 @@ class EventStore:
 
     @_asked_again
     def forget_receipts(self, namespace: str) -> int:
-        """Drop the replies that are older than a day; how many."""
+        """Delete receipts that are older than a day; return how many."""
         with self._connection() as connection:
             parameters = {"namespace": namespace}
             row = connection.execute(_SQL["forget_receipts"], parameters).fetchone()
@@ -314,7 +313,7 @@ class EventStore:
 
     @_asked_again
     def insert_snapshots(self, namespace: str, snapshots: Sequence[Json]) -> None:
-        """Keep states of aggregates at events that are there; one that is kept already stays."""
+        """Store snapshots of aggregates at stored events; existing ones stay as they are."""
         with self._connection() as connection:
             connection.execute(
                 _SQL["insert_snapshots"],
@@ -333,7 +332,7 @@ class EventStore:
     ) -> list[Recorded]:
         """A stream's events with ``after < sequence_num <= upto``.
 
-        Of several only as many as fit into ``most`` bytes of JSON.
+        At most ``most`` bytes of JSON, but at least one event.
         """
         return self._read(
             "stream",
@@ -370,7 +369,7 @@ class EventStore:
 
     @_asked_again
     def version(self, namespace: str, stream_id: str) -> int:
-        """The sequence number of a stream's newest event; 0 for a stream that is not there."""
+        """The sequence number of a stream's newest event; 0 if the stream does not exist."""
         with self._connection() as connection:
             parameters = {"namespace": namespace, "stream_id": stream_id}
             row = connection.execute(_SQL["version"], parameters).fetchone()
@@ -386,9 +385,9 @@ class EventStore:
         offset: int = 0,
         past: int | None = None,
     ) -> tuple[list[Recorded], bool]:
-        """A page of a stream's events that meet the criteria, and whether there are more.
+        """A page of a stream's events that match the criteria, and whether there are more.
 
-        It has at most 8 MiB of JSON, and begins behind the event with the number ``past``.
+        It has at most 8 MiB of JSON and starts after the event with sequence number ``past``.
         """
         return self._page(
             "find_in_stream_backwards" if criteria.newest_first else "find_in_stream",
@@ -402,7 +401,7 @@ class EventStore:
 
     @_asked_again
     def count_in_stream(self, namespace: str, stream_id: str, criteria: Criteria) -> int:
-        """How many of a stream's events meet the criteria."""
+        """The number of a stream's events that match the criteria."""
         if criteria.is_empty:
             return self.version(namespace, stream_id)  # sequence numbers have no gaps
         parameters = {"namespace": namespace, "stream_id": stream_id, **criteria.parameters()}
@@ -418,7 +417,7 @@ class EventStore:
             if most is None:
                 rows = cursor.execute(_SQL[query], parameters).fetchall()
                 return [Recorded._make(row) for row in rows]
-            # What is left when the page is full, is cancelled.
+            # The rest of the query is cancelled once the page is full.
             coming = cast(Rows, cursor.stream(_SQL[query], parameters, size=AT_ONCE))
             with closing(coming):
                 events, _ = _upto(most, map(Recorded._make, coming))
@@ -435,26 +434,26 @@ class EventStore:
         return events[:limit], is_cut or len(events) > limit
 
     def begin_job(self, job: str, period: timedelta) -> bool:
-        """Whether this process is the one to run a job that is due once a period."""
+        """Try to start a periodic job; True if it is due and no other process runs it."""
         with connect.told_apart(), self._connection() as connection:
             parameters = {"job": job, "period": period}
             return connection.execute(_SQL["begin_job"], parameters).rowcount == 1
 
     def end_job(self, job: str) -> None:
-        """Note that a job's run ended."""
+        """Record that a job's run has ended."""
         with connect.told_apart(), self._connection() as connection:
             connection.execute(_SQL["end_job"], {"job": job})
 
     @_asked_again
     def head(self, namespace: str) -> int:
-        """The position of a namespace's last event; 0 when there is none."""
+        """The position of a namespace's last event; 0 if it has none."""
         with self._connection() as connection:
             row = connection.execute(_SQL["head"], {"namespace": namespace}).fetchone()
         return 0 if row is None else int(row[0])
 
     @_asked_again
     def touch_serving(self, tolerance_seconds: float) -> tuple[datetime, Serving]:
-        """Note that this process can be reached at this moment; when that is, and since when."""
+        """Record that this process is reachable now. The time, and since when the service is."""
         parameters = {"tolerance_seconds": tolerance_seconds}
         with self._connection() as connection:
             row = connection.execute(_SQL["touch_serving"], parameters, prepare=True).fetchone()
@@ -463,7 +462,7 @@ class EventStore:
 
     @_asked_again
     def serving(self) -> tuple[datetime, Serving]:
-        """What time it is, and since when the service has been there, as the database knows it."""
+        """The database's time, and since when the service has been reachable."""
         with self._connection() as connection:
             row = connection.execute(_SQL["serving"]).fetchone()
         assert row is not None
@@ -480,7 +479,7 @@ class EventStore:
 
 
 def _upto(most: int, coming: Iterable[Recorded]) -> tuple[list[Recorded], bool]:
-    """The first events, one at least if any comes, that fit into so many bytes; if any did not."""
+    """The first events that fit into ``most`` bytes, at least one, and whether others did not."""
     events: list[Recorded] = []
     for event in coming:
         told = (event.event_data, event.metadata, event.stream_id, event.stream_id)

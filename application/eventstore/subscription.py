@@ -1,4 +1,4 @@
-"""Being told of new events: LISTEN wakes, polling guarantees."""
+"""Waiting for new events: NOTIFY wakes early, polling guarantees."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ POLL_SECONDS = 1.0
 
 
 class LogListener:
-    """Waits for appends to any namespace, on a connection of its own that it renews by itself.
+    """Waits for appends to any namespace, on a connection of its own that it reopens when broken.
 
-    A wake-up may be missed (a broken connection, an append between two waits), so ``wait`` returns
-    after ``POLL_SECONDS`` at the latest and the caller looks for itself.
+    A notification may be missed (a broken connection, an append between two waits), so ``wait``
+    returns after ``POLL_SECONDS`` at the latest; the caller must then read the log.
     """
 
     def __init__(self, url: str) -> None:
