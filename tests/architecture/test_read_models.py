@@ -22,6 +22,7 @@ from projections.kernel.definition import definitions
 from projections.kernel.readmodel import ReadModel, Table
 
 FOLDS = Path(__file__).parents[1] / "contracts" / "folds.json"
+HOW = "python -m tests.architecture.test_read_models"
 TABLES = [model for model in READ_MODELS if isinstance(model, Table)]
 # The events of the streams of each category.
 BY_CATEGORY: Mapping[str, Sequence[type[Event]]] = {
@@ -49,6 +50,11 @@ def source_of(model: ReadModel) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
+def fingerprint(model: ReadModel) -> dict[str, object]:
+    """What is kept of a model's folds."""
+    return {"version": model.version, "source": source_of(model)}
+
+
 def test_every_event_has_a_category() -> None:
     """No event is in no stream."""
     assert {cls for events in BY_CATEGORY.values() for cls in events} == set(EVENTS)
@@ -58,6 +64,8 @@ def test_every_event_has_a_category() -> None:
 def test_every_event_type_is_folded_or_ignored(model: Table) -> None:
     """A new event type is decided upon in each read model of its streams."""
     happens = {cls.event_type for name in model.categories for cls in BY_CATEGORY[name]}
+    missing = happens - set(model.folds) - model.ignored
+    assert not missing, f"projections/{model.name}.py neither folds nor ignores {sorted(missing)}"
     assert set(model.folds) | model.ignored == happens
     assert not set(model.folds) & model.ignored
 
@@ -65,12 +73,14 @@ def test_every_event_type_is_folded_or_ignored(model: Table) -> None:
 @pytest.mark.parametrize("model", TABLES, ids=[model.name for model in TABLES])
 def test_whoever_changes_folds_decides_whether_rows_are_built_anew(model: Table) -> None:
     """Rows of other folds are those of another version, which has tables of its own."""
-    kept = json.loads(FOLDS.read_text())
-    now = {"version": model.version, "source": source_of(model)}
-    assert kept.get(model.name) == now, (
-        f"{model.name}.py has changed. If its folds make other rows of the same events, raise its"
-        f" `version`; then write {json.dumps(now)} for it into {FOLDS.name}"
+    assert json.loads(FOLDS.read_text()).get(model.name) == fingerprint(model), (
+        f"{model.name}.py has changed. If its folds make other rows of the same events, or fold"
+        " events that they did not, raise its `version`. Then: " + HOW
     )
+
+
+def test_no_fingerprint_is_left_of_a_model_that_has_gone() -> None:
+    assert set(json.loads(FOLDS.read_text())) == {model.name for model in TABLES}, HOW
 
 
 def test_a_definition_is_its_ddl_its_version_and_what_it_needs() -> None:
@@ -108,3 +118,9 @@ def test_every_definition_has_a_place_of_its_own() -> None:
     places = [each.place for each in DEFINITIONS]
     assert len(set(places)) == len(places)
     assert all(len(f"{place}_next") <= 63 for place in places)
+
+
+if __name__ == "__main__":
+    FOLDS.write_text(
+        json.dumps({model.name: fingerprint(model) for model in TABLES}, indent=2) + "\n"
+    )

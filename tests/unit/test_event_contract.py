@@ -27,7 +27,7 @@ HOW = (
 
 def event_classes(base: type[Event] = Event) -> Iterator[type[Event]]:
     """Every event of the domain that has a name, sorted by it."""
-    for module in pkgutil.iter_modules(domain.__path__, "domain."):
+    for module in pkgutil.walk_packages(domain.__path__, "domain."):
         importlib.import_module(module.name)
     found: dict[str, type[Event]] = {}
     remaining = [base]
