@@ -183,17 +183,30 @@ SETTING: Mapping[str, Change] = {
 ARCHITECTURE = "tests/architecture/test_"
 EVENTS = (f"{ARCHITECTURE}read_models.py", "tests/unit/test_event_contract.py")
 EVENTS = (*EVENTS, "tests/unit/test_events_doc.py", "tests/unit/test_work_events.py")
-# A recipe's heading, an example of it, and the tests that it must not turn red.
+RENAMED = """
+from datetime import UTC, datetime
+from domain.machines.machine import Machine
+machine, now = Machine(id="machine-m"), datetime.now(UTC)
+machine.register(now, "here", None, {})
+machine.rename(now, "there")
+assert machine.hostname == "there"
+"""
+LOADED = """
+from interfaces.host.settings import Settings
+assert Settings.load({"READ_CONNECTIONS": "3"}).read_connections == 3
+"""
+# A recipe's heading, an example of it, the tests that it must not turn red, what works then.
 RECIPES = [
-    ("An event type", EVENT, (*EVENTS, "tests/unit/test_machine.py")),
-    ("An event type that agents record", WORK_EVENT, EVENTS),
-    ("A read model", READ_MODEL, (f"{ARCHITECTURE}read_models.py", f"{ARCHITECTURE}rooms.py")),
+    ("An event type", EVENT, (*EVENTS, "tests/unit/test_machine.py"), ""),
+    ("An event type that agents record", WORK_EVENT, EVENTS, ""),
+    ("A read model", READ_MODEL, (f"{ARCHITECTURE}read_models.py", f"{ARCHITECTURE}rooms.py"), ""),
     (
         "A command",
         COMMAND,
         (f"{ARCHITECTURE}api_document.py", f"{ARCHITECTURE}spec.py", f"{ARCHITECTURE}errors.py"),
+        RENAMED,
     ),
-    ("A setting", SETTING, (f"{ARCHITECTURE}settings.py", f"{ARCHITECTURE}spec.py")),
+    ("A setting", SETTING, (f"{ARCHITECTURE}settings.py", f"{ARCHITECTURE}spec.py"), LOADED),
 ]
 
 
@@ -228,9 +241,11 @@ def change(file: Path, edits: Sequence[Before]) -> None:
     file.write_text(source, encoding="utf-8")
 
 
-@pytest.mark.parametrize(("heading", "example", "tests"), RECIPES, ids=[r[0] for r in RECIPES])
+@pytest.mark.parametrize(
+    ("heading", "example", "tests", "proof"), RECIPES, ids=[r[0] for r in RECIPES]
+)
 def test_a_recipe_is_whole(
-    heading: str, example: Mapping[str, Change], tests: Sequence[str], tmp_path: Path
+    heading: str, example: Mapping[str, Change], tests: Sequence[str], proof: str, tmp_path: Path
 ) -> None:
     files = listed(heading)
     assert set(files) <= set(example)
@@ -254,6 +269,7 @@ def test_a_recipe_is_whole(
             assert WRITTEN[name] in GUIDE
     if "pyproject.toml" in example:
         run(tmp_path, str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
+    run(tmp_path, "-c", proof)
     told = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
     assert re.search(r"\d+ passed", told)
     assert set(example) == set(files), "the recipe need not list a file"

@@ -62,6 +62,13 @@ def test_nobody_starts_the_service_with_what_is_no_setting(folder: str) -> None:
                 assert f'"{name}"' not in path.read_text(encoding="utf-8"), path
 
 
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_has_an_effect(name: str) -> None:
+    """Somebody asks for it."""
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "interfaces").rglob("*.py")]
+    assert any(re.search(rf"\b(settings|self)\.{name}\b", source) for source in sources)
+
+
 def test_the_example_holds_the_defaults() -> None:
     """A service started with the example as it stands is one started with nothing."""
     given = {name: value for mark, name, value in GIVEN.findall(EXAMPLE) if not mark}
