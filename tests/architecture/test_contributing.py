@@ -181,8 +181,12 @@ SETTING: Mapping[str, Change] = {
 }
 
 ARCHITECTURE = "tests/architecture/test_"
-EVENTS = (f"{ARCHITECTURE}read_models.py", "tests/unit/test_event_contract.py")
-EVENTS = (*EVENTS, "tests/unit/test_events_doc.py", "tests/unit/test_work_events.py")
+EVENTS = (
+    f"{ARCHITECTURE}read_models.py",
+    "tests/unit/test_event_contract.py",
+    "tests/unit/test_events_doc.py",
+    "tests/unit/test_work_events.py",
+)
 RENAMED = """
 from datetime import UTC, datetime
 from domain.machines.machine import Machine
