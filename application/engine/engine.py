@@ -23,33 +23,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
-import orjson
-
 from application.engine.batch import Batch, Round, Tainted
 from application.engine.clock import DatabaseClock
-from application.engine.fields import Dated
+from application.engine.deciding import Decider
 from application.engine.inbox import Inbox
 from application.engine.serving import ServingRecord
+from application.engine.snapshots import Snapshots
 from application.engine.submission import Job, Submission, deliver
 from application.engine.unit_of_work import (
     Context,
     Handler,
-    IdempotencyKey,
-    Missing,
     Outcome,
     Policy,
-    UnitOfWork,
 )
 from application.eventstore.mapper import Mapper
 from application.eventstore.store import (
     Appended,
     EventStore,
-    Receipt,
     ReceiptConflict,
     VersionConflict,
 )
-from domain.aggregate import Aggregate, Json
-from domain.errors import HoldfastError, IdempotencyMismatch, Unavailable, WriteConflict
+from domain.aggregate import Aggregate
+from domain.errors import HoldfastError, Unavailable, WriteConflict
 
 log = logging.getLogger("holdfast.engine")
 
@@ -67,14 +62,6 @@ NAMESPACE_BYTES = 16 * 1024 * 1024
 AHEAD_FROM = 250
 OPTIMISTIC_ATTEMPTS = 3
 ATTEMPTS = 5
-# A handler that closes a hierarchy loads level by level; others load two or three times.
-MAX_ROUNDS = 100
-SNAPSHOT_EVERY = 100
-# A large state is worth a snapshot less often, or snapshots would outgrow the events.
-LARGE_STATE_BYTES = 4_096
-SNAPSHOT_LARGE_EVERY = 1_000
-# Loading a stream reads all that was written since its last snapshot, and all others wait.
-SNAPSHOT_BYTES = 4 * 1024 * 1024
 CACHE_LIMIT = 200_000
 
 
@@ -91,19 +78,16 @@ class Engine:
     ) -> None:
         """``serving`` tells when the service was reachable; without it, it always was."""
         self._store = store
-        self._mapper = mapper
-        self._handlers = handlers
-        self._policy = policy
         self._clock = DatabaseClock()
         self._serving = serving
+        self._snapshots = Snapshots(store)
+        self._decider = Decider(mapper, handlers, policy, self._clock, serving, self._snapshots)
         # When the current round began, and when one was last refused because the database was
         # away. Both by the host's clock.
         self._busy_since: float | None = None
         self._refused_at: float | None = None
         self._caches: dict[str, dict[str, Aggregate]] = {}
         self._inbox = Inbox()
-        # Bytes that large commands wrote to each stream since its last snapshot.
-        self._unsaved: dict[tuple[str, str], int] = {}
         # Rounds taken from the inbox; the first may be decided already.
         self._rounds: deque[Round] = deque()
         self._appender = ThreadPoolExecutor(1, thread_name_prefix="holdfast-append")
@@ -309,7 +293,7 @@ class Engine:
                 if self._serving is not None:
                     self._serving.carried_out()
                 _acknowledge(batch, head)
-                self._keep_snapshots(namespace, batch)
+                self._snapshots.keep(namespace, batch.snapshots)
                 if exclusive:
                     self._cache(namespace).update(batch.work.cache)
                 _limit(self._cache(namespace))
@@ -335,160 +319,14 @@ class Engine:
                     cache.pop(stream_id, None)
             undone.begin_anew()
 
-    def _answer_repeats(
-        self, store: EventStore, namespace: str, jobs: list[Job]
-    ) -> tuple[list[Job], list[Job]]:
-        """Answer repeated requests from their receipts; return the jobs for now and for later.
-
-        If two requests with one key are in a batch, the second waits for the first one's receipt.
-        """
-        asked = [job.context.idempotency for job in jobs if job.context.idempotency]
-        if not asked:
-            return jobs, []
-        keys = {key.receipt_key for key in asked}
-        earlier = {key.earlier for key in asked if key.earlier is not None}
-        known = {r.receipt_key: r for r in store.receipts(namespace, [*keys, *earlier])}
-        now: list[Job] = []
-        later: list[Job] = []
-        for job in jobs:
-            key = job.context.idempotency
-            if key is None:
-                now.append(job)
-            elif (
-                receipt := known.get(key.receipt_key) or known.get(key.earlier or "")
-            ) is not None:
-                _repeat(job, key, receipt)
-            elif key.receipt_key in keys:
-                keys.remove(key.receipt_key)
-                now.append(job)
-            else:
-                later.append(job)
-        return now, later
-
     def _decide(self, store: EventStore, current: Round) -> Batch:
         """Decide a round, unless it was decided ahead. Returns what to append."""
         if current.is_decided:
             assert current.batch is not None
             return current.batch
-        namespace = current.namespace
-        current.jobs, later = self._answer_repeats(store, namespace, current.jobs)
-        current.later += later
         # With the log locked, load everything again.
-        cache = self._cache(namespace) if store is self._store else {}
-        batch = Batch(self._unit_of_work(store, cache))
-        current.batch = batch
-        waiting: Sequence[Job] = current.jobs
-        rounds = 0
-        while waiting:
-            rounds += 1
-            if rounds > MAX_ROUNDS:
-                raise RuntimeError("a handler asks for ever more aggregates")
-            missing: dict[str, type[Aggregate]] = {}
-            again: list[Job] = []
-            for number, job in enumerate(waiting):
-                if batch.size > BATCH_BYTES:
-                    _leave(current, [*again, *waiting[number:]])
-                    again, missing = [], {}
-                    break
-                try:
-                    self._decide_one(batch, job)
-                except Missing as e:
-                    missing.update(e.streams)
-                    again.append(job)
-                except Tainted as tainted:
-                    if not batch.rows:
-                        store.append(namespace, [], batch.first_seen())
-                        tainted.stands = True
-                    raise
-            if missing:
-                self._load(store, namespace, cache, missing)
-            waiting = again
-        # Taken now: by the time the batch is stored, its aggregates may be ahead of it.
-        batch.snapshots = self._due_snapshots(namespace, batch)
-        current.is_decided = True
-        return batch
-
-    def _unit_of_work(self, store: EventStore, cache: dict[str, Aggregate]) -> UnitOfWork:
-        """The unit of work for a batch, with the time and when the service was reachable."""
-        now = self._clock.now(store.clock)
-        if self._serving is None:
-            return UnitOfWork(self._policy, cache, now)
-        serving = self._serving.at(now)
-        # The two values come from two reads of the database's clock.
-        return UnitOfWork(self._policy, cache, max(now, serving.since or now), serving)
-
-    def _decide_one(self, batch: Batch, job: Job) -> None:
-        work = batch.work
-        work.begin(job.context.request_id)
-        job.error = None
-        try:
-            reply = self._handlers[type(job.command)](work, job.command)
-        except Missing:
-            if any(aggregate.pending for aggregate in work.seen.values()):
-                raise RuntimeError(f"{type(job.command).__name__} loads after a verb") from None
-            raise
-        except Exception as e:
-            if not isinstance(e, HoldfastError):
-                log.exception("handler_failed", extra={"command": job.context.command})
-            if any(aggregate.pending for aggregate in work.seen.values()):
-                raise Tainted(job, e) from e
-            # The traceback refers to this frame and so to the job: a reference cycle.
-            job.error = e.with_traceback(None)
-            batch.versions = batch.first_seen()
-            return
-        origin = None
-        for stream_id, aggregate in work.seen.items():
-            events = aggregate.collect_events()
-            batch.versions.setdefault(stream_id, aggregate.version - len(events))
-            if events:
-                batch.written[stream_id] = aggregate
-                origin = origin or job.context.origin(_tags(work, job.command))
-                batch.rows += self._mapper.rows(events, origin)
-                batch.written_bytes[stream_id] = (
-                    batch.written_bytes.get(stream_id, 0) + job.context.size
-                )
-        body = orjson.dumps(reply.value, option=orjson.OPT_UTC_Z)
-        batch.replies.append((job, reply, body, len(batch.rows)))
-        batch.size += job.context.size
-        key = job.context.idempotency
-        if key is not None:
-            batch.size += len(body)
-            batch.receipts.append(
-                {
-                    "receipt_key": key.receipt_key,
-                    "request_hash": key.request_hash,
-                    "status": reply.status,
-                    "body": orjson.Fragment(body),
-                    "last": len(batch.rows),
-                }
-            )
-
-    def _load(
-        self,
-        store: EventStore,
-        namespace: str,
-        cache: dict[str, Aggregate],
-        missing: Mapping[str, type[Aggregate]],
-    ) -> None:
-        for stream_id, cls in missing.items():
-            cache[stream_id] = cls(id=stream_id)
-        rows = store.load(namespace, {s: cls.state_version for s, cls in missing.items()})
-        for row in rows:
-            if row.event_type is None:
-                cache[row.stream_id] = missing[row.stream_id].from_state(row.data)
-                continue
-            assert row.timestamp is not None
-            assert row.metadata is not None
-            cache[row.stream_id].mutate(
-                self._mapper.event(
-                    row.stream_id,
-                    row.sequence_num,
-                    row.event_type,
-                    row.timestamp,
-                    row.data,
-                    row.metadata,
-                )
-            )
+        cache = self._cache(current.namespace) if store is self._store else {}
+        return self._decider.decide(store, current, cache, BATCH_BYTES)
 
     def _append(self, store: EventStore, current: Round, batch: Batch) -> int:
         """Append the batch and prove the versions it rests on. The position before its events."""
@@ -526,70 +364,6 @@ class Engine:
         self._clock.set(appended.written_at, asked)
         return appended
 
-    def _due_snapshots(self, namespace: str, batch: Batch) -> list[Json]:
-        """The snapshots that are due, of the aggregates as the batch leaves them."""
-        due: list[Json] = []
-        for stream_id, aggregate in batch.written.items():
-            before = batch.versions[stream_id]
-            grown = self._grown(namespace, stream_id, batch.written_bytes[stream_id])
-            if not grown and not _crossed(before, aggregate.version, SNAPSHOT_EVERY):
-                continue
-            state = orjson.dumps(aggregate.state())
-            if (
-                not grown
-                and len(state) > LARGE_STATE_BYTES
-                and not _crossed(before, aggregate.version, SNAPSHOT_LARGE_EVERY)
-            ):
-                continue
-            self._unsaved.pop((namespace, stream_id), None)
-            due.append(
-                {
-                    "stream_id": stream_id,
-                    "sequence_num": aggregate.version,
-                    "state_version": aggregate.state_version,
-                    "state": orjson.Fragment(state),
-                }
-            )
-        return due
-
-    def _grown(self, namespace: str, stream_id: str, size: int) -> bool:
-        """Whether large commands wrote so much to a stream that loading it would be slow."""
-        if size <= LARGE_STATE_BYTES:
-            return False  # snapshots by number are frequent enough
-        if len(self._unsaved) >= CACHE_LIMIT:
-            self._unsaved.clear()
-        unsaved = self._unsaved.get((namespace, stream_id), 0) + size
-        self._unsaved[namespace, stream_id] = unsaved
-        return unsaved > SNAPSHOT_BYTES
-
-    def _keep_snapshots(self, namespace: str, batch: Batch) -> None:
-        if not batch.snapshots:
-            return
-        try:
-            self._store.insert_snapshots(namespace, batch.snapshots)
-        except Unavailable:
-            log.warning("snapshots_not_kept")  # a shortcut lost, nothing else
-
-
-def _tags(work: UnitOfWork, command: object) -> Json | None:
-    """Metadata for a command's events: its handler's tags, and the client's clock."""
-    told = command.told_at(work.now) if isinstance(command, Dated) else None
-    return {**told, **(work.tags or {})} if told else work.tags
-
-
-def _leave(current: Round, jobs: Sequence[Job]) -> None:
-    """Postpone jobs until what is decided so far is stored."""
-    current.later += jobs
-    left = set(map(id, jobs))
-    current.jobs = [job for job in current.jobs if id(job) not in left]
-
-
-def _repeat(job: Job, key: IdempotencyKey, receipt: Receipt) -> None:
-    if receipt.request_hash != key.request_hash:
-        job.error = IdempotencyMismatch()
-        return
-    job.outcome = Outcome(receipt.body.encode(), receipt.status, receipt.position)
-
 
 def _acknowledge(batch: Batch, head: int) -> None:
     for job, reply, body, last in batch.replies:
@@ -599,11 +373,6 @@ def _acknowledge(batch: Batch, head: int) -> None:
 def _refuse(jobs: Iterable[Job], error: HoldfastError) -> None:
     for job in jobs:
         job.error = error
-
-
-def _crossed(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of ``every`` lies in ``before < version <= after``."""
-    return after // every > before // every
 
 
 def _limit(cache: dict[str, Aggregate]) -> None:

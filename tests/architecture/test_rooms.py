@@ -14,9 +14,19 @@ PACKAGES = ("domain", "application", "projections", "interfaces", "clients/pytho
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 
-LONGEST = 600
+LONGEST = 450
+# With a reason a file may be longer than that, up to this.
+LONGEST_OF_ALL = 620
 LONG_FOR_A_REASON = {
-    "application/engine/engine.py": "the writer's one thread: its steps are read in one go",
+    "domain/sessions/session.py": "one aggregate's rules, each a few lines and named by its verb",
+    "application/sessions.py": "a command model and a handler for each thing done to a session",
+    "application/instances.py": "a command model and a handler for each thing done to an instance",
+    "application/eventstore/store.py": "all statements to the store, one method each",
+    "interfaces/host/embedded_postgres.py": "one state machine around one process",
+    "interfaces/http/protocol.py": "one state machine around one connection",
+    "clients/python/holdfast/run_record.py": "one run, as its supervisor records it",
+    "clients/python/holdfast/spool.py": "one file format: all that reads it or writes it",
+    "clients/python/holdfast/types.py": "what the service answers: types, and nothing else",
 }
 
 # A statement's first words, as SQL is written here; prose does not begin like that.
@@ -36,9 +46,8 @@ SQL_FOR_A_REASON = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_are_small(name: str) -> None:
-    """A file over 600 lines is one of those that say why."""
-    lines = (ROOT / name).read_text(encoding="utf-8").count("\n")
-    assert lines <= LONGEST or name in LONG_FOR_A_REASON
+    """A file over 450 lines is one of those that say why."""
+    assert _lines(name) <= (LONGEST_OF_ALL if name in LONG_FOR_A_REASON else LONGEST)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,8 +60,14 @@ def test_sql_is_in_sql_files(name: str) -> None:
 def test_the_exceptions_are_still_needed() -> None:
     """A file that has become small, or lost its SQL, leaves the list."""
     assert set(LONG_FOR_A_REASON) | set(SQL_FOR_A_REASON) <= set(NAMES)
+    for name in LONG_FOR_A_REASON:
+        assert _lines(name) > LONGEST, f"{name} needs no reason any more"
     for name in SQL_FOR_A_REASON:
         assert any(STATEMENT.match(text) for text in _strings(ROOT / name)), name
+
+
+def _lines(name: str) -> int:
+    return (ROOT / name).read_text(encoding="utf-8").count("\n")
 
 
 def _strings(path: Path) -> Iterator[str]:

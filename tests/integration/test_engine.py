@@ -15,6 +15,7 @@ import pytest
 from application.claims import ClaimItem
 from application.engine import clock as clock_module
 from application.engine import engine as engine_module
+from application.engine import snapshots as snapshots_module
 from application.engine.unit_of_work import Handler, Outcome, Outdated, Reply, UnitOfWork
 from application.eventstore.migrate import migrate
 from application.machines import RegisterMachine, UpdateMachine
@@ -717,7 +718,7 @@ def test_a_snapshot_holds_nothing_that_was_decided_ahead(
     here: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decide_ahead(monkeypatch, batch=5)
-    monkeypatch.setattr(engine_module, "SNAPSHOT_EVERY", 10)
+    monkeypatch.setattr(snapshots_module, "SNAPSHOT_EVERY", 10)
     session_id = here.open_session()
     in_one_go(here, *(note(session_id, n=n) for n in range(60))).result(PATIENCE_SECONDS)
 
@@ -754,7 +755,7 @@ def snapshots(url: str, session_id: str) -> list[int]:
 
 
 def test_a_snapshot_is_kept_every_so_many_events(here: Service) -> None:
-    every = engine_module.SNAPSHOT_EVERY
+    every = snapshots_module.SNAPSHOT_EVERY
     session_id = here.open_session()
     while here.session(session_id).version < every - 1:
         here.do(beat(session_id))
@@ -769,9 +770,9 @@ def test_a_snapshot_is_kept_every_so_many_events(here: Service) -> None:
 
 
 def test_a_large_state_is_kept_less_often(here: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "SNAPSHOT_EVERY", 10)
-    monkeypatch.setattr(engine_module, "SNAPSHOT_LARGE_EVERY", 30)
-    session_id = here.open_session(metadata={"large": "x" * engine_module.LARGE_STATE_BYTES})
+    monkeypatch.setattr(snapshots_module, "SNAPSHOT_EVERY", 10)
+    monkeypatch.setattr(snapshots_module, "SNAPSHOT_LARGE_EVERY", 30)
+    session_id = here.open_session(metadata={"large": "x" * snapshots_module.LARGE_STATE_BYTES})
 
     while here.session(session_id).version < 45:
         here.do(beat(session_id))

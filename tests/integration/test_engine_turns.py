@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from application.engine import engine as engine_module
+from application.engine import snapshots as snapshots_module
 from application.eventstore.store import Appended
 from application.sessions import BeatSession, CreateSession, UpdateSession
 from domain.errors import Unavailable
@@ -116,7 +117,7 @@ def test_a_stream_of_large_events_is_quick_to_load(
     here: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A snapshot is kept once much was written since the last, not only by number of events."""
-    monkeypatch.setattr(engine_module, "SNAPSHOT_BYTES", 600 * KIB)
+    monkeypatch.setattr(snapshots_module, "SNAPSHOT_BYTES", 600 * KIB)
     session_id = here.open_session()
     for number in range(10):
         note = UpdateSession(session_id=session_id, metadata={"t": "x" * 5 * KIB, "n": number})

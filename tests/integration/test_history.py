@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from application.engine.engine import SNAPSHOT_EVERY
+from application.engine.snapshots import SNAPSHOT_EVERY
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria, EventStore
 from application.history import History
