@@ -22,6 +22,7 @@ LONG_FOR_A_REASON = {
     "application/sessions.py": "a command model and a handler for each thing done to a session",
     "application/instances.py": "a command model and a handler for each thing done to an instance",
     "application/eventstore/store.py": "all statements to the store, one method each",
+    "projections/instances.py": "one row's folds, and the questions that it answers",
     "interfaces/host/embedded_postgres.py": "one state machine around one process",
     "interfaces/http/protocol.py": "one state machine around one connection",
     "clients/python/holdfast/run_record.py": "one run, as its supervisor records it",
