@@ -1,1 +1,1 @@
-"""The use cases: commands, and how they are carried out."""
+"""The use cases: commands and their handlers, the engine, the event store."""

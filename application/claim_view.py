@@ -13,7 +13,7 @@ from domain.liveness import Serving
 
 
 def view(claim: Claim) -> Json:
-    """A claim: who has it, since when, under which fence. ``holder`` is null once released."""
+    """A claim: its holder, since when, under which fence. ``holder`` is null once released."""
     kind = claim.holder_kind
     item = claim.item
     return {
@@ -37,7 +37,7 @@ def view(claim: Claim) -> Json:
 def owner(
     claim: Claim, holder: Holder, now: datetime, stale_seconds: float, serving: Serving
 ) -> Json:
-    """What whoever is refused wants to know about the holder (S3 FR-2, spec 6)."""
+    """The holder as described in the error ``claim_held`` (S3 FR-2, spec 6)."""
     gap = holder.gap_seconds(now)
     silent = claim.silent_seconds(now, holder.silent_seconds(now, serving))
     stale = silent > stale_seconds
@@ -69,7 +69,7 @@ def item_view(
     holder: Holder | None = None,
     blocked_by: Sequence[str] = (),
 ) -> Json:
-    """A work item, with whoever works on it and what it waits for."""
+    """A work item, with its holder and its dependencies."""
     item = claim.require_listed()
     kind = claim.holder_kind
     held = owner(claim, holder, now, stale_seconds, serving) if holder else {}
@@ -108,7 +108,7 @@ def item_view(
 
 
 def lost_item(claim: Claim) -> Json:
-    """An item that a recovery could not bring back: someone else has it, or did it."""
+    """An item that a successor could not claim again: another holds it or has completed it."""
     return {
         "item_id": claim.resource,
         "status": claim.status,

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in the product's words."""
+"""Pydantic's validation errors as the product's field errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from domain.errors import FieldError
 
 
 def findings(error: ValidationError, within: Sequence[str] = ()) -> list[FieldError]:
-    """Each field that is wrong, and why; ``within`` names the objects around them."""
+    """One error per wrong field. ``within`` is the path of the object that was validated."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return [
         {

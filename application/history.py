@@ -1,7 +1,7 @@
-"""Reading what happened: a stream's events, its state at any point, what changed between two (S2).
+"""Reading history: a stream's events, its state at any event, the difference of two states (S2).
 
-A state is folded by the very code that live aggregates use, from the nearest snapshot below: the
-same events give the same state, and a point in a long stream is as near as one in a short one.
+States are folded by the same code as live aggregates, from the nearest earlier snapshot, so a state
+in a long stream is found as fast as in a short one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CATEGORIES: Mapping[str, type[Aggregate]] = {
 
 
 class Found(NamedTuple):
-    """A page of events, and how many there are in all."""
+    """A page of events, and the number of all that match."""
 
     events: list[Recorded]
     total_count: int
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 class History:
-    """One namespace's past. Raises :class:`StreamNotFound` for a stream that is not there."""
+    """One namespace's history. Raises :class:`StreamNotFound` for an unknown stream."""
 
     def __init__(self, store: EventStore, mapper: Mapper) -> None:
         self._store = store
@@ -51,7 +51,7 @@ class History:
         offset: int = 0,
         past: int | None = None,
     ) -> Found:
-        """A stream's events that meet the criteria, behind the one with the number ``past``."""
+        """A stream's events that match the criteria, after the event number ``past``."""
         if self._store.version(namespace, stream_id) == 0:
             raise StreamNotFound.named(stream_id)
         if criteria.start and criteria.end and criteria.start > criteria.end:
@@ -71,29 +71,29 @@ class History:
         )
 
     def head(self, namespace: str) -> int:
-        """The position of the namespace's last event; 0 when there is none."""
+        """The position of the namespace's last event; 0 if it has none."""
         return self._store.head(namespace)
 
     def first(self, namespace: str, stream_id: str) -> Recorded:
-        """The event that a stream began with."""
+        """A stream's first event."""
         events = self._store.read_stream(namespace, stream_id, upto=1)
         if not events:
             raise StreamNotFound.named(stream_id)
         return events[0]
 
     def current(self, namespace: str, stream_id: str) -> tuple[Aggregate, datetime]:
-        """The aggregate as it is now, and what time it is by the database's clock."""
+        """The aggregate as it is now, and the database's time."""
         version = self._store.version(namespace, stream_id)
         if version == 0:
             raise StreamNotFound.named(stream_id)
         return self.state_at(namespace, stream_id, version), self._store.clock()
 
     def serving(self) -> Serving:
-        """Since when the service has been there."""
+        """Since when the service has been reachable."""
         return self._store.serving()[1]
 
     def state_at(self, namespace: str, stream_id: str, sequence_num: int) -> Aggregate:
-        """The aggregate as it was after that event, which must be there."""
+        """The aggregate as it was after the given event, which must exist."""
         cls = _class_of(stream_id)
         snapshot = self._store.snapshot_before(
             namespace, stream_id, cls.state_version, sequence_num
@@ -118,9 +118,9 @@ class History:
         to_sequence_num: int | None = None,
         diff_from: int | None = None,
     ) -> Json:
-        """The state at a point (the end if none is given), as S2's replay tool answers it.
+        """The state as of an event (default: the last), in the form of S2's replay.
 
-        With ``diff_from``, also what changed between that point and this one.
+        With ``diff_from``, also the changes since that event.
         """
         started = time.perf_counter()
         version = self._store.version(namespace, stream_id)
@@ -154,9 +154,9 @@ class History:
 
 
 def changed(old: Json, new: Json) -> Json:
-    """What differs between two states: dotted path to the old and the new value.
+    """The differences of two states: from a dotted path to the old and the new value.
 
-    A name that has a dot itself, or is empty, stands in quotes: ``epics."v1.2".number``.
+    A name that contains a dot, or is empty, is quoted: ``epics."v1.2".number``.
     """
     found: Json = {}
     _compare(old, new, "", found)
@@ -174,7 +174,7 @@ def _compare(old: Json, new: Json, prefix: str, found: Json) -> None:
 
 
 def _is_tree(value: object, beside: object) -> bool:
-    """Whether to look into an object, beside another or beside nothing."""
+    """Whether to compare by members: an object, with another object or with nothing."""
     return isinstance(value, dict) or (value is None and isinstance(beside, dict) and bool(beside))
 
 
@@ -183,7 +183,7 @@ def _step(name: str) -> str:
 
 
 def _same(one: object, other: object) -> bool:
-    """Whether they are one value in JSON: 1 and 1.0 are, 1 and true are not."""
+    """Whether two values are equal in JSON: 1 and 1.0 are, 1 and true are not."""
     match one, other:
         case (bool(), _) | (_, bool()):
             return one is other

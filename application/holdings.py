@@ -1,6 +1,6 @@
-"""What a session or an instance holds: brought into memory, granted, moved, and let go of.
+"""The claims of a session or an instance: load, grant, move, release.
 
-Every function changes both sides in one append: the claim's stream and its holders' (spec 6).
+Each change writes to both sides in one append: the claim's stream and its holder's (spec 6).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ HOLDERS: dict[HolderKind, type[Session | Instance]] = {"session": Session, "inst
 
 
 def holder_of(work: UnitOfWork, claim: Claim) -> Holder | None:
-    """Whoever has the claim now."""
+    """The session or instance that holds the claim."""
     if claim.holder_kind is None or claim.holder_id is None:
         return None
     return work.load(HOLDERS[claim.holder_kind], claim.holder_id)
 
 
 def prepare_holders(work: UnitOfWork, *claims: Claim) -> None:
-    """Bring into memory whoever has these claims now."""
+    """Load the holders of these claims."""
     work.prepare(
         *(
             (HOLDERS[claim.holder_kind], claim.holder_id)
@@ -35,7 +35,7 @@ def prepare_holders(work: UnitOfWork, *claims: Claim) -> None:
 
 
 def prepare_holdings(work: UnitOfWork, *holders: Holder) -> None:
-    """Bring into memory the claims that these holders have."""
+    """Load the claims of these holders."""
     work.prepare(*((Claim, resource) for holder in holders for resource in holder.held))
 
 
@@ -77,12 +77,12 @@ def move(
 
 
 def release_all(work: UnitOfWork, holder: Holder) -> None:
-    """Let go of all that a holder has, on both sides."""
+    """Release all claims of a holder, on both sides."""
     for resource in list(holder.held):
         release(work, work.load(Claim, resource), holder)
 
 
 def release(work: UnitOfWork, claim: Claim, holder: Holder) -> None:
-    """Let go of one claim, on both sides."""
+    """Release one claim, on both sides."""
     claim.release(work.now, holder.key)
     holder.give_up(work.now, claim.resource)

@@ -1,4 +1,4 @@
-"""Keeping and recalling the reply of an action that is made of many commands."""
+"""Storing and recalling the reply of an action, which consists of many commands."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from domain.errors import NotFound
 
 
 class NothingKept(NotFound):
-    """No reply was kept under this idempotency key."""
+    """There is no stored reply for this idempotency key."""
 
     code: ClassVar[str] = "nothing_kept"
 
 
 class RecallReply(Command):
-    """Answered from the receipt of its idempotency key, if there is one."""
+    """Ask for the stored reply; the engine answers it from the receipt if there is one."""
 
 
 class KeepReply(Command):
-    """Keep a reply under the idempotency key that this command carries."""
+    """Store a reply under the idempotency key that this command carries."""
 
     value: Json
 
 
 def recall(work: UnitOfWork, command: RecallReply) -> Reply:
-    """Reached only when there is no receipt. Raises :class:`NothingKept`."""
+    """Raise :class:`NothingKept`; called only if there is no receipt."""
     raise NothingKept
 
 
 def keep(work: UnitOfWork, command: KeepReply) -> Reply:
-    """The value, as it is."""
+    """The value, unchanged."""
     return Reply(command.value)
 
 

@@ -1,4 +1,4 @@
-"""What whoever carries an instance's work on is told (S0 AC7, S2, spec 7)."""
+"""An instance's brief: what its successor needs to carry the work on (S0 AC7, S2, spec 7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from domain.instances.instance import Instance
 from domain.instances.suggestions import Suggestion
 from domain.liveness import Serving
 
-# An instance's predecessors are told back to here.
+# The most predecessors that a brief lists.
 LONGEST_CHAIN = 100
 
 
@@ -35,7 +35,7 @@ def read(history: History, namespace: str, instance_id: str, stale_seconds: floa
 
 
 def chain(history: History, namespace: str, instance_id: str) -> list[str]:
-    """An instance after its predecessors, the first one first; empty for an unknown one."""
+    """An instance's predecessors, oldest first, then itself; empty if it is unknown."""
     found: list[str] = []
     following: str | None = instance_id
     while following is not None and len(found) < LONGEST_CHAIN:
@@ -51,7 +51,7 @@ def chain(history: History, namespace: str, instance_id: str) -> list[str]:
 def brief(
     instance: Instance, now: datetime, stale_seconds: float, serving: Serving, chain: list[str]
 ) -> Json:
-    """How things stand with an instance, and what to do next. It does not warn yet."""
+    """The state of an instance's work, and what to do next; without the stale warning."""
     found = suggestions.suggestions(instance)
     epic = suggestions.epic_of(instance)
     tests = suggestions.results_of(epic)
@@ -79,7 +79,7 @@ def brief(
 
 
 def stale_warning(instance: Instance, at: datetime) -> str:
-    """What a person must know before taking over from an instance that only fell silent."""
+    """The warning that a stale instance may still be running."""
     age = liveness.human_age(instance.gap_seconds(at))
     return (
         f"Instance {instance.key} is stale: its last heartbeat was {age}, at"
@@ -89,7 +89,7 @@ def stale_warning(instance: Instance, at: datetime) -> str:
 
 
 def checkpoint(instance: Instance) -> Json | None:
-    """The state to come back to; one that was recorded without an id is named by its event."""
+    """The latest checkpoint; one that was recorded without an id is named by its event."""
     kept = instance.checkpoint
     if kept is None:
         return None
@@ -103,7 +103,7 @@ def checkpoint(instance: Instance) -> Json | None:
 
 
 def held_claims(instance: Instance) -> list[Json]:
-    """The work items that it holds, each with its fence."""
+    """The work items that the instance holds, each with its fence."""
     return [
         {"item_id": item, "fence": fence}
         for item, fence in sorted(instance.held.items())
@@ -112,7 +112,7 @@ def held_claims(instance: Instance) -> list[Json]:
 
 
 def in_words(instance: Instance, status: str, found: list[Suggestion]) -> str:
-    """A paragraph for a resuming agent. Numbers in brackets: the stream's events."""
+    """A paragraph for a resuming agent. Numbers in brackets are event numbers of the stream."""
     who = f"Instance {instance.key} of project {instance.project}"
     parts = [f"{who} is {status}; its last heartbeat was at {_time(instance.last_heartbeat)}."]
     if instance.successor is not None:

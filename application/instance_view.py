@@ -11,7 +11,7 @@ from domain.liveness import Serving
 
 
 def view(instance: Instance, now: datetime, stale_seconds: float, serving: Serving) -> Json:
-    """An instance at a moment: past the threshold it is ``stale``, recorded or not."""
+    """An instance at a given time: past the threshold it is ``stale``, recorded or not."""
     status = instance.status_at(now, stale_seconds, serving)
     health, reasons = instance.health_at(now, stale_seconds, serving)
     ended = instance.closed_at or now

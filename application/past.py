@@ -1,8 +1,8 @@
-"""Reads of the past from event loops: on threads and connections that nothing else needs.
+"""Reads of the history from event loops, on threads and connections of their own.
 
-A search through a long stream may take seconds. It takes them from other searches only: what
-writes, what beats and what runs by itself has connections and threads of its own, and one
-namespace has no more than its share of these. When whoever asked has gone, the query is cancelled.
+A search through a long stream may take seconds. It delays other searches only: commands and
+background jobs use other connections and threads, and one namespace gets no more than its share of
+these. When the client has disconnected, its query is cancelled.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# How many reads at once, and how many of one namespace: of those that find what they want by an
-# index, and of searches, which look at every event of a stream.
+# How many run at once, in all and per namespace: of reads that use an index, and of searches, which
+# look at every event of a stream.
 READERS, READERS_EACH = 4, 3
 SEARCHERS, SEARCHERS_EACH = 3, 2
-# For so long a read waits for its turn.
+# Seconds that a read waits for its turn.
 TURN_SECONDS = 10.0
 # How many reads of one namespace may wait.
 MAX_WAITING = 200
@@ -42,10 +42,10 @@ CANCEL_SECONDS = 2.0
 
 
 class Past:
-    """The history behind two lanes: for reads, and for searches."""
+    """The history, with two separate pools: one for reads, one for searches."""
 
     def __init__(self, url: str, mapper: Mapper) -> None:
-        # One search is one process of the database's, not as many as it has processors.
+        # No parallel workers: a search takes one of the database's processes.
         info = connect.conninfo(url, settings={"max_parallel_workers_per_gather": "0"})
         self._reads = _Lane(info, mapper, READERS, READERS_EACH)
         self._searches = _Lane(info, mapper, SEARCHERS, SEARCHERS_EACH)
@@ -57,7 +57,7 @@ class Past:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """What a read finds that goes by an index. Raises ``Unavailable`` when too many wait."""
+        """Run a read that uses an index. Raises ``Unavailable`` if too many wait."""
         return await self._reads.ask(namespace, partial(_call, read, namespace, args, kwargs))
 
     async def search(
@@ -67,7 +67,7 @@ class Past:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """What a read finds that may look at every event of a stream."""
+        """Run a read that may look at every event of a stream. Raises as :meth:`ask`."""
         return await self._searches.ask(namespace, partial(_call, read, namespace, args, kwargs))
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class _Lane:
 
 
 class _CancellableStore(EventStore):
-    """The store for one read, which can be cancelled from another thread."""
+    """The store for one read; another thread can cancel it."""
 
     def __init__(self, pool: ConnectionPool) -> None:
         super().__init__(pool)
@@ -143,7 +143,7 @@ class _CancellableStore(EventStore):
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """End the query under way, if there is one; there will be no other."""
+        """Cancel the running query, and refuse later ones."""
         with self._lock:
             self._cancelled.set()
             if self._running is not None:
@@ -162,5 +162,5 @@ class _CancellableStore(EventStore):
                 with self._lock:
                     self._running = None
                     if self._cancelled.is_set():
-                        # The cancellation may still be on its way: nobody else shall meet it.
+                        # The cancellation may still be under way: drop the connection.
                         connection.close()

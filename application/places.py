@@ -15,14 +15,14 @@ from domain.errors import SessionExists, SlotTaken
 from domain.machines.machine import Machine
 from domain.sessions.session import Session
 
-# So many docker slots are looked at for a free one, in blocks that grow.
+# How many docker slots are tried in search of a free one, in blocks that grow.
 MOST_SLOTS = 256
 FIRST_BLOCK = 8
 
 
 @dataclass(slots=True)
 class Place:
-    """A place with all that decides about it: the machine, the claims, and who holds them."""
+    """A place with what decides about it: the machine, the claims, and their holders."""
 
     work: UnitOfWork
     machine: Machine
@@ -35,7 +35,7 @@ class Place:
     def load(
         cls, work: UnitOfWork, project_id: str, machine_id: str, docker_slot: int | None
     ) -> Place:
-        """Bring into memory the place, its present holders, and all that these hold."""
+        """Load the place, its current holders, and all that these hold."""
         place_name = claim.place(project_id, machine_id, docker_slot)
         names = [place_name]
         if docker_slot is not None:
@@ -66,11 +66,10 @@ class Place:
         first: int | None = None,
         leaving: Session | None = None,
     ) -> Place:
-        """The place without a slot, or else the next free docker slot; all loaded like the place.
+        """The place without a slot if it is free, else the next free docker slot.
 
-        A machine that declared its slots has these, any other as many as are looked at. The slot
-        ``first`` comes first; one that a stalled session holds comes last. If none is free, it is
-        the place without a slot.
+        A machine's declared slots are tried, or else a fixed range; ``first`` first, and slots of
+        stalled sessions last. If none is free, this is the place without a slot.
         """
         preferred = [None] if first is None else [first, None]
         places = [cls.load(work, project_id, machine_id, slot) for slot in preferred]
@@ -102,9 +101,9 @@ class Place:
         return cls.load(work, project_id, machine_id, stalled[0]) if stalled else places[-1]
 
     def require_free(self, *, replace: bool = False, leaving: Session | None = None) -> None:
-        """Raise unless a session may work here now.
+        """Raise unless a session may take this place now.
 
-        A stalled holder does not stand in the way; ``leaving`` is about to go anyway. Raises
+        A stalled holder can be replaced; the session ``leaving`` is about to go. Raises
         ``UnknownSlot``, :class:`SessionExists` or :class:`SlotTaken`.
         """
         work, default_ms = self.work, self.work.policy.stall_threshold_ms
@@ -134,7 +133,7 @@ class Place:
             )
 
     def occupy(self, session: Session, *, leaving: Session | None = None) -> None:
-        """Put the session here; whoever was here goes. The machine becomes known if it was not."""
+        """Give the session this place, displacing its holder. An unknown machine is registered."""
         now, default_ms = self.work.now, self.work.policy.stall_threshold_ms
         if not self.machine.is_known:
             self.machine.register(now, self.machine.key, None, {})
@@ -174,7 +173,7 @@ class Place:
 
 
 def _growing(slots: Sequence[int]) -> Iterator[Sequence[int]]:
-    """All of them in blocks: most find one among the first, and few have to ask often."""
+    """Split into blocks of growing size: a free slot is usually found in the first."""
     size, done = FIRST_BLOCK, 0
     while done < min(len(slots), MOST_SLOTS):
         yield slots[done : min(done + size, MOST_SLOTS)]

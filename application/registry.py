@@ -1,4 +1,4 @@
-"""All commands with their handlers, and all events: what the engine and the mapper know."""
+"""All commands with their handlers, and all events, for the engine and the mapper."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OWN: Mapping[type, Handler] = {
     **work_items.HANDLERS,
     **idempotency.HANDLERS,
 }
-# Any of them may come with a fence.
+# Any command may carry a fence.
 HANDLERS: Mapping[type, Handler] = {cls: fenced(handler) for cls, handler in _OWN.items()}
 
 EVENTS: tuple[type[Event], ...] = (

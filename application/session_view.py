@@ -11,7 +11,7 @@ from domain.sessions.task import Task
 
 
 def view(session: Session, now: datetime, default_ms: int, serving: Serving) -> Json:
-    """A session at a moment: past its threshold it is ``stalled``, recorded or not."""
+    """A session at a given time: past its threshold it is ``stalled``, recorded or not."""
     status = session.status_at(now, default_ms, serving)
     return {
         "session_id": session.key,
@@ -46,7 +46,7 @@ def view(session: Session, now: datetime, default_ms: int, serving: Serving) -> 
 
 
 def task_view(session: Session, task: Task) -> Json:
-    """A task, with the ids of the session and project that it belongs to."""
+    """A task, with the ids of its session and project."""
     return {
         "task_id": task.task_id,
         "session_id": session.key,

@@ -1,7 +1,7 @@
-"""The instance that works in a session: told when it gets one, and when it is taken from it.
+"""The instance that works in a session: it is told when it gets a session or loses it.
 
-An instance that goes on beating although its session, or the item that it had, went to another is
-fenced off: its stream says so, and from there its health and the replies to its beats (spec 17).
+An instance that keeps sending heartbeats although its session or its item went to another is
+fenced off: an event records it, and its health and the replies to its heartbeats show it (spec 17).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from domain.sessions.session import Session
 
 
 def prepare_workers(work: UnitOfWork, *sessions: Session) -> None:
-    """Bring into memory the instances that work in these sessions."""
+    """Load the instances that work in these sessions."""
     ids = {session.instance_id for session in sessions if session.instance_id}
     work.prepare(*((Instance, instance_id) for instance_id in ids))
 
 
 def worker_of(work: UnitOfWork, holder: Holder | None) -> Instance | None:
-    """The open instance that works in a session, or that the holder is itself."""
+    """The open instance that works in the session; the holder itself if it is an instance."""
     if isinstance(holder, Instance):
         return None if holder.has_ended else holder
     if not isinstance(holder, Session) or holder.instance_id is None:
@@ -31,7 +31,7 @@ def worker_of(work: UnitOfWork, holder: Holder | None) -> Instance | None:
 
 
 def join(work: UnitOfWork, session: Session) -> None:
-    """Whoever works in the session has it from here on."""
+    """Record that the session's instance works in it from now on."""
     worker = worker_of(work, session)
     if worker is not None:
         worker.join(work.now, session.key)
@@ -45,7 +45,7 @@ def leave(
     by: str | None = None,
     is_own: bool = False,
 ) -> None:
-    """Whoever works in the session has it no more; unless it was its own doing, it was taken."""
+    """Record that the session's instance has left it; unless ``is_own``, it was taken from it."""
     worker = worker_of(work, session)
     if worker is not None:
         worker.leave(work.now, session.key, reason, by=by, is_own=is_own)
@@ -54,9 +54,9 @@ def leave(
 def concerned(
     work: UnitOfWork, previous: Holder | None, claimer: Holder
 ) -> tuple[Instance | None, Instance | None]:
-    """Whom a grant may fence off, and whom it gives something to do again; ask before it.
+    """The instances that a grant may fence off or give work again. Call before the grant.
 
-    Most grants concern nobody: an item that was free goes to one who lost nothing.
+    Mostly none: a free item goes to an instance that has lost nothing.
     """
     if previous is not None and previous.has_ended:
         previous = None
@@ -72,9 +72,9 @@ def concerned(
 def note_takeover(
     work: UnitOfWork, item_id: str, loser: Instance | None, previous: Holder | None, claimer: Holder
 ) -> None:
-    """Whoever lost its last item to another is fenced off.
+    """Fence off an instance that lost its last item to another.
 
-    Not while it has another session to work in, or an item in any.
+    Not while it has another session to work in, or an item in one.
     """
     if loser is None or previous is None:
         return

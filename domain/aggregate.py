@@ -1,9 +1,9 @@
 """The bases of every aggregate and every domain event.
 
-An aggregate is a dataclass of plain state. A verb checks the rules and calls
-:meth:`Aggregate.record`, which makes the event, applies it, and keeps it pending; nothing else
-changes state. Replaying the same events therefore gives the same state, and a state can be taken
-and put back as JSON.
+An aggregate is a dataclass of plain state. Its methods check the rules and call
+:meth:`Aggregate.record`, which creates the event, applies it, and keeps it pending; nothing else
+changes state. Replaying the same events therefore gives the same state, and a state can be saved
+and restored as JSON.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ BASE_FIELDS = ("originator_id", "originator_version", "timestamp")
 class Event(CanMutateAggregate[str], metaclass=MetaDomainEvent):
     """Something that happened to one aggregate. Immutable; its payload is JSON.
 
-    ``event_type`` is the product's stable name of the event, which the store keeps; the Python
-    class may be renamed or moved freely. ``class_version`` rises when the payload's shape changes,
-    with an ``upcast_v1_v2(state)`` static method for each step.
+    ``event_type`` is the stable name that is stored; the Python class may be renamed or moved.
+    Raise ``class_version`` when the payload's shape changes, and add a static method
+    ``upcast_v1_v2(state)`` for each step.
     """
 
     originator_id: str
@@ -41,20 +41,20 @@ class Event(CanMutateAggregate[str], metaclass=MetaDomainEvent):
 
     event_type: ClassVar[str]
     class_version: ClassVar[int] = 1
-    # The payload is one mapping, the field ``data``, stored as it is.
+    # Whether the payload is one mapping, the field ``data``, stored as it is.
     open_payload: ClassVar[bool] = False
-    # The command's request gives the event its id, so that the reply can name it.
+    # Whether the event's id is the request's id, so that the reply can name it.
     takes_request_id: ClassVar[bool] = False
-    # Beats arrive by the thousand per second: what a reader can derive is not stored with them.
+    # Whether to store the event without metadata that readers can derive: heartbeats are frequent.
     compact: ClassVar[bool] = False
 
     def apply(self, aggregate: Any) -> None:
-        """Change the aggregate: what every event changes, then what this one does."""
+        """Apply the event to the aggregate: what every event changes, then what this one does."""
         aggregate.touched(self)
         self.change(aggregate)
 
     def change(self, aggregate: Any) -> None:
-        """What this event changes. Most say more than this."""
+        """Apply what this event changes; most events override this."""
 
 
 Payload = TypeVar("Payload", bound=Event)
@@ -62,10 +62,10 @@ Payload = TypeVar("Payload", bound=Event)
 
 @dataclass(slots=True, kw_only=True)
 class Aggregate:
-    """A consistency boundary: its id is its stream, its version the stream's last number."""
+    """A consistency boundary. Its id is its stream id, its version the last sequence number."""
 
     category: ClassVar[str]
-    # Raised when the state's shape changes: older snapshots are then ignored.
+    # Raise it when the shape of the state changes; older snapshots are then ignored.
     state_version: ClassVar[int] = 1
 
     id: str
@@ -73,7 +73,7 @@ class Aggregate:
     pending: list[Event] = field(default_factory=list, repr=False, compare=False)
 
     def record(self, event_class: type[Payload], at: datetime, **payload: Any) -> Payload:
-        """Make the event, apply it, keep it until it is collected."""
+        """Create the event, apply it, and keep it until it is collected."""
         payload["originator_id"] = self.id
         payload["originator_version"] = self.version + 1
         payload["timestamp"] = at
@@ -90,7 +90,7 @@ class Aggregate:
         self.version = event.originator_version
 
     def touched(self, event: Event) -> None:
-        """What every event of the stream changes."""
+        """Apply what every event of the stream changes."""
 
     def collect_events(self) -> Sequence[Event]:
         """The events recorded since the last collection, oldest first."""
@@ -104,18 +104,18 @@ class Aggregate:
 
     @classmethod
     def from_state(cls, state: Json) -> Self:
-        """The aggregate whose :meth:`state` this was."""
+        """Restore an aggregate from its :meth:`state`."""
         restored: Self = _adapter(cls).validate_python(state)
         return restored
 
     @classmethod
     def stream_id(cls, name: str) -> str:
-        """The stream of the aggregate of this name: ``session-<uuid>``."""
+        """The stream id of the aggregate with this key: ``session-<uuid>``."""
         return f"{cls.category}-{name}"
 
     @property
     def key(self) -> str:
-        """The part of the stream's id after its category: what users know the thing by."""
+        """The part of the stream id after the category: the id that users know."""
         return self.id[len(self.category) + 1 :]
 
 
@@ -129,7 +129,7 @@ def _adapter(cls: type[Aggregate]) -> TypeAdapter[Any]:
 
 
 def merged(metadata: Json, patch: Json | None) -> Json:
-    """``metadata`` with the patch's keys over it; a null removes its key. Neither is changed."""
+    """A copy of ``metadata`` with the patch merged; a null in the patch removes its key."""
     if not patch:
         return metadata
     both = {**metadata, **patch}
@@ -142,7 +142,7 @@ _EXPONENT = re.compile(rb"e-(\d+)")
 
 
 def stored_size(value: object) -> int:
-    """How many bytes of JSON something is in the store, which writes ``1e-99`` as its digits."""
+    """Bytes of the value as stored JSON; the store writes ``1e-99`` out in digits."""
     json = to_json(value)
     if not _SMALL.search(json):
         return len(json)
@@ -152,7 +152,7 @@ def stored_size(value: object) -> int:
 def require_room(metadata: Json, patch: Json | None) -> None:
     """Raise :class:`InvalidInput` if the patch makes the metadata larger than 64 KiB of JSON.
 
-    What stands there already may be larger: the service adds notes of its own.
+    Existing metadata may be larger, because the service adds keys of its own.
     """
     if not patch:
         return
@@ -164,5 +164,5 @@ def require_room(metadata: Json, patch: Json | None) -> None:
 
 
 def iso(at: datetime) -> str:
-    """A moment as text, for what is kept as JSON: UTC with ``Z`` (spec 9)."""
+    """A time as text for JSON: UTC with ``Z`` (spec 9)."""
     return at.isoformat().replace("+00:00", "Z")

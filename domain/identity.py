@@ -1,7 +1,7 @@
-"""Names of people's making in their one form; instance ids, ``{project}-{type}-{hash}`` (spec 4).
+"""Normal forms of names, and instance ids, ``{project}-{type}-{hash}`` (spec 4).
 
-A name or id is Unicode NFC, its outer blanks removed, and every character of it can be seen: two
-that look alike are one, and what can be created can be addressed (spec 17, decision 17).
+Names and ids are Unicode NFC without outer blanks or invisible characters, so that names that look
+the same are the same, and whatever can be created can be addressed (spec 17, decision 17).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_SLUG_LENGTH = 63
 DEFAULT_TYPES = ("PS", "MS")
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-# A project may have hyphens, a type and a hash have none: what is left of them is the project.
+# The type and the hash have no hyphens, so everything before them is the project.
 _ID = re.compile(r"(?P<project>[a-z0-9][a-z0-9-]{0,62})-(?P<type>[A-Z0-9]+)-(?P<hash>[0-9a-f]{6})")
 _NOT_IN_SLUG = re.compile(r"[^a-z0-9]+")
 _DIGEST_LENGTH = 8
@@ -27,7 +27,7 @@ _DIGEST_LENGTH = 8
 _ZWNJ, _ZWJ, _BLACK_FLAG = "\u200c", "\u200d", "\U0001f3f4"
 _EMOJI_STYLE = "\ufe0e\ufe0f"
 _TAGS = re.compile("[\U000e0020-\U000e007f]")
-# Letters, marks and symbols without a shape of their own: fillers, joiners, variation selectors.
+# Letters, marks and symbols that are invisible: fillers, joiners, variation selectors.
 _SHAPELESS = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\uffa0\ufe00-\ufe0f"
     "\ufff0-\ufff8\U000e0000-\U000e0fff]"
@@ -35,7 +35,7 @@ _SHAPELESS = re.compile(
 
 
 class InstanceId(NamedTuple):
-    """The parts of an id."""
+    """The parts of an instance id."""
 
     project: str
     instance_type: str
@@ -46,7 +46,7 @@ class InstanceId(NamedTuple):
 
 
 def normal(text: str) -> str:
-    """The one form of a name or id: NFC, every blank a space, none at either end."""
+    """The normal form of a name or id: NFC, every blank a space, none at either end."""
     if text.isascii():
         return text.strip(" ")
     composed = unicodedata.normalize("NFC", text)
@@ -54,9 +54,9 @@ def normal(text: str) -> str:
 
 
 def unseen(text: str) -> str | None:
-    """The first character that cannot be seen, or that turns others around; None if all can.
+    """The first character that is invisible or changes text direction; None if there is none.
 
-    A joiner counts as seen where writing needs it: within an emoji, in Persian, in Indic scripts.
+    A joiner is allowed where writing needs it: within an emoji, in Persian, in Indic scripts.
     """
     if text.isascii() and text.isprintable():
         return None
@@ -72,7 +72,7 @@ def _is_unseen(character: str) -> bool:
 
 
 def _is_needed(text: str, at: int) -> bool:
-    """Whether the joiner, style or tag at this place belongs to a character that shows it."""
+    """Whether the joiner, variation selector or tag here belongs to a visible character."""
     character, before, after = text[at], text[at - 1 : at], text[at + 1 : at + 2]
     if not before:
         return False
@@ -93,11 +93,11 @@ def _is_needed(text: str, at: int) -> bool:
 
 
 def slug(project: str) -> str:
-    """The project's name as it stands in ids, the same for every way to write it.
+    """The project's name as used in ids; different spellings give the same.
 
-    ``odin`` stays ``odin``, ``Odin X`` becomes ``odin-x``. Case, blanks and punctuation do not tell
-    two projects apart. Where something that does is left out, or cut off, 8 hex digits of the
-    name's SHA-256 stand for it: ``проект`` is ``p-dfb992e6``, ``日本 app`` is ``app-`` and a hash.
+    ``odin`` stays ``odin``, ``Odin X`` becomes ``odin-x``. Case, blanks and punctuation do not
+    distinguish projects. If distinguishing characters are left out or cut off, 8 hex digits of the
+    name's SHA-256 replace them: ``проект`` is ``p-dfb992e6``, ``日本 app`` is ``app-`` and a hash.
     """
     name = normal(project)
     if _SLUG.fullmatch(name):
@@ -112,16 +112,16 @@ def slug(project: str) -> str:
 
 
 def _tells_apart(character: str) -> bool:
-    """Whether leaving this out might make two projects one: C, C# and C++ are three."""
+    """Whether dropping this character could merge two projects: C, C# and C++ are three."""
     if character.isascii() and character.isalnum():
         return False
     return unicodedata.category(character)[0] in "LMNS" or character == "#"
 
 
 def generate(project: str, instance_type: str, at: datetime, entropy: bytes) -> InstanceId:
-    """An id: the first 6 hex digits of SHA-256 over time, random bytes, project and type.
+    """A new id; its hash is 6 hex digits of a SHA-256 over time, random bytes, project and type.
 
-    There are 16^6 hashes: two draws clash now and then, so whoever registers draws again.
+    With 16^6 hashes two ids clash now and then; the caller must then generate another.
     """
     digest = hashlib.sha256()
     for part in (at.isoformat().encode(), entropy, project.encode(), instance_type.encode()):
@@ -130,7 +130,7 @@ def generate(project: str, instance_type: str, at: datetime, entropy: bytes) -> 
 
 
 def parse(text: str, types: Collection[str] = DEFAULT_TYPES) -> InstanceId | None:
-    """The parts of an id; None for what is not one."""
+    """The parts of an id; None if it is not an instance id."""
     found = _ID.fullmatch(text)
     if found is None or found["type"] not in types:
         return None
@@ -138,10 +138,10 @@ def parse(text: str, types: Collection[str] = DEFAULT_TYPES) -> InstanceId | Non
 
 
 def is_reference(text: str) -> bool:
-    """Whether this can be a leading part of an id or of a hash: plain characters, four or more."""
+    """Whether this can be a prefix of an id or of a hash: at least four plain characters."""
     return len(text) >= MIN_HASH_PREFIX and re.fullmatch(r"[A-Za-z0-9-]+", text) is not None
 
 
 def matches(reference: str, instance_id: str) -> bool:
-    """Whether the reference is a leading part of the id or, from four digits on, of its hash."""
+    """Whether the reference is a prefix of the id or, from four digits on, of its hash."""
     return instance_id.startswith(reference) or instance_id.rpartition("-")[2].startswith(reference)

@@ -1,4 +1,4 @@
-"""Alive or not: pure functions of two times and a threshold (S3 FR-5, S4 2.4)."""
+"""Liveness: pure functions of times and thresholds (S3 FR-5, S4 2.4)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ YELLOW_BELOW_SECONDS = 180  # S3 FR-6
 
 
 class Serving(NamedTuple):
-    """Since when the service has been there to hear anyone, and since when it had not been before.
+    """Since when the service has been reachable, and when its last outage began.
 
-    Its own absence is nobody's silence (spec 5): what could not be heard does not count. Without
-    times nothing is known of any absence, and all silence counts.
+    An outage of the service does not count as silence (spec 5). Without times no outage is known,
+    and all silence counts.
     """
 
     since: datetime | None = None
@@ -26,26 +26,26 @@ ALWAYS = Serving()
 
 
 def age_seconds(then: datetime, now: datetime) -> float:
-    """Seconds from ``then`` to ``now``, never below 0: two hosts' clocks may disagree a little."""
+    """Seconds from ``then`` to ``now``, at least 0, because clocks of hosts differ a little."""
     return max(0.0, (now - then).total_seconds())
 
 
 def is_past(then: datetime, now: datetime, threshold_seconds: float) -> bool:
-    """Whether more than ``threshold_seconds`` have gone by. At the threshold itself: not yet."""
+    """Whether more than ``threshold_seconds`` have passed; exactly the threshold is not past."""
     return age_seconds(then, now) > threshold_seconds
 
 
 def silent_seconds(then: datetime, now: datetime, serving: Serving) -> float:
-    """For how long there was no sign of life since ``then`` though it would have been heard."""
+    """Seconds of silence since ``then``, counting only while the service was reachable."""
     if serving.since is None:
         return age_seconds(then, now)
     return age_seconds(max(then, serving.since), now)
 
 
 def unknown_since(then: datetime, serving: Serving) -> datetime | None:
-    """Since when nothing is known of someone whose last sign of life was ``then``.
+    """When the outage began in which a heartbeat after ``then`` could not be received.
 
-    None if the service has been there ever since.
+    None if the service has been reachable ever since.
     """
     if serving.since is None or then >= serving.since:
         return None
@@ -62,7 +62,7 @@ def human_age(seconds: float) -> str:
 
 
 def colour(seconds: float) -> Colour:
-    """The traffic light for a heartbeat's age (S3 FR-6)."""
+    """The traffic-light colour for a heartbeat's age (S3 FR-6)."""
     if seconds < GREEN_BELOW_SECONDS:
         return "green"
     return "yellow" if seconds < YELLOW_BELOW_SECONDS else "red"

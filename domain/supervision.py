@@ -1,7 +1,7 @@
-"""Who supervises a session or an instance: one at a time, by a fence of the service's (spec 17).
+"""Supervision: a session or an instance has one supervisor at a time, with a fence (spec 17).
 
-Whoever starts a process for a session or an instance takes it up first. The number of the event
-that says so is the supervisor's fence; a beat or an end that comes with an earlier one is refused.
+A supervisor takes a session or an instance up before it starts a process for it. The sequence
+number of that event is its fence; a heartbeat or an end with an earlier fence is refused.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from domain.errors import Supervised, SupervisorReplaced
 
 @dataclass(slots=True, kw_only=True)
 class Supervision(Aggregate):
-    """The part of a holder's state that says who supervises it.
+    """The supervision part of the state of a session or an instance.
 
-    A supervisor's name is of its own making, and no other's: that makes taking up repeatable.
+    A supervisor's name is unique and chosen by it, so that its take-up can be repeated.
     """
 
     supervisor: str | None = None
     supervisor_fence: int | None = None
-    # Where that one runs, for people.
+    # The supervisor's host, for people to read.
     supervisor_hostname: str | None = None
     supervised_since: datetime | None = None
 
     @property
     def supervision(self) -> Json:
-        """Who supervises it, as those who are refused are told."""
+        """The current supervisor, for the details of an error."""
         return {
             "supervisor": self.supervisor,
             "supervisor_fence": self.supervisor_fence,
@@ -38,9 +38,9 @@ class Supervision(Aggregate):
         }
 
     def require_supervisor(self, fence: int | None) -> None:
-        """Raise :class:`SupervisorReplaced` for a fence that is not the present supervisor's.
+        """Raise :class:`SupervisorReplaced` unless the fence is the current supervisor's.
 
-        Who has no supervisor sends none.
+        A request without a fence passes.
         """
         if fence is not None and fence != self.supervisor_fence:
             raise SupervisorReplaced(
@@ -53,11 +53,10 @@ class Supervision(Aggregate):
     def may_be_taken_up(
         self, by: str, at: datetime, gap_seconds: float, *, seen: int | None, is_gone: bool
     ) -> bool:
-        """Whether there is anything to be done: false if ``by`` is its supervisor already.
+        """Whether ``by`` has to be recorded as supervisor; false if it is the supervisor already.
 
-        ``seen`` is the fence that ``by`` saw, 0 for none: if another came first, it is refused.
-        ``is_gone`` is whether the present supervisor may be passed over. Raises
-        :class:`Supervised`.
+        ``seen`` is the fence that ``by`` read, 0 for none; if it has changed since, this raises
+        :class:`Supervised`, as it does while the current supervisor is not ``is_gone``.
         """
         if self.supervisor == by:
             return False
@@ -76,11 +75,11 @@ class Supervision(Aggregate):
     def supervised_by(
         self, supervisor: str, hostname: str | None, fence: int, at: datetime
     ) -> None:
-        """Used by the events: this is its supervisor from here on."""
+        """For the events: set the supervisor."""
         self.supervisor, self.supervisor_fence = supervisor, fence
         self.supervisor_hostname, self.supervised_since = hostname, at
 
     def given_up(self) -> None:
-        """Used by the events: nobody supervises it."""
+        """For the events: clear the supervisor."""
         self.supervisor = self.supervisor_fence = None
         self.supervisor_hostname = self.supervised_since = None

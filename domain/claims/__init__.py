@@ -1,1 +1,1 @@
-"""Claims and work items: state, events, rules, and what it is to hold them."""
+"""Claims, work items and holders: state, events, rules."""

@@ -1,8 +1,8 @@
-"""Exclusive ownership of a named resource: at most one holder, proved by the claim's own stream.
+"""Exclusive ownership of a named resource: at most one holder, guaranteed by the claim's stream.
 
-What is claimed is mostly a work item, whose description and end are in the same stream. A
-session's place on a machine, a docker slot and being the one global instance are claims too; their
-names begin with ``@``, so they never meet that of a work item.
+Most resources are work items; the item's description and status are in the same stream. A session's
+place on a machine, a docker slot and the role of the only global instance are claims too; their
+names begin with ``@``, so they cannot clash with a work item's.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ GLOBAL = "@global"
 def place(project_id: str, machine_id: str, docker_slot: int | None) -> str:
     """The resource that one active session of a project holds on a machine (spec 7).
 
-    However the project's name is written: it is one project.
+    Different spellings of the project's name give the same resource.
     """
     slot = "" if docker_slot is None else str(docker_slot)
     return f"@place/{identity.slug(project_id)}/{_escaped(machine_id)}/{slot}"
 
 
 def slot(machine_id: str, docker_slot: int) -> str:
-    """The resource that stands for a docker slot, whichever project asks for it."""
+    """The resource for a docker slot, which all projects share."""
     return f"@slot/{_escaped(machine_id)}/{docker_slot}"
 
 
 def is_work_item(resource: str) -> bool:
-    """Whether the resource is work that people list, and not a place or a slot."""
+    """Whether the resource is a work item, not a place or a slot."""
     return not resource.startswith("@")
 
 
@@ -73,7 +73,7 @@ class ClaimGranted(ClaimEvent):
     event_type = "claim_granted"
     holder_kind: HolderKind
     holder_id: str
-    # Where the holder of a work item is at it, for whoever is refused (S3 FR-2).
+    # Where the holder works on the item, for the error of whoever is refused (S3 FR-2).
     hostname: str | None = None
     tty: str | None = None
     codebase: str | None = None
@@ -120,17 +120,17 @@ class Claim(Aggregate):
     codebase: str | None = None
     fence: int = 0
     claimed_at: datetime | None = None
-    # Where the item was last worked on; it stays when the claim is released.
+    # Where the item was last worked on; kept when the claim is released.
     last_machine_id: str | None = None
     item: WorkItem | None = None
-    # Whether there was an item of this name, which was removed.
+    # Whether an item with this name was removed.
     is_removed: bool = False
 
-    # What is so
+    # Queries
 
     @property
     def resource(self) -> str:
-        """The name of what is claimed."""
+        """The name of the claimed resource."""
         return self.key
 
     @property
@@ -144,28 +144,28 @@ class Claim(Aggregate):
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing has to wait for the work item any more."""
+        """Whether the work item blocks no other: it is completed, cancelled or removed."""
         return self.status in SETTLED
 
     def silent_seconds(self, at: datetime, holder_silent: float) -> float:
-        """For how long nothing was heard of the holder since it has the claim.
+        """Seconds of the holder's silence since it was granted the claim.
 
-        A new claim never inherits the silence from before it (spec 6).
+        Silence from before the grant does not count (spec 6).
         """
         return min(holder_silent, liveness.age_seconds(self.claimed_at or at, at))
 
     def may_pass_on(
         self, at: datetime, holder_silent: float, stale_seconds: float, *, takeover: bool
     ) -> bool:
-        """Whether a holder that lives may lose the claim: it is asked for, and has been silent."""
+        """Whether a live holder may lose the claim: takeover was asked for, and it was silent."""
         return takeover and self.silent_seconds(at, holder_silent) > stale_seconds
 
-    # What must be so
+    # Preconditions
 
     def require_claimed_once(self) -> None:
-        """Raise :class:`ClaimNotFound` for a work item that nobody ever claimed.
+        """Raise :class:`ClaimNotFound` for a work item that was never claimed.
 
-        Places and slots are for nobody to ask about: who works there holds them (spec 7).
+        Also for places and slots, which clients cannot ask about (spec 7).
         """
         if self.fence == 0 or not is_work_item(self.resource):
             raise ClaimNotFound.named(self.resource)
@@ -190,7 +190,7 @@ class Claim(Aggregate):
         return self.item
 
     def require_open(self) -> None:
-        """Raise :class:`ItemCompleted` once it is done, :class:`ItemCancelled` if it won't be."""
+        """Raise :class:`ItemCompleted` or :class:`ItemCancelled` if the work item is not open."""
         if self.status == "cancelled" and self.item is not None:
             raise ItemCancelled(
                 details={
@@ -208,14 +208,14 @@ class Claim(Aggregate):
                 }
             )
 
-    # Used by the events
+    # For the events
 
     def touched(self, event: Event) -> None:
-        """Everything that happens to the claim refreshes the item's ``updated_at``."""
+        """Every event of the claim sets the item's ``updated_at``."""
         if self.item is not None:
             self.item.updated_at = event.timestamp
 
-    # Verbs
+    # Changes
 
     def grant(
         self,
@@ -228,7 +228,7 @@ class Claim(Aggregate):
         codebase: str | None = None,
         machine_id: str | None = None,
     ) -> int:
-        """Give the resource to a holder, from whoever has it now; the new fence."""
+        """Give the resource to a holder, taking it from the current one; return the new fence."""
         owner: dict[str, str | None] = {
             "holder_kind": holder_kind,
             "holder_id": holder_id,
@@ -244,7 +244,7 @@ class Claim(Aggregate):
         return self.fence
 
     def release(self, at: datetime, holder_id: str) -> None:
-        """Free the resource if this holder has it; a later holder's claim is left alone."""
+        """Release the resource if this holder has it; another holder's claim is left alone."""
         if self.holder_id == holder_id:
             self.record(ClaimReleased, at, holder_id=holder_id)
 
@@ -257,10 +257,10 @@ class Claim(Aggregate):
         priority: int = 0,
         depends_on: Sequence[str] = (),
     ) -> None:
-        """Put the work on the list, or change its description; the same again changes nothing.
+        """Add the item to the queue, or change its description; repeating it changes nothing.
 
-        Raises :class:`DependencyCycle` for an item that waits for itself; longer circles take
-        knowing the other items.
+        Raises :class:`DependencyCycle` for an item that depends on itself; the caller checks for
+        longer cycles.
         """
         if self.resource in depends_on:
             raise DependencyCycle.of("depends_on", "an item cannot wait for itself")
@@ -278,7 +278,7 @@ class Claim(Aggregate):
         )
 
     def complete(self, at: datetime, open_dependencies: Sequence[str] = ()) -> None:
-        """The holder is done with the item, which is then free of it."""
+        """Complete the item, which releases the claim."""
         assert self.holder_id is not None
         self.record(
             WorkItemCompleted,
@@ -290,7 +290,7 @@ class Claim(Aggregate):
         self.release(at, self.holder_id)
 
     def reopen(self, at: datetime, reason: str) -> None:
-        """Have a completed or cancelled item done again. Raises :class:`InvalidTransition`."""
+        """Reopen a completed or cancelled item. Raises :class:`InvalidTransition`."""
         item = self.require_listed()
         if not item.is_over:
             raise InvalidTransition(
@@ -301,7 +301,7 @@ class Claim(Aggregate):
         self.record(WorkItemReopened, at, reason=reason)
 
     def cancel(self, at: datetime, reason: str | None = None) -> None:
-        """Have it not done, and free of its holder; again changes nothing."""
+        """Cancel the item, which releases the claim; repeating it changes nothing."""
         if self.require_listed().cancelled_at is not None:
             return
         self.require_open()
@@ -310,7 +310,7 @@ class Claim(Aggregate):
             self.release(at, self.holder_id)
 
     def remove(self, at: datetime) -> None:
-        """Put the item's tombstone. Nobody may hold it."""
+        """Remove the item. The caller has checked that nobody holds it."""
         self.require_listed()
         assert self.holder_id is None
         self.record(WorkItemRemoved, at)

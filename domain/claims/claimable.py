@@ -1,4 +1,4 @@
-"""Why an item cannot be claimed: one rule for a claim by name and for the next item (spec 6)."""
+"""The rule why an item cannot be claimed, by name or as the next item (spec 6)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from domain.claims.claim import Claim
 from domain.claims.holder import Holder
 from domain.liveness import ALWAYS, Serving
 
-# Completed or cancelled; held by one who may keep it; waiting for items that are not done.
+# Completed or cancelled; held by a holder that keeps it; blocked by open dependencies.
 Obstacle = Literal["over", "held", "blocked"]
 
 
@@ -24,11 +24,11 @@ def obstacle(
     takeover: bool,
     serving: Serving = ALWAYS,
 ) -> Obstacle | None:
-    """What is in the way of anyone but the holder; None if the item can be claimed.
+    """Why nobody but the holder can claim the item; None if it can be claimed.
 
-    ``holder`` has the claim now and ``waits_for`` are the dependencies that are not done. A holder
-    that has ended is in nobody's way; one that lives only loses the item to a ``takeover``, once it
-    was silent for more than ``stale_seconds`` in which the service could have heard it.
+    ``holder`` holds the claim now; ``waits_for`` are the open dependencies. A holder that has ended
+    does not keep the item. A live one loses it only to a ``takeover``, after more than
+    ``stale_seconds`` of silence while the service was reachable.
     """
     if claim.item is not None and claim.item.is_over:
         return "over"

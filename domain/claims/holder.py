@@ -1,4 +1,4 @@
-"""What may hold claims, and how it notes on its own stream what it holds (spec 6)."""
+"""The base of what can hold claims, and the events in its own stream about them (spec 6)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MOST_LOST = 1_000
 
 
 class HolderEvent(Event):
-    """An event of a holder's stream about a claim, whose own stream has the other half."""
+    """An event in a holder's stream about a claim; the claim's stream has its counterpart."""
 
     resource: str
 
 
 class ClaimAcquired(HolderEvent):
-    """The holder has a resource, under this fence."""
+    """The holder was granted a resource, under this fence."""
 
     event_type = "claim_acquired"
     fence: int
@@ -49,7 +49,7 @@ class ClaimLost(HolderEvent):
 
 
 class ClaimCancelled(HolderEvent):
-    """The work item that the holder had was cancelled; its next heartbeat tells it."""
+    """A work item that the holder held was cancelled; its next heartbeat is told."""
 
     event_type = "claim_cancelled"
 
@@ -60,7 +60,7 @@ class ClaimCancelled(HolderEvent):
 
 
 class ClaimGivenUp(HolderEvent):
-    """The holder let go of a resource."""
+    """The holder released a resource."""
 
     event_type = "claim_given_up"
 
@@ -79,7 +79,7 @@ EVENTS: tuple[type[HolderEvent], ...] = (
 
 @dataclass(slots=True, kw_only=True)
 class Holder(Supervision):
-    """An aggregate that claims name as their holder."""
+    """An aggregate that can hold claims: a session or an instance."""
 
     # Resource to fence.
     held: dict[str, int] = field(default_factory=dict)
@@ -97,50 +97,50 @@ class Holder(Supervision):
 
     @property
     def machine(self) -> str | None:
-        """The machine that it runs on, as far as it said so."""
+        """The machine that it runs on, if known."""
         return self.hostname
 
     @property
     def has_ended(self) -> bool:
-        """Whether what it holds is anyone's."""
+        """Whether it has ended, so that others may take what it holds."""
         raise NotImplementedError
 
     def gap_seconds(self, at: datetime) -> float:
-        """Seconds since the last sign of life."""
+        """Seconds since the last heartbeat."""
         return liveness.age_seconds(self.last_heartbeat or at, at)
 
     def silent_seconds(self, at: datetime, serving: Serving = ALWAYS) -> float:
-        """Of these seconds the latest, in which a sign of life would have been heard (spec 5)."""
+        """Seconds of silence, counting only while the service was reachable (spec 5)."""
         return liveness.silent_seconds(self.last_heartbeat or at, at, serving)
 
     def unheard_since(self, serving: Serving) -> datetime | None:
-        """Since when nothing could be heard of it; None if the service was there all the time."""
+        """When an outage of the service after the last heartbeat began; None if there was none."""
         if self.last_heartbeat is None:
             return None
         return liveness.unknown_since(self.last_heartbeat, serving)
 
     def require_writable(self) -> None:
-        """Raise unless it may still act: it is known and has not ended."""
+        """Raise unless it is known and has not ended."""
         raise NotImplementedError
 
     def acquire(self, at: datetime, resource: str, fence: int) -> None:
-        """Note a grant."""
+        """Record a grant."""
         self.record(ClaimAcquired, at, resource=resource, fence=fence)
 
     def lose(self, at: datetime, resource: str, taken_by: str) -> None:
-        """Note that another holder has the resource now."""
+        """Record that another holder took the resource."""
         self.record(ClaimLost, at, resource=resource, taken_by=taken_by)
 
     def lose_cancelled(self, at: datetime, resource: str) -> None:
-        """Note that the work item was cancelled, which the next heartbeat tells."""
+        """Record that the work item was cancelled; the reply to the next heartbeat has it."""
         self.record(ClaimCancelled, at, resource=resource)
 
     def give_up(self, at: datetime, resource: str) -> None:
-        """Note a release."""
+        """Record a release."""
         self.record(ClaimGivenUp, at, resource=resource)
 
     def note_lost(self, lost: Json) -> None:
-        """Keep a loss for the next heartbeat, which tells the latest of them."""
+        """For the events: keep a loss for the next heartbeat's reply; only the latest are kept."""
         # A new list: the reply to a heartbeat may have the one before.
         self.lost_claims = [*self.lost_claims, lost][-MOST_LOST:]
 

@@ -155,7 +155,7 @@ class Machine(Aggregate):
         )
 
     def remove(self, at: datetime, live_sessions: Sequence[str]) -> None:
-        """Put the tombstone. Raises :class:`MachineInUse` while sessions live here."""
+        """Remove the machine. Raises :class:`MachineInUse` while sessions run on it."""
         self.require_known()
         if live_sessions:
             raise MachineInUse(
