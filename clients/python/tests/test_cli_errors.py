@@ -324,7 +324,7 @@ def test_any_command_first_sends_what_was_kept(client: Client, cli: Cli, agent: 
     assert epics(client, agent) == 1
     assert (first.code, first.err) == (
         0,
-        "holdfast: sent 1 write that had waited for the service\n",
+        "holdfast: sent 1 write that had been kept for the service\n",
     )
     assert (second.code, second.err) == (0, "")
 
@@ -349,7 +349,7 @@ def test_what_cannot_be_sent_before_a_command_is_told_with_why(cli: Cli) -> None
 
     assert ended.code == 6
     first, second = ended.err.splitlines()
-    assert first.startswith(f"holdfast: 1 write still kept: {NOBODY} cannot be reached")
+    assert first.startswith(f"holdfast: 1 write still not sent: {NOBODY} cannot be reached")
     assert "holdfast-server serve" in second
     told = cli("status", "--json", HOLDFAST_URL=NOBODY, HOLDFAST_API_KEY="key")
     assert told.error()["code"] == "unreachable"
@@ -382,7 +382,7 @@ def test_the_doctor_gives_what_waits_for_another_key_to_this_one_if_a_person_say
         mistaken.instances.emit(agent, "epic_started", {"epic_id": "e2"})
         key_id = mistaken.spool.key_id
     told = cli("doctor", HOLDFAST_API_KEY="mistyped").out
-    assert f"set the right one, then `holdfast doctor --adopt {key_id}`" in told
+    assert f"set the right one and run `holdfast doctor --adopt {key_id}`" in told
     code, found = checks(cli)
     told = cli("doctor", "--send").out
 
@@ -392,7 +392,7 @@ def test_the_doctor_gives_what_waits_for_another_key_to_this_one_if_a_person_say
     assert epics(client, agent) == 1
     assert checks(cli, "--adopt", "nobody's")[0] == 1
     told = cli.ok("doctor", "--adopt", key_id)
-    assert f"1 that waited for the API key {key_id} go under this one" in told
+    assert f"1 that waited for the API key {key_id} are now sent with the current one" in told
     assert epics(client, agent) == 2
 
 
@@ -403,7 +403,7 @@ def test_the_doctor_sees_that_nothing_can_be_kept(cli: Cli, tmp_path: Path) -> N
     told = cli("doctor", HOLDFAST_SPOOL_DIR=str(folder))
 
     assert (code, found["spool"]) == (1, False)
-    assert f"nothing can be kept in {folder}" in told.out
-    assert "→ make room or mend it, or set HOLDFAST_SPOOL_DIR" in told.out
+    assert f"the spool {folder}" in told.out
+    assert "→ free disk space or repair it, or set HOLDFAST_SPOOL_DIR" in told.out
     assert told.err == ""
     assert cli.ok("status", HOLDFAST_SPOOL_DIR=str(folder))

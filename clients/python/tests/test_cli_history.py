@@ -55,7 +55,7 @@ def test_events_are_found_by_type_text_and_time(client: Client, cli: Cli) -> Non
     assert numbers("--since", times[4]) == [5, 6]
     assert numbers("--until", times[1]) == [1, 2]
     assert numbers("--last", "2") == [5, 6]
-    assert "The last 2 of 6 events; --all shows all." in cli.ok(
+    assert "The last 2 of 6 events. --all prints all." in cli.ok(
         "events", instance_id, "--last", "2"
     )
     assert cli("events", instance_id, "--since", "yesterday").code == 2
@@ -85,7 +85,7 @@ def test_heartbeats_in_a_row_are_one_line(client: Client, cli: Cli) -> None:
     assert lines[0].startswith("#61  ")
     assert lines[0].endswith("instance_heartbeat  (60 since #2)  context_percent=59")
     assert [line.split()[0] for line in lines[1:3]] == ["#62", "#63"]
-    assert lines[3] == "The last 62 of 63 events; --all shows all."
+    assert lines[3] == "The last 62 of 63 events. --all prints all."
 
 
 def test_any_history_is_found_by_what_a_person_calls_it(client: Client, cli: Cli) -> None:
@@ -393,8 +393,8 @@ def test_watch_goes_on_where_it_was_when_the_service_is_back(
         back = watch.line(watch.err)
         after = [watch.event()["position"] for _ in range(2)]
 
-    assert away == "holdfast: The service is away; waiting for it.\n"
-    assert back == "holdfast: The service is back; going on after position 1.\n"
+    assert away == "holdfast: The service is away. Waiting for it.\n"
+    assert back == "holdfast: The service is back. Continuing after position 1.\n"
     assert [before["position"], *after] == [1, 2, 3]
 
 

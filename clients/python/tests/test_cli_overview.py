@@ -169,7 +169,7 @@ def test_an_overview_in_json_has_the_shapes_of_the_api(client: Client, cli: Cli)
 
 
 def test_where_nothing_runs_it_is_said(cli: Cli) -> None:
-    assert "Nothing runs." in cli.ok("status")
+    assert "No session or instance is open." in cli.ok("status")
     assert cli.ok("instances") == "No instance is registered.\n"
     assert cli.ok("topology") == "No instance is registered.\n"
 

@@ -103,7 +103,7 @@ def test_the_queue_tells_what_is_ready_and_what_waits_by_track(client: Client, c
         "No track",
         "READY   [C] - Aside",
         "",
-        "Next: A, taken with `holdfast claim --next`.",
+        "Next: A. Claim it with `holdfast claim --next`.",
     ]
     assert [item["item_id"] for item in cli.json("next", "--track", "back")["work_items"]] == [
         "B",
@@ -217,7 +217,7 @@ def test_a_claim_is_made_released_and_completed(client: Client, cli: Cli) -> Non
     session = client.sessions.create("odin", "laptop")["session_id"]
     mine = {"HOLDFAST_SESSION_ID": session}
 
-    assert cli.ok("add", "A", "--title", "Parser", "--priority", "3") == "✅ A is listed\n"
+    assert cli.ok("add", "A", "--title", "Parser", "--priority", "3") == "✅ A is in the queue\n"
     assert cli.ok("claim", "A", **mine).splitlines() == [
         f"✅ A is claimed by session {session}",
         "   Title: Parser",
@@ -276,11 +276,11 @@ def test_who_is_named_goes_before_the_environment(client: Client, cli: Cli) -> N
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["claim", "A"], "On whose behalf?"),
-        (["release", "A"], "On whose behalf?"),
-        (["claim"], "Name an ITEM"),
-        (["claim", "A", "--next"], "Name an ITEM"),
-        (["claim", "A", "--track", "core"], "--track goes with --next"),
+        (["claim", "A"], "No holder is given."),
+        (["release", "A"], "No holder is given."),
+        (["claim"], "Give either an ITEM or --next."),
+        (["claim", "A", "--next"], "Give either an ITEM or --next."),
+        (["claim", "A", "--track", "core"], "--track can only be used with --next"),
         (["claim", "A", "--session", "x", "--instance", "y"], "not both"),
     ],
 )

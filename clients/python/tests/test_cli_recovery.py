@@ -49,7 +49,7 @@ def test_an_instance_without_a_story_leaves_nothing_to_do(client: Client, cli: C
 
     assert lines == [
         "",
-        "It recorded nothing that there is to carry on.",
+        "It recorded no work that could be resumed.",
         "",
         f"`holdfast resume {agent} --start` registers its successor.",
     ]
@@ -65,11 +65,11 @@ def test_start_registers_the_successor(client: Client, cli: Cli) -> None:
     assert successor["predecessor"] == agent
     assert successor["hostname"]
     assert told[:2] == [
-        f"✅ {found['successor']} carries on from {agent}",
+        f"✅ {found['successor']} continues the work of {agent}",
         f"   Go on with: holdfast run --instance {found['successor']} -- CMD…",
     ]
     assert f"  Chain       {agent} → {found['successor']}" in [line.rstrip() for line in told]
-    assert f"{found['successor']} carries the work on." in cli.ok("resume", agent)
+    assert f"{found['successor']} continues the work." in cli.ok("resume", agent)
     assert "--start" not in cli.ok("resume", agent)
 
 
@@ -96,7 +96,7 @@ def test_a_failed_session_is_carried_on_elsewhere(client: Client, cli: Cli) -> N
     successor = client.sessions.get(again["session_id"])
     assert (successor["recovered_from"], successor["machine_id"]) == (session, "desk")
     assert told == [
-        f"✅ Session {successor['session_id']} carries on from {session}",
+        f"✅ Session {successor['session_id']} continues the work of {session}",
         "   Machine: desk",
         "   Project: odin",
         "   Carried over: 2 tasks",

@@ -83,7 +83,7 @@ def test_nothing_that_is_opened_takes_the_place_of_a_closed_stream(
     shell("holdfast run --project p -- echo hello >&-", HOLDFAST_URL="http://127.0.0.1:9")
 
     folder = os.environ["HOLDFAST_SPOOL_DIR"]
-    contents = [file.read_bytes() for file in Path(folder).iterdir()]
+    contents = [file.read_bytes() for file in Path(folder).rglob("*") if file.is_file()]
     assert contents
     assert not any(b"hello\n" in content for content in contents)
 

@@ -97,7 +97,7 @@ def test_it_is_sent_here_once_a_person_says_so(client: Client, cli: Cli, api: Ap
     other.keep(machine("two"))
     told = cli("doctor", "--adopt", f"{GONE}/")
 
-    assert f"2 that waited for {GONE}/ go to this address" in told.out
+    assert f"2 that waited for {GONE}/ are now sent here" in told.out
     assert machines(api) == {"one", "two"}
     assert other.stats().kept == 0
     assert cli("status").err == ""

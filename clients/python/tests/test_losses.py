@@ -89,11 +89,11 @@ def test_what_a_full_disk_lost_is_told_later(
     filler = fill(disk)
     before = int(time.time())
     lose(spool.path.parent, 3, how)
-    assert "3 writes of the last month, " in doctor(cli, disk)
+    assert "3 writes were lost in the last month, " in doctor(cli, disk)
     filler.unlink()
     told = doctor(cli, disk)
 
-    assert "3 writes of the last month, " in told
+    assert "3 writes were lost in the last month, " in told
     lost = spool.lost()
     assert before <= lost.since <= lost.until <= time.time()
     assert datetime.fromtimestamp(lost.since).astimezone().isoformat(" ", "seconds") in told
@@ -154,5 +154,5 @@ def test_where_the_folder_is_none_the_loss_is_noted_elsewhere(
     lose(folder, 4, "killed")
     told = doctor(cli, tmp_path / "disk")
 
-    assert "nothing can be kept" in told
-    assert "4 writes of the last month" in told
+    assert "cannot be written" in told
+    assert "4 writes were lost in the last month" in told

@@ -350,7 +350,7 @@ def test_what_is_kept_from_before_does_not_say_that_the_work_goes_on(
 
     assert run.end() == 5
     kept, refused = run.told.splitlines()
-    assert kept.startswith("holdfast: 1 write still kept: Invalid API key")
+    assert kept.startswith("holdfast: 1 write still not sent: Invalid API key")
     assert refused.startswith("holdfast: Invalid API key: set HOLDFAST_API_KEY")
 
 

@@ -32,10 +32,13 @@ def test_who_is_unheard_since_an_absence_is_told(
             told = cli.ok("status")
 
             (line,) = [line for line in told.splitlines() if line.startswith("Unknown")]
-            assert "2 not heard of again yet since the service was away (from " in line
+            assert "2 with no heartbeat yet since the service was away (from " in line
             assert told.count(" ago?") == 2
             own = {"HOLDFAST_SESSION_ID": session, "HOLDFAST_INSTANCE_ID": agent}
-            assert cli.ok("doctor", **own).count("not heard of since the service was away") == 2
+            assert (
+                cli.ok("doctor", **own).count("has sent no heartbeat since the service was away")
+                == 2
+            )
 
             api.beat(session)
             ok(api.post(f"/api/instances/{agent}/heartbeat", json={}))
@@ -61,7 +64,7 @@ def test_the_doctor_tells_a_database_that_is_away_from_a_service_that_is(
         assert ended.code == 6
         assert "✓  service" in ended.out
         assert "✗  database" in ended.out
-        assert "→ nothing is to be done here" in ended.out
+        assert "→ nothing needs to be done on this machine" in ended.out
         assert "✓  spool" in ended.out
 
 

@@ -1,4 +1,4 @@
-"""The command itself: all that one can ask of it, in one table."""
+"""The command ``holdfast``: all its subcommands, in one table."""
 
 from __future__ import annotations
 
@@ -78,19 +78,19 @@ def _holdfast(
 ) -> None:
     """See and steer AI coding agents through the holdfast service.
 
-    HOLDFAST_URL says where it is (http://127.0.0.1:8080 if not set), HOLDFAST_API_KEY lets you in;
-    the key of a development service on this machine is found by itself.
+    HOLDFAST_URL is the service's address (default http://127.0.0.1:8080), HOLDFAST_API_KEY is your
+    API key. For a development service on this machine the key is found automatically.
     """
 
 
 for _name, _command in COMMANDS.items():
-    # What follows the command that is to be run are its own options.
+    # Options that follow the name of the command to run belong to that command.
     app.command(_name, context_settings={"allow_interspersed_args": _name != "run"})(_command)
 
 
 def main() -> None:
     """The entry point. Ends the process with the command's exit code."""
     streams.prepare()
-    # What a command does about it, it says itself.
+    # The commands report these problems themselves.
     logging.getLogger("holdfast.client").setLevel(logging.ERROR)
     sys.exit(streams.ended(app))

@@ -8,7 +8,7 @@ from holdfast.cli.failing import exit_code
 
 
 def mcp() -> None:
-    """Offer the service's MCP tools by stdio, to agents that start their MCP servers themselves."""
+    """Serve the service's MCP tools over stdio, for agents that start their own MCP servers."""
     from holdfast.settings import Settings
     from holdfast.stdio import Bridge
 

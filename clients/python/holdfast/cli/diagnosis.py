@@ -1,4 +1,4 @@
-"""``holdfast doctor``: what is wrong with the way to the service, and what to do about it."""
+"""``holdfast doctor``: check the connection to the service, and say how to repair it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 # Ages are computed by the service; times of day are shown by this machine's clock.
 CLOCK_SECONDS = 5.0
 SEND_SECONDS = 30.0
-# What the service answers that runs without its database, or with one that stands still.
+# The service's error codes when its database is down, or does not answer in time.
 DATABASE_AWAY = frozenset({"database_unavailable", "timeout"})
 ENDED = frozenset({"completed", "failed", "closed"})
 
 
 class Check(NamedTuple):
-    """Something that was looked at; if it is not well, what to do and the exit code for it."""
+    """The result of one check: if it failed, also what to do and the exit code for it."""
 
     name: str
     ok: bool
@@ -42,23 +42,26 @@ class Check(NamedTuple):
 
 def doctor(
     send: Annotated[
-        bool, typer.Option("--send", help="Send what waits in the spool, if the service answers.")
+        bool,
+        typer.Option(
+            "--send", help="Send the writes that wait in the spool, if the service answers."
+        ),
     ] = False,
     adopt: Annotated[
         str | None,
         typer.Option(
             "--adopt",
             metavar="ID|URL",
-            help="Send also what waits for the API key with this id, under the present one;"
-            " or what waits for another address, to the present one.",
+            help="Also send the writes that wait for another API key (give its id), with the"
+            " current key; or those for another address (give its URL), to the current one.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the way to the service, and say what to mend.
+    """Check the connection to the service, and say how to repair what fails.
 
-    Exits with 0 if all is well, else with the code of what is worst: 6 for a service that cannot be
-    reached, 5 for a wrong key, 1 for anything else.
+    The exit code is 0 if every check passes. Otherwise it is that of the worst failure: 6 if the
+    service cannot be reached, 5 if the API key is wrong, 1 for anything else.
     """
     from holdfast.client import Client
 
@@ -80,7 +83,7 @@ def _checks(client: Client, send: bool, adopt: str | None) -> Iterator[Check]:
     yield Check("address", True, f"{client.settings.shown_url} ({source})")
     if client.settings.api_key and is_in_clear(client.settings.url):
         advice = "use https, or a tunnel to this machine's loopback"
-        yield Check("encryption", False, "the API key goes over the network in clear", advice)
+        yield Check("encryption", False, "the API key is sent over the network in clear", advice)
     yield (reached := _reached(client))
     admitted = reached
     if reached.ok:
@@ -112,7 +115,7 @@ def _reached(client: Client) -> Check:
     except Unavailable as error:
         advice = (
             "start it with `holdfast-server serve` (in its repository: `make run`),"
-            " or set HOLDFAST_URL to where it is"
+            " or set HOLDFAST_URL to its address"
         )
         return Check("service", False, error.message, advice, error.exit_code)
     except HoldfastError as error:
@@ -126,18 +129,19 @@ def _clock(client: Client) -> Check:
     try:
         told = datetime.fromisoformat(client.health()["timestamp"].replace("Z", "+00:00"))
     except (HoldfastError, ValueError) as e:
-        return Check("clock", False, f"the service does not tell the time: {e}")
+        return Check("clock", False, f"the service did not report its time: {e}")
     return clock(before, told.timestamp(), time.time())
 
 
 def clock(before: float, told: float, after: float) -> Check:
-    """Whether the time that the service told fits between those of asking and hearing it."""
+    """Whether the service's time lies between the request and the reply on this machine's clock."""
     skew = max(before - told, told - after, 0.0)
     if skew < CLOCK_SECONDS:
         return Check("clock", True, "agrees with the service's")
     way = "ahead of" if told < before else "behind"
-    found = f"this machine's is {skew:.0f} s {way} the service's"
-    return Check("clock", False, found, "set it by a time server; ages stay right meanwhile")
+    found = f"this machine's clock is {skew:.0f} s {way} the service's"
+    advice = "synchronise it with a time server; the ages that are shown are right all the same"
+    return Check("clock", False, found, advice)
 
 
 def _versions(client: Client) -> Check:
@@ -147,17 +151,21 @@ def _versions(client: Client) -> Check:
     try:
         its = client.read(Request("GET", "/api/docs"))["info"]["version"]
     except HoldfastError as e:
-        return Check("versions", False, e.message, "see what answers there", e.exit_code)
+        return Check(
+            "versions", False, e.message, "check which program answers at this address", e.exit_code
+        )
     found = f"holdfast {own}, service {its}"
     if own.split(".")[:2] == str(its).split(".")[:2]:
         return Check("versions", True, found)
-    return Check("versions", False, found, "bring the older of the two up to date")
+    return Check("versions", False, found, "update the older of the two")
 
 
 def _key(client: Client) -> Check:
-    """Whether it is let in; or, if the service can tell nobody, that its database is away."""
+    """Whether the service accepts the API key, or that its database is away and it cannot tell."""
     given = os.environ.get("HOLDFAST_API_KEY", "").strip()
-    source = "HOLDFAST_API_KEY" if given else "found: of the development service on this machine"
+    source = (
+        "HOLDFAST_API_KEY" if given else "found: the key of the development service on this machine"
+    )
     try:
         client.sessions.counts()
     except Unauthorized as error:
@@ -167,18 +175,18 @@ def _key(client: Client) -> Check:
         if error.code not in DATABASE_AWAY:
             raise
         advice = (
-            "nothing is to be done here: what commands say meanwhile is kept in the spool;"
-            " why it is away stands in the service's log"
+            "nothing needs to be done on this machine: writes are kept in the spool meanwhile;"
+            " the service's log says why its database is away"
         )
         return Check("database", False, error.message, advice, error.exit_code)
     return Check("key", True, source)
 
 
 def _own(client: Client) -> Iterator[Check]:
-    """The session and the instance that commands act for when none is named."""
+    """The session and the instance that commands act for by default."""
     settings = client.settings
     if settings.past_run:
-        advice = "unset HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID, or end what outlived its run"
+        advice = "unset HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID, or end the leftover process"
         yield Check("run", False, RUN_OVER, advice)
     if settings.session_id:
         yield _alive("session", settings.session_id, client.sessions.get, "status")
@@ -187,7 +195,7 @@ def _own(client: Client) -> Iterator[Check]:
 
 
 def _alive(kind: str, an_id: str, ask: Callable[[str], Mapping[str, Any]], field: str) -> Check:
-    advice = f"unset HOLDFAST_{kind.upper()}_ID, or set it to one that runs (`holdfast status`)"
+    advice = f"unset HOLDFAST_{kind.upper()}_ID, or set it to one that is open (`holdfast status`)"
     try:
         found = ask(an_id)
     except NotFound:
@@ -196,8 +204,8 @@ def _alive(kind: str, an_id: str, ask: Callable[[str], Mapping[str, Any]], field
     if how in ENDED:
         return Check(kind, False, f"{an_id} is {how}", advice)
     if unknown_since:
-        # A heartbeat mends it.
-        how = f"{how}, and not heard of since the service was away (from {unknown_since})"
+        # The next heartbeat settles it.
+        how = f"{how}, but has sent no heartbeat since the service was away (from {unknown_since})"
     return Check(kind, True, f"{an_id} is {how}")
 
 
@@ -207,21 +215,24 @@ def _lost(client: Client) -> Check:
         datetime.fromtimestamp(one).astimezone().isoformat(" ", "seconds") for one in (since, until)
     ]
     when = f"at {times[0]}" if times[0] == times[1] else f"between {times[0]} and {times[1]}"
-    found = f"{writes} writes of the last month, {when}: neither the service nor the disk was there"
-    advice = "keep HOLDFAST_SPOOL_DIR on a disk with room, in a folder of our own"
+    found = (
+        f"{writes} writes were lost in the last month, {when}: the service was unreachable and"
+        " the spool could not be written"
+    )
+    advice = "set HOLDFAST_SPOOL_DIR to a folder of your own, on a disk with free space"
     return Check("lost", False, found, advice)
 
 
 def _unusable(client: Client, trouble: str) -> Check:
-    found = f"nothing can be kept in {client.spool.path}: {trouble}"
-    advice = "make room or mend it, or set HOLDFAST_SPOOL_DIR to a folder that can be written"
+    found = f"the spool {client.spool.path} cannot be written: {trouble}"
+    advice = "free disk space or repair it, or set HOLDFAST_SPOOL_DIR to a writable folder"
     return Check("spool", False, found, advice)
 
 
 def _adoption(client: Client, key_id: str, is_admitted: bool) -> Check:
-    """A person says that what was kept under another key belongs where the present one leads."""
+    """Send under the current API key what was kept under another: only a person may decide that."""
     if not is_admitted:
-        found = f"what waits for the API key {key_id} was left there"
+        found = f"the writes that wait for the API key {key_id} were not sent"
         return Check("adopt", False, found, "first set HOLDFAST_API_KEY to a valid key")
     if any(
         key_id in (o.address, o.address.rstrip("/")) for o in client.spool.other_addresses()
@@ -230,38 +241,42 @@ def _adoption(client: Client, key_id: str, is_admitted: bool) -> Check:
     count = client.spool.adopt(key_id)
     if not count:
         found = f"nothing waits for the API key {key_id}"
-        return Check("adopt", False, found, "its id is one of those listed below, if there are any")
-    return Check("adopt", True, f"{count} that waited for the API key {key_id} go under this one")
+        return Check("adopt", False, found, "give one of the ids that are listed below, if any")
+    found = f"{count} that waited for the API key {key_id} are now sent with the current one"
+    return Check("adopt", True, found)
 
 
 def _adopted_address(client: Client, address: str) -> Check:
     try:
         count = client.spool.adopt_address(address)
     except (OSError, sqlite3.Error, ValueError) as e:
-        return Check("adopt", False, f"what waits for {address} was left there: {e}", "try again")
+        found = f"the writes that wait for {address} were not taken over: {e}"
+        return Check("adopt", False, found, "try again")
     if not count:
-        return Check("adopt", False, f"nothing waits for {address}", "see below what there is")
-    return Check("adopt", True, f"{count} that waited for {address} go to this address")
+        return Check(
+            "adopt", False, f"nothing waits for {address}", "give one of those listed below"
+        )
+    return Check("adopt", True, f"{count} that waited for {address} are now sent here")
 
 
 def _other_address(other: OtherAddress) -> Check:
     since = datetime.fromtimestamp(other.since).astimezone().isoformat(" ", "minutes")
     advice = (
-        "a client of that address sends them; if it is the same service as the present one:"
-        f" `holdfast doctor --adopt {other.address}`"
+        "a client with that address sends them; if it is the same service as this one, send them"
+        f" here with `holdfast doctor --adopt {other.address}`"
     )
     found = f"{other.writes} written for {other.address}, the first at {since}"
     return Check("other address", False, found, advice)
 
 
 def _spool(client: Client, is_reached: bool, is_admitted: bool, send: bool) -> Check:
-    """What lenient clients could not send (and keep on disk) until now."""
+    """The writes that could not be sent yet, and are kept on disk."""
     if send and is_admitted:
         client.flush(SEND_SECONDS)
     kept, _, refused = client.spool.stats()
     found = [f"{kept} waiting to be sent"] if kept else []
     if refused:
-        found.append(f"{refused} refused by the service within the last month")
+        found.append(f"{refused} refused by the service in the last month")
     where = f"{', '.join(found)}, in {client.spool.path}" if found else "nothing waits to be sent"
     if not kept:
         return Check("spool", True, where)
@@ -269,11 +284,11 @@ def _spool(client: Client, is_reached: bool, is_admitted: bool, send: bool) -> C
         advice = "send them with `holdfast doctor --send`"
     elif is_reached:
         advice = (
-            "they are sent once this key is valid; if it is the wrong one, set the right one, then"
-            f" `holdfast doctor --adopt {client.spool.key_id}`"
+            "they are sent once this API key is valid; if it is the wrong one, set the right one"
+            f" and run `holdfast doctor --adopt {client.spool.key_id}`"
         )
     else:
-        advice = "they are sent once the service is back"
+        advice = "they are sent once the service can be reached"
     return Check("spool", False, where, advice)
 
 
@@ -283,8 +298,8 @@ def _other_key(other: OtherKey) -> Check:
     since = datetime.fromtimestamp(other.since).astimezone().isoformat(" ", "minutes")
     key = "no API key" if other.key_id == NO_KEY else f"the API key {other.key_id}"
     advice = (
-        "a client with that key sends them; if they belong where the present key leads:"
-        f" `holdfast doctor --adopt {other.key_id}`"
+        "a client with that key sends them; if they belong to the namespace of the current key,"
+        f" send them with `holdfast doctor --adopt {other.key_id}`"
     )
     found = f"{other.writes} written under {key}, the first at {since}"
     return Check("other key", False, found, advice)

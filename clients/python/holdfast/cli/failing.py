@@ -1,7 +1,7 @@
-"""How a command ends that could not do what it was asked for.
+"""How a command reports an error, and with which exit code it ends.
 
 Each class of :mod:`holdfast.errors` has its exit code: 1 failed, 2 usage, 3 conflict, 4 not found,
-5 not authorised, 6 service unavailable. Some codes mean something else at a desk than over HTTP.
+5 not authorised, 6 service unavailable. Some codes get another class here than over HTTP.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from holdfast.errors import (
     Unreachable,
 )
 
-# What was typed names these; in a request they are but fields, or part of an address.
+# The user named these on the command line; in an HTTP request they are fields or parts of a path.
 AT_A_DESK: dict[str, type[HoldfastError]] = {
     "unknown_session": NotFound,
     "unknown_instance": NotFound,
@@ -34,7 +34,7 @@ AT_A_DESK: dict[str, type[HoldfastError]] = {
 
 @contextmanager
 def exit_code(as_json: bool = False) -> Iterator[None]:
-    """Tell what goes wrong in the block on stderr and end with its exit code."""
+    """Print an error of the block on stderr and end the command with its exit code."""
     try:
         yield
     except HoldfastError as error:
@@ -43,15 +43,15 @@ def exit_code(as_json: bool = False) -> Iterator[None]:
 
 
 def note(line: str) -> None:
-    """A line on stderr for people, if there still is anything that shows it."""
+    """Print a line for people on stderr, unless stderr is closed."""
     complain(f"holdfast: {safe(line)}")
 
 
 def told(error: HoldfastError) -> str:
-    """What is wrong and what to do about it, on one line if it can be."""
+    """The error and what to do about it, on one line if possible."""
     message = error.message
     if isinstance(error, Unreachable):
-        message += ". Start it with `holdfast-server serve`, or set HOLDFAST_URL to where it is."
+        message += ". Start it with `holdfast-server serve`, or set HOLDFAST_URL to its address."
     if isinstance(error, ServiceFault) and error.request_id:
         message += f" (request {error.request_id} in the service's log)"
     lines = [f"holdfast: {safe(message)}"]
@@ -65,7 +65,7 @@ def told(error: HoldfastError) -> str:
 
 
 def described(error: HoldfastError) -> dict[str, Any]:
-    """The error as the service words it; ``statusCode`` is null if it did not answer."""
+    """The error in the service's JSON form; ``statusCode`` is null if it did not answer."""
     return {
         "statusCode": error.status,
         "code": error.code,

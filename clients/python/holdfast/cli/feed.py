@@ -1,4 +1,4 @@
-"""``holdfast watch``: what happens, as it happens."""
+"""``holdfast watch``: new events as they are recorded."""
 
 from __future__ import annotations
 
@@ -27,25 +27,32 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 def watch(
     after: Annotated[
-        int | None, typer.Option(metavar="POSITION", min=0, help="Begin after it, not with now.")
+        int | None,
+        typer.Option(
+            metavar="POSITION", min=0, help="Start after this position instead of with new events."
+        ),
     ] = None,
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="TYPE", help="Only events of this type; may be repeated."),
+        typer.Option("--type", metavar="TYPE", help="Only events of this type. Can be repeated."),
     ] = None,
-    heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Heartbeats too.")] = False,
+    heartbeats: Annotated[bool, typer.Option("--heartbeats", help="Include heartbeats.")] = False,
     every: Annotated[
-        bool, typer.Option("--all", help="Heartbeats and the claims of sessions' places too.")
+        bool,
+        typer.Option(
+            "--all", help="Include heartbeats, and the claims by which sessions hold their places."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Follow everything that happens, until Ctrl-C.
+    """Print new events as they are recorded, until Ctrl-C.
 
-    While the service is away it waits, and goes on where it was. --json prints an event a line.
+    If the service goes away, the command waits and then continues without a gap. With --json it
+    prints one event per line.
     """
     try:
         with connected(as_json, retries=0) as client:
-            # Only a service that was there is waited for.
+            # If the service is away at the start, end at once instead of waiting.
             client.health()
             position = head(client) if after is None else after
             show = _printer(as_json)
@@ -67,7 +74,7 @@ def _printer(as_json: bool) -> Callable[[Event], None]:
 
 
 def _events(client: Client, position: int, kinds: list[str]) -> Iterator[Event]:
-    """Every event after a position, each once, however often the service goes away meanwhile."""
+    """Every event after a position, each once, even if the service goes away in between."""
     from holdfast.api.history import LONG_POLL_SECONDS
 
     failures = 0
@@ -78,13 +85,13 @@ def _events(client: Client, position: int, kinds: list[str]) -> Iterator[Event]:
             )
         except Unavailable as error:
             if failures == 0:
-                _say("The service is away; waiting for it.")
+                _say("The service is away. Waiting for it.")
             pause = min(FIRST_PAUSE_SECONDS * 2**failures, LONGEST_PAUSE_SECONDS)
             failures = min(failures + 1, 10)
             time.sleep(max(pause, error.retry_after or 0))
             continue
         if failures:
-            _say(f"The service is back; going on after position {position}.")
+            _say(f"The service is back. Continuing after position {position}.")
             failures = 0
         yield from page["events"]
         position = page["next_position"]

@@ -1,4 +1,4 @@
-"""Histories made short enough to read: heartbeats in a row, states as dotted paths."""
+"""Shortens histories for reading: groups successive heartbeats, and states as dotted paths."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from holdfast.types import Event
 
-# What is held besides work items begins with it.
+# The id of a session's place begins with it. Sessions claim places, as they claim work items.
 PLACE = "@"
 HEARTBEATS = frozenset({"instance_heartbeat", "session_heartbeat", "machine_heartbeat"})
 
 
 def runs(events: Sequence[Event], apart: bool = False) -> list[list[Event]]:
-    """The events, heartbeats in a row together unless they are to be ``apart``."""
+    """The events in groups: successive heartbeats share one, unless ``apart``."""
     found: list[list[Event]] = []
     for event in events:
         beats = event["event_type"] in HEARTBEATS
@@ -26,7 +26,7 @@ def runs(events: Sequence[Event], apart: bool = False) -> list[list[Event]]:
 
 
 def flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths to all that is not empty; quoted as the service's: ``epics."v1.2".number``."""
+    """Dotted paths and values of all that is not empty, quoted as in ``epics."v1.2".number``."""
     for name, value in state.items():
         path = f"{prefix}{_step(name)}"
         if isinstance(value, dict):
@@ -36,14 +36,14 @@ def flat(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def is_about_a_place(event: Event) -> bool:
-    """Whether it is the claim of a place, by which a session keeps others out of where it is."""
+    """Whether the event is about the claim of a place, which keeps other sessions out of it."""
     resource = event["event_data"].get("resource")
     held = isinstance(resource, str) and resource.startswith(PLACE)
     return held or event["stream_id"].startswith(f"claim-{PLACE}")
 
 
 def is_empty(value: Any) -> bool:
-    """Whether it says nothing: null, or a text, list or object without anything in it."""
+    """Whether the value is null or an empty text, list or object."""
     return value is None or value in ({}, [], "")
 
 

@@ -1,4 +1,4 @@
-"""``holdfast events`` and ``replay``: what happened, and what it came to (S2)."""
+"""``holdfast events`` and ``replay``: the events of a stream, and the state after them (S2)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Id = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        help="An instance, session, work item or machine: its id, a part that fits only one,"
-        " or a stream's id.",
+        help="The id of an instance, session, work item or machine, a part of it that is unique,"
+        " or the id of a stream.",
     ),
 ]
 
 
 class Step(NamedTuple):
-    """An event, or heartbeats in a row, and what changed: paths to the old and the new value."""
+    """An event, or successive heartbeats, and what changed: for each path the old and new value."""
 
     events: list[Event]
     changed: dict[str, Any]
@@ -43,30 +43,35 @@ def events(
     reference: Id,
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="TYPE", help="Only events of this type; may be repeated."),
+        typer.Option("--type", metavar="TYPE", help="Only events of this type. Can be repeated."),
     ] = None,
     keyword: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Only events with this text in their data.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only since then: 2026-01-31T12:00:00Z.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only events at or after this time, such as 2026-01-31T12:00:00Z."
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only until then.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only events up to this time.")
+    ] = None,
     last: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="The last so many; heartbeats in a row are one line."
+            metavar="N", min=1, help="Print the last N lines. Successive heartbeats share one line."
         ),
     ] = LAST,
-    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Print all events.")] = False,
     heartbeats: Annotated[
-        bool, typer.Option("--heartbeats", help="A line for each heartbeat.")
+        bool, typer.Option("--heartbeats", help="Print a line for each heartbeat.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an instance, session, item or machine did.
+    """Show the events of an instance, session, work item or machine.
 
-    Lines are cut to the terminal's width; --json has everything.
+    Lines are cut to the width of the terminal. --json prints everything.
     """
     with connected(as_json) as client:
         stream_id = naming.stream_of(client, reference)
@@ -81,7 +86,7 @@ def events(
             start_date=since,
             end_date=until,
         )
-    # Newest first, what is recorded meanwhile moves the pages: an event may come twice.
+    # Pages are newest first: an event recorded in between shifts them, so that one may come twice.
     once = {event["position"]: event for event in found["events"]}
     found["events"] = [once[position] for position in sorted(once)]
     if as_json:
@@ -95,20 +100,28 @@ def events(
 def replay(
     reference: Id,
     to: Annotated[
-        int | None, typer.Option(metavar="N", help="As it was after event N; default the last.")
+        int | None,
+        typer.Option(metavar="N", help="Show the state after event N. Default: the last event."),
     ] = None,
     diff: Annotated[
-        str | None, typer.Option(metavar="A:B", help="What changed between events A and B.")
+        str | None,
+        typer.Option(
+            metavar="A:B",
+            help="Show what changed from the state after event A to that after event B.",
+        ),
     ] = None,
     each: Annotated[
-        bool, typer.Option("--each", help="Walk: event by event, and what each changed.")
+        bool, typer.Option("--each", help="Show event by event what each one changed.")
     ] = False,
     heartbeats: Annotated[
-        bool, typer.Option("--heartbeats", help="With --each: every heartbeat is a step.")
+        bool,
+        typer.Option(
+            "--heartbeats", help="With --each: show every heartbeat as a step of its own."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the state at any point of a history, or what changed."""
+    """Show the state after any event of a stream, or what changed between two events."""
     with connected(as_json, patience=WALK_SECONDS) as client:
         start, end = _range(to, diff, each)
         stream_id = naming.stream_of(client, reference)
@@ -125,16 +138,18 @@ def replay(
 
 
 def _range(to: int | None, diff: str | None, each: bool) -> tuple[int | None, int | None]:
-    """From after which event to which."""
+    """The event to start after, and the last one."""
     if diff is None:
         return None, to
     if to is not None:
-        raise InvalidInput("--to and --diff exclude each other: --diff A:B ends with event B.")
+        raise InvalidInput("Use either --to or --diff: --diff A:B ends with event B.")
     start, colon, end = diff.partition(":")
     if not (colon and start.isdecimal() and end.isdecimal()):
-        raise InvalidInput(f"--diff: {diff!r} is not A:B, two numbers of events.")
+        raise InvalidInput(
+            f"--diff: {diff!r} is not of the form A:B, with the numbers of two events."
+        )
     if each and int(start) >= int(end):
-        raise InvalidInput("--each goes forward: of --diff A:B, B must be greater.")
+        raise InvalidInput("With --each, B of --diff A:B must be greater than A.")
     return int(start), int(end)
 
 
@@ -146,7 +161,7 @@ def _walk(
     heartbeats: bool,
     as_json: bool,
 ) -> None:
-    """The events after ``start`` and up to ``end``, each with what it changed."""
+    """Print the events after ``start`` up to ``end``, each with what it changed."""
     found = gathered(
         lambda **page: client.history.events(stream_id, **page),
         "events",

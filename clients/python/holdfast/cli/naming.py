@@ -1,4 +1,4 @@
-"""What a person means by an id: the whole, or a part of it that fits only one."""
+"""Finds whom an id on the command line names: a whole id, or a part of it that is unique."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from holdfast.settings import RUN_OVER
 if TYPE_CHECKING:
     from holdfast.client import Client
 
-# As for the hash of an instance: fewer characters are no reference.
+# A reference must have at least as many characters as an instance's hash may be shortened to.
 LEAST_CHARACTERS = 4
 SESSIONS_AT_ONCE = 100
 CATEGORIES = ("session", "instance", "claim", "machine")
 
 
 class Holder(NamedTuple):
-    """On whose behalf a claim is made: a session or an instance."""
+    """The session or instance for which a claim is made."""
 
     session_id: str | None
     instance_id: str | None
@@ -31,7 +31,10 @@ class Holder(NamedTuple):
 
 
 def session_of(client: Client, reference: str) -> str:
-    """The id of the session that is meant. Raises :class:`NotFound`, or `ambiguous`."""
+    """The id of the session that the reference names.
+
+    Raises :class:`NotFound`, or :class:`InvalidInput` ``ambiguous``.
+    """
     if _is_uuid(reference):
         return reference
     found = _sessions(client, reference)
@@ -41,13 +44,15 @@ def session_of(client: Client, reference: str) -> str:
 
 
 def instance_of(client: Client, reference: str) -> str:
-    """The id of the instance that is meant. Raises as :func:`session_of`."""
+    """The id of the instance that the reference names. Raises as :func:`session_of`."""
     return client.instances.get(reference)["instance_id"]
 
 
 def holder_of(client: Client, session: str | None, instance: str | None) -> Holder:
-    """Who is named, or else whom the environment names. Raises :class:`InvalidInput`,
-    or :class:`Conflict` if the run that the environment is of is over.
+    """The holder that the options name, or else the environment.
+
+    Raises :class:`InvalidInput`, or :class:`Conflict` if the environment is that of a run which is
+    over.
     """
     if session is None and instance is None:
         settings = client.settings
@@ -57,16 +62,16 @@ def holder_of(client: Client, session: str | None, instance: str | None) -> Hold
             return Holder(None, settings.instance_id)
         if settings.past_run:
             raise Conflict(
-                f"{RUN_OVER}. On whose behalf? Name it with --session ID or --instance ID.",
+                f"{RUN_OVER}. Name the holder with --session ID or --instance ID.",
                 code="run_over",
                 details={"past_run": [*settings.past_run]},
             )
         raise InvalidInput(
-            "On whose behalf? Name it with --session ID or --instance ID, or set"
+            "No holder is given. Name it with --session ID or --instance ID, or set"
             " HOLDFAST_SESSION_ID or HOLDFAST_INSTANCE_ID."
         )
     if session is not None and instance is not None:
-        raise InvalidInput("Name one holder: --session or --instance, not both.")
+        raise InvalidInput("Give either --session or --instance, not both.")
     if session is not None:
         return Holder(session_of(client, session), None)
     assert instance is not None
@@ -74,9 +79,9 @@ def holder_of(client: Client, session: str | None, instance: str | None) -> Hold
 
 
 def stream_of(client: Client, reference: str) -> str:
-    """The stream of the session, instance, work item or machine that is meant.
+    """The stream of the session, instance, work item or machine that the reference names.
 
-    A whole id goes before a part of one. Raises as :func:`session_of`.
+    A whole id is preferred to a part of one. Raises as :func:`session_of`.
     """
     given = [reference] if reference.partition("-")[0] in CATEGORIES else []
     for stream_id in [*given, *(f"{category}-{reference}" for category in CATEGORIES)]:

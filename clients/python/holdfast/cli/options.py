@@ -1,4 +1,4 @@
-"""The options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in the shapes of the HTTP API.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in the form of the HTTP API.")]
 Session = Annotated[
     str | None,
-    typer.Option("--session", metavar="ID", help="The session; default HOLDFAST_SESSION_ID."),
+    typer.Option("--session", metavar="ID", help="The session. Default: HOLDFAST_SESSION_ID."),
 ]
 Instance = Annotated[
     str | None,
-    typer.Option("--instance", metavar="ID", help="The instance; default HOLDFAST_INSTANCE_ID."),
+    typer.Option("--instance", metavar="ID", help="The instance. Default: HOLDFAST_INSTANCE_ID."),
 ]

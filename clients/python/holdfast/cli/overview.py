@@ -1,4 +1,4 @@
-"""``holdfast status``, ``instances`` and ``topology``: who is there, and how they are."""
+"""``holdfast status``, ``instances`` and ``topology``: sessions, instances and their health."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 SESSIONS_AT_ONCE = 100
 AT_ONCE = 200
-# The newest that failed: older ones are past helping.
+# Only the newest failed sessions are shown: older ones can hardly be helped any more.
 FAILED = 20
 
-Project = Annotated[str | None, typer.Option(metavar="NAME", help="Only this project's.")]
+Project = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only instances of this project.")
+]
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show what needs attention, then all that runs."""
+    """Show what needs attention, then all open sessions and instances."""
     with connected(as_json) as client:
         found = _everything(client)
         url = client.settings.shown_url
@@ -35,10 +37,10 @@ def status(as_json: AsJson = False) -> None:
 
 def instances(
     project: Project = None,
-    every: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Include closed instances.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the instances: agent processes that are registered."""
+    """List the instances, that is the registered agent processes."""
     with connected(as_json) as client:
         found = gathered(
             client.instances.list,
@@ -56,7 +58,7 @@ def instances(
 
 
 def topology(as_json: AsJson = False) -> None:
-    """Draw who belongs to whom: global, projects, orchestrations."""
+    """Show the open instances as trees, each below its parent."""
     with connected(as_json) as client:
         found = client.registry.topology()
     if as_json:
@@ -67,7 +69,7 @@ def topology(as_json: AsJson = False) -> None:
 
 
 def _latest_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """In the order of the first page: those behind it come in one that heartbeats leave alone."""
+    """Sorted by last heartbeat, as the service sorts the first page but not those that follow."""
     return sorted(rows, key=lambda row: str(row["last_heartbeat"]), reverse=True)
 
 
@@ -76,7 +78,7 @@ def _by_project(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _everything(client: Client) -> dict[str, Any]:
-    """The replies of the API that an overview is made of, each under its own name."""
+    """The API's replies that make up the overview, each under its own name."""
     return {
         "counts": client.sessions.counts(),
         "sessions": _latest_first(

@@ -21,21 +21,24 @@ ITEMS_AT_ONCE = 200
 SHOWN_ITEMS = 50
 
 Item = Annotated[str, typer.Argument(metavar="ITEM", help="The work item's id.")]
-Track = Annotated[str | None, typer.Option(metavar="NAME", help="Only this track.")]
+Track = Annotated[str | None, typer.Option(metavar="NAME", help="Only items of this track.")]
 Fence = Annotated[
-    int | None, typer.Option(metavar="N", help="Only if the claim still has this fence.")
+    int | None,
+    typer.Option(metavar="N", help="Only if the claim still has this fence (fencing token)."),
 ]
 
 
 def next_items(
     track: Track = None,
-    every: Annotated[bool, typer.Option("--all", help="Completed items too.")] = False,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Not more than so many.")] = (
+    every: Annotated[
+        bool, typer.Option("--all", help="Include completed and cancelled items.")
+    ] = False,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Show at most N items.")] = (
         SHOWN_ITEMS
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Show the queue: claimed by whom, ready, waiting."""
+    """Show the queue: which work items are ready, which are claimed and by whom, which wait."""
     with connected(as_json) as client:
         found = _queue(client, track, every, limit)
     if as_json:
@@ -48,20 +51,26 @@ def next_items(
 def claim(
     item: Annotated[str | None, typer.Argument(metavar="ITEM", help="The work item's id.")] = None,
     best: Annotated[
-        bool, typer.Option("--next", help="The best item that is ready, whichever it is.")
+        bool,
+        typer.Option(
+            "--next", help="Claim the first ready item of the queue instead of a named one."
+        ),
     ] = False,
     track: Track = None,
     session: Session = None,
     instance: Instance = None,
     takeover: Annotated[
         bool,
-        typer.Option("--takeover", help="Also from a holder who has been silent for long enough."),
+        typer.Option(
+            "--takeover", help="Also claim an item whose holder has been silent past the threshold."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Claim a work item, or learn who has it (exit code 3).
+    """Claim a work item for a session or an instance.
 
-    With --next, exit code 4 says that nothing is ready.
+    If another holds it, the command says who, and ends with exit code 3. With --next it ends with
+    exit code 4 if no item is ready.
     """
     from holdfast.cli.show import queue
 
@@ -93,7 +102,7 @@ def release(
     fence: Fence = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a work item back."""
+    """Release a work item, so that others can claim it."""
     with connected(as_json) as client:
         holder = naming.holder_of(client, session, instance)
         with _telling_holder("released", as_json):
@@ -108,7 +117,7 @@ def complete(
     fence: Fence = None,
     as_json: AsJson = False,
 ) -> None:
-    """Complete a work item; what waited for it may be ready now."""
+    """Complete a work item. Items that wait for it may become ready."""
     with connected(as_json) as client:
         holder = naming.holder_of(client, session, instance)
         with _telling_holder("completed", as_json):
@@ -117,36 +126,37 @@ def complete(
     if not as_json and done.get("open_dependencies"):
         from holdfast.cli.failing import note
 
-        note(f"it was to wait for {', '.join(done['open_dependencies'])}, not done yet")
+        note(f"it depends on {', '.join(done['open_dependencies'])}, not completed yet")
 
 
 def add(
     item: Item,
-    title: Annotated[str | None, typer.Option(help="What it is, in a few words.")] = None,
+    title: Annotated[str | None, typer.Option(help="A short title.")] = None,
     track: Annotated[str | None, typer.Option(metavar="NAME", help="Its track.")] = None,
     priority: Annotated[
-        int | None, typer.Option(metavar="N", help="The highest goes first; 0 if not given.")
+        int | None,
+        typer.Option(metavar="N", help="Items with a higher priority come first. Default: 0."),
     ] = None,
     depends_on: Annotated[
         list[str] | None,
-        typer.Option(metavar="ITEM", help="What has to be completed first; may be repeated."),
+        typer.Option(metavar="ITEM", help="An item that must be completed first. Can be repeated."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a work item in the queue, or change one.
+    """Add a work item to the queue, or change one that is there.
 
-    What is not given stays as it is.
+    Options that are not given leave the item's values as they are.
     """
     with connected(as_json) as client:
         listed = client.work_items.put(
             item, title=title, track=track, priority=priority, depends_on=depends_on or None
         )
-    _tell(listed, f"{listed['item_id']} is listed", as_json)
+    _tell(listed, f"{listed['item_id']} is in the queue", as_json)
 
 
 @contextmanager
 def _telling_holder(what: str, as_json: bool) -> Iterator[None]:
-    """Within the block a refusal because another holds the item tells all about that one."""
+    """If the block is refused because another holds the item, show that holder and end."""
     try:
         yield
     except Conflict as refusal:
@@ -159,7 +169,7 @@ def _telling_holder(what: str, as_json: bool) -> Iterator[None]:
 
 
 def _queue(client: Client, track: str | None, every: bool, limit: int) -> dict[str, Any]:
-    """The work items in the order of the queue; without the completed, unless ``every``."""
+    """The claimed and open work items in the order of the queue; all if ``every``."""
     ask = client.work_items.list
     if every:
         return gathered(ask, "work_items", page=ITEMS_AT_ONCE, most=limit, track=track)
@@ -183,9 +193,9 @@ def _queue(client: Client, track: str | None, every: bool, limit: int) -> dict[s
 
 def _require_one(item: str | None, best: bool, track: str | None) -> None:
     if (item is None) is not best:
-        raise InvalidInput("Name an ITEM, or ask for --next.")
+        raise InvalidInput("Give either an ITEM or --next.")
     if item is not None and track is not None:
-        raise InvalidInput("--track goes with --next.")
+        raise InvalidInput("--track can only be used with --next.")
 
 
 def _tell(reply: Any, sentence: str, as_json: bool) -> None:

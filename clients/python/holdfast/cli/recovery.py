@@ -1,4 +1,4 @@
-"""``holdfast resume`` and ``recover``: carrying on what another left."""
+"""``holdfast resume`` and ``recover``: continue the work that another left unfinished."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from holdfast.cli.options import AsJson
 from holdfast.cli.screen import out, print_json
 from holdfast.cli.service import connected
 
-# As many as are named.
+# At most so many work items are named in the output.
 ITEMS = 20
 
 
 def resume(
     instance: Annotated[
-        str, typer.Argument(metavar="INSTANCE", help="Its id, or a part that fits only one.")
+        str, typer.Argument(metavar="INSTANCE", help="Its id, or a part of it that is unique.")
     ],
     start: Annotated[
         bool,
-        typer.Option("--start", help="Register the successor, which gets all that it held."),
+        typer.Option(
+            "--start", help="Register a successor, which takes over all that the instance holds."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what to do next with an instance's work, and why.
+    """Show what to do next to resume an instance's work, and why.
 
-    Numbers in brackets are events: see `holdfast events INSTANCE`.
+    The numbers in brackets are those of events in `holdfast events INSTANCE`.
     """
     from holdfast.whereabouts import whereabouts
 
@@ -52,26 +54,28 @@ def resume(
 
 def recover(
     session: Annotated[
-        str, typer.Argument(metavar="SESSION", help="Its id, or a part that fits only one.")
+        str, typer.Argument(metavar="SESSION", help="Its id, or a part of it that is unique.")
     ],
     machine: Annotated[
-        str, typer.Option("--onto", metavar="MACHINE", help="The machine to carry on on.")
+        str,
+        typer.Option("--onto", metavar="MACHINE", help="The machine on which the work continues."),
     ],
     slot: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Its docker slot; default: one that is free, if the place without is taken.",
+            help="The docker slot. Default: no slot or, if another session is there, a free slot.",
         ),
     ] = None,
     only_pending: Annotated[
-        bool, typer.Option("--only-pending", help="Leave failed and interrupted tasks behind.")
+        bool, typer.Option("--only-pending", help="Do not carry over failed and interrupted tasks.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Carry a stalled or failed session's work on elsewhere.
+    """Continue the work of a stalled or failed session in a new session, its successor.
 
-    It opens the successor, and tells by which command to go on. Asked again, it tells of the same.
+    The command opens the successor and prints how to start an agent in it. If the session has a
+    successor already, the command shows that one.
     """
     with connected(as_json) as client:
         original = naming.session_of(client, session)

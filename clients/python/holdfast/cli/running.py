@@ -1,4 +1,4 @@
-"""``holdfast run``"""
+"""``holdfast run``: run a command as a supervised instance with its own session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.client import Client
     from holdfast.restarts import RestartPolicy
 
-# Before there is a command a service that is just being restarted is waited for.
+# Before the command starts, a service that is just being restarted is waited for.
 RETRIES = 3
 PATIENCE_SECONDS = 10.0
 PLACE_TAKEN = frozenset({"session_exists", "slot_taken"})
@@ -30,11 +30,15 @@ PLACE_TAKEN = frozenset({"session_exists", "slot_taken"})
 Command = Annotated[list[str], typer.Argument(metavar="CMD", help="The command to run.")]
 Project = Annotated[
     str | None,
-    typer.Option("--project", metavar="P", help="The project; default: the working copy's folder."),
+    typer.Option(
+        "--project",
+        metavar="P",
+        help="The project. Default: the name of the working copy's folder.",
+    ),
 ]
 Machine = Annotated[
     str | None,
-    typer.Option("--machine", metavar="M", help="The machine; default: this one's host name."),
+    typer.Option("--machine", metavar="M", help="The machine. Default: this machine's host name."),
 ]
 Slot = Annotated[
     int | None,
@@ -42,60 +46,65 @@ Slot = Annotated[
         "--slot",
         metavar="N",
         min=0,
-        help="The docker slot, which has room for one session; default: the place without a slot"
-        " or, if another agent of the project works there, the next free slot.",
+        help="The docker slot, which has room for one session. Default: no slot or, if another"
+        " agent of the project works there, the next free slot.",
     ),
 ]
 Replace = Annotated[
     bool,
-    typer.Option("--replace", help="Take the place of a session that is there; it fails."),
+    typer.Option(
+        "--replace", help="Replace the session that is in this place. That session fails."
+    ),
 ]
 Session = Annotated[
     str | None,
     typer.Option(
         "--session",
         metavar="ID",
-        help="Carry on this session, with all that it holds, instead of opening one.",
+        help="Continue this session, with all that it holds, instead of opening a new one.",
     ),
 ]
 Instance = Annotated[
     str | None,
     typer.Option(
-        "--instance", metavar="ID", help="Carry on this instance instead of registering one."
+        "--instance", metavar="ID", help="Continue this instance instead of registering a new one."
     ),
 ]
 InstanceType = Annotated[
     str | None,
     typer.Option(
-        "--instance-type", metavar="T", help="PS (if not given), MS, or what the service knows."
+        "--instance-type",
+        metavar="T",
+        help="PS (the default), MS, or another type that the service knows.",
     ),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="A name for people.")]
+Name = Annotated[str | None, typer.Option("--name", help="A display name for the instance.")]
 Item = Annotated[
     str | None,
     typer.Option(
         "--claim",
         metavar="ITEM",
-        help="Claim this work item first; without the claim nothing is started.",
+        help="Claim this work item first. If that is refused, the command is not started.",
     ),
 ]
 Takeover = Annotated[
     bool,
     typer.Option(
         "--takeover",
-        help="Claim it also from a holder that went silent; with --session or --instance: carry"
-        " it on although it was heard of a moment ago, because nothing runs there any more.",
+        help="With --claim: also claim an item whose holder went silent. With --session or"
+        " --instance: continue it even if its last heartbeat is recent. Use that only if nothing"
+        " runs there any more.",
     ),
 ]
 Complete = Annotated[
-    bool, typer.Option("--complete", help="Complete the item if the command exits with 0.")
+    bool, typer.Option("--complete", help="Complete the work item if the command exits with 0.")
 ]
 Restart = Annotated[
     str,
     typer.Option(
         "--restart",
         metavar="RULE",
-        help="never, on-failure[:N], always[:N]: at most N restarts in a row.",
+        help="never, on-failure[:N] or always[:N], with at most N restarts in a row.",
     ),
 ]
 Backoff = Annotated[
@@ -104,32 +113,37 @@ Backoff = Annotated[
         "--backoff",
         metavar="SECONDS",
         min=0.0,
-        help="The pause before a restart; twice as long each time, up to a minute.",
+        help="The pause before the first restart. It doubles each time, up to a minute.",
     ),
 ]
 StopIfFenced = Annotated[
     bool,
     typer.Option(
-        "--stop-if-fenced", help="Stop the command if its claim or session is taken over."
+        "--stop-if-fenced", help="Stop the command if another takes over its claim or session."
     ),
 ]
 Grace = Annotated[
     float,
     typer.Option(
-        "--grace", metavar="SECONDS", min=0.0, help="From the request to stop to the kill."
+        "--grace",
+        metavar="SECONDS",
+        min=0.0,
+        help="The time between asking the command to stop and killing it.",
     ),
 ]
 Interval = Annotated[
     float,
-    typer.Option("--interval", metavar="SECONDS", min=0.05, help="Between two heartbeats."),
+    typer.Option(
+        "--interval", metavar="SECONDS", min=0.05, help="The time between two heartbeats."
+    ),
 ]
 
 Argv = Annotated[
     bool,
     typer.Option(
         "--argv/--no-argv",
-        help="Record the command line, masking what looks like a secret (a best effort); or only"
-        " the program's name, which is certain.",
+        help="Record the command line, with what looks like a secret masked (a best effort), or"
+        " only the program's name, which records no argument at all.",
     ),
 ]
 
@@ -154,32 +168,34 @@ def run(
     interval: Interval = 30.0,
     argv: Argv = True,
 ) -> None:
-    """Run a command under supervision, whatever it is.
+    """Run any command under supervision.
 
-    It is registered as an instance with a session of its own, kept alive by heartbeats, started
-    again as told, and its end is recorded. Its exit code is passed through, 128 + the signal's
-    number if one ended it. The work goes on if the service is away, and is recorded later.
+    The run registers an instance and opens a session for the command, sends heartbeats while it
+    runs, restarts it as --restart says, and records its end. If the service is away the command
+    runs all the same, and the record is sent later.
 
-    All that it started ends with it. A run that was interrupted (a signal, Ctrl-C, a closed
-    terminal) has failed, whatever the exit code, and completes nothing.
+    The exit code is that of the command, or 128 + the signal's number if a signal ended it. When
+    the command ends, all processes that it started are ended too. An interrupted run (a signal,
+    Ctrl-C, a closed terminal) has failed, whatever its exit code, and completes no work item.
 
-    With --session or --instance it carries on what is there: the successor that `holdfast recover`
-    or `holdfast resume --start` made, or what a supervisor that was killed left behind.
+    With --session or --instance the run continues an existing one: the successor that `holdfast
+    recover` or `holdfast resume --start` made, or what a killed supervisor left behind.
 
-    Its command line is recorded, with what looks like a secret masked. That is a best effort: only
-    with --no-argv, which records the program's name alone, is it certain that none is recorded.
-    Secrets belong into the environment, which is not recorded. It finds its
-    ids in HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID, which are not carried on by themselves: a
-    run within a run is one of its own.
+    The command line is recorded, with what looks like a secret masked. The masking is a best
+    effort: only --no-argv, which records the program's name alone, is sure to record no secret.
+    Pass secrets in the environment, which is not recorded.
+
+    The command finds its ids in HOLDFAST_SESSION_ID and HOLDFAST_INSTANCE_ID. A run within a run
+    does not use them: it has a session and an instance of its own.
     """
     if os.name != "posix":
-        raise typer.BadParameter("holdfast run needs Linux, macOS or another Unix.")
+        raise typer.BadParameter("`holdfast run` needs Linux, macOS or another Unix.")
     policy = _policy(restart, backoff)
     if os.getpid() == 1:
-        # Nothing ends the first process of a container but what it listens to.
+        # The first process of a container is ended only by signals that it handles.
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-    # What a person has to know of heartbeats the supervisor says itself.
+    # The supervisor itself reports what a person has to know about heartbeats.
     logging.getLogger("holdfast.heartbeat").setLevel(logging.ERROR)
     with connected(lenient=True, retries=RETRIES, patience=PATIENCE_SECONDS) as client:
         from holdfast.git import WorkingCopy
@@ -188,10 +204,12 @@ def run(
 
         if session is not None:
             place = {"--project": project, "--machine": machine, "--slot": slot}
-            _refuse("--session", "which has its place", {**place, "--replace": replace or None})
+            _refuse(
+                "--session", "which has its place already", {**place, "--replace": replace or None}
+            )
         if instance is not None:
             new = {"--instance-type": instance_type, "--name": name}
-            _refuse("--instance", "which has its type and name", new)
+            _refuse("--instance", "which has its type and name already", new)
         if session is not None or instance is not None:
             session, instance = _meant(client, session, instance)
         elif project is None:
@@ -237,13 +255,13 @@ def _policy(rule: str, backoff: float) -> RestartPolicy:
 def _refuse(option: str, which: str, others: Mapping[str, object]) -> None:
     for other, value in others.items():
         if value is not None:
-            raise InvalidInput(f"{other} does not go with {option}, {which} already.")
+            raise InvalidInput(f"{other} cannot be used with {option}, {which}.")
 
 
 def _meant(
     client: Client, session: str | None, instance: str | None
 ) -> tuple[str | None, str | None]:
-    """Their whole ids. Nothing is kept for later if the service cannot be asked."""
+    """Their whole ids. If the service cannot be reached this fails: nothing is kept for later."""
     from holdfast.run_record import strictly
 
     with strictly(client):
@@ -260,13 +278,13 @@ def _tell_refusal(refusal: Conflict) -> None:
 
         queue.rejected(err(), refusal)
         if refusal.details.get("in_this_place"):
-            note("it works in this very place: --replace takes its place and what it holds")
+            note("the holder works in the same place: --replace takes over its place and its items")
         return None
     complain(told(refusal))
     if refusal.code == "supervised":
-        note("if nothing runs there any more: --takeover")
+        note("if nothing runs there any more, use --takeover")
     if refusal.code == "machine_unavailable" and refusal.details.get("machine_id"):
-        note(f"`holdfast machines online {refusal.details['machine_id']}` brings it back")
+        note(f"`holdfast machines online {refusal.details['machine_id']}` makes it available")
     if refusal.code in PLACE_TAKEN:
-        note("--slot N names another place, --replace takes that one's")
+        note("use --slot N for another place, or --replace to replace the session in this one")
     return None

@@ -1,4 +1,4 @@
-"""Where a command writes: people read stdout, and progress goes to stderr."""
+"""The output of a command: results on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from holdfast.cli.text import dumped
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Without a terminal nothing is cut: whoever reads a pipe wants all of it.
+# Lines are cut at a terminal only: whoever reads a pipe wants all of them.
 ENDLESS_COLUMNS = 10_000
-# What takes longer is shown to be getting on.
+# Called with how many of how many steps are done.
 Advance = Callable[[int, int], None]
 
 
 def out() -> Console:
-    """Standard output. Colours only on a terminal, and not if NO_COLOR is set."""
+    """A console on stdout. Colours only on a terminal, and not if NO_COLOR is set."""
     return _console(sys.stdout)
 
 
 def err() -> Console:
-    """Standard error."""
+    """A console on stderr."""
     return _console(sys.stderr)
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
-    """JSON on standard output."""
+    """Print JSON on stdout."""
     print(dumped(value, indent), flush=True)
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Advance]:
-    """A bar on stderr, if a person is there to see it; called with how much of how much is done."""
+    """A progress bar on stderr, if that is a terminal. Call it with the counts done and in all."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()

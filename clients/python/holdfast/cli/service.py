@@ -1,4 +1,4 @@
-"""The service, as a command sees it."""
+"""How commands reach the service, and read all pages of a list."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from holdfast.cli.screen import progress
 if TYPE_CHECKING:
     from holdfast.client import Client
 
-# A person is waiting: one more attempt, soon.
+# A person is waiting: only one more attempt, soon.
 RETRIES = 1
 PATIENCE_SECONDS = 5.0
-# What was kept while the service was away goes first, but nobody waits for it for long.
+# Kept writes are sent before the command, but the command does not wait for them for longer.
 SEND_SECONDS = 2.0
 FARTHEST_POSITION = 1 << 53
 
@@ -28,10 +28,10 @@ def connected(
     retries: int = RETRIES,
     patience: float = PATIENCE_SECONDS,
 ) -> Iterator[Client]:
-    """A client; what goes wrong is told, and ends the command with its exit code.
+    """A client whose errors are printed and end the command with their exit code.
 
-    What others on this machine have kept is sent first: finished work whose report still waits
-    would be shown as unfinished, and taken over.
+    Writes that other processes of the user have kept are sent first. Otherwise finished work whose
+    report is not sent yet would be shown as unfinished, and could be taken over.
     """
     from holdfast.client import Client
 
@@ -49,7 +49,7 @@ def connected(
 
 
 def _elsewhere(client: Client) -> str | None:
-    """What waits for another address or API key: it is never sent by itself."""
+    """A line about writes for another address or API key, which this client never sends."""
     from holdfast.spool import NO_KEY
 
     spool = client.spool
@@ -68,15 +68,15 @@ def _elsewhere(client: Client) -> str | None:
 
 
 def _send_kept(client: Client) -> str | None:
-    """What a person should know of it."""
+    """Send the kept writes; a line about what was sent, or why some are still kept."""
     if not client.spool.has_any():
         return None
     if client.delivery.flush(SEND_SECONDS, patient=False):
         sent = client.delivery.sent
-        return f"sent {_counted(sent)} that had waited for the service" if sent else None
+        return f"sent {_counted(sent)} that had been kept for the service" if sent else None
     error = client.outage.error
-    why = error.message if error else "there was no time to send them all"
-    return f"{_counted(client.spool.stats().kept)} still kept: {why}"
+    why = error.message if error else "sending them all takes longer than a command waits"
+    return f"{_counted(client.spool.stats().kept)} still not sent: {why}"
 
 
 def _counted(writes: int) -> str:
@@ -88,8 +88,8 @@ def gathered(
 ) -> dict[str, Any]:
     """All pages of a list as one, in the list's own shape; not more than ``most`` items.
 
-    ``page`` is how many the service gives at once. Each page goes on where the one before ended,
-    whatever comes and goes meanwhile.
+    ``page`` is the size of a page. Each page starts where the one before ended, even if items are
+    added or removed in between.
     """
     first: Mapping[str, Any] = ask(limit=min(page, most or page), **criteria)
     items = [*first[plural]]
@@ -109,9 +109,9 @@ def gathered(
 
 
 def head(client: Client) -> int:
-    """The position of the newest event: the last after which the feed has nothing.
+    """The position of the newest event.
 
-    The feed tells only whether anything follows a position, so it is searched by halves.
+    It is found by binary search, since the feed only tells whether any event follows a position.
     """
     low, high = 0, 1
     while high < FARTHEST_POSITION and (found := client.history.after(high, limit=1))["events"]:

@@ -1,4 +1,4 @@
-"""The three streams of a command, which may be closed, full, gone, or of any encoding."""
+"""Stdin, stdout and stderr, which may be closed, full, broken, or of any encoding."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FAILED = 1
 
 
 def prepare() -> None:
-    """Make sure that there are three, and that every character can be written to them.
+    """Make sure that all three exist, and that every character can be written to them.
 
-    A closed one leads nowhere from here on: the next file to be opened must not take its place.
+    A closed one is opened on the null device, so that no other file gets its number.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
@@ -35,12 +35,12 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # What the library warns of may have in it what a stranger wrote.
+    # A warning may quote text that a stranger wrote.
     logging.lastResort = _Last(logging.WARNING)
 
 
 def ended(run: Callable[[], object]) -> int:
-    """The exit code of a command that ends by ``SystemExit``, whatever becomes of its output."""
+    """Run a command and return its exit code, also if its output cannot be written."""
     code = 0
     try:
         run()
@@ -48,7 +48,7 @@ def ended(run: Callable[[], object]) -> int:
         code = e.code if isinstance(e.code, int) else FAILED if e.code else 0
     except OSError as e:
         code = FAILED
-        # Whoever closes a pipe has seen enough.
+        # A reader that closes the pipe wants no more output: that is no error to report.
         if e.errno != errno.EPIPE:
             complain(f"holdfast: {e.strerror or e}")
     for stream in (sys.stdout, sys.stderr):
@@ -57,13 +57,13 @@ def ended(run: Callable[[], object]) -> int:
         except (OSError, ValueError) as e:
             code = code or FAILED
             if stream is sys.stdout and getattr(e, "errno", None) != errno.EPIPE:
-                complain(f"holdfast: what there is to tell could not be written: {e}")
+                complain(f"holdfast: the output could not be written: {e}")
             _abandon(stream)
     return code
 
 
 def complain(line: str) -> None:
-    """A line on stderr, if there still is anything that shows it."""
+    """Print a line on stderr, unless stderr is closed."""
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
@@ -73,7 +73,7 @@ def _writable(number: int) -> IO[str]:
 
 
 def _abandon(stream: IO[str]) -> None:
-    """What is still in it goes nowhere; the interpreter would try again, and complain."""
+    """Discard what is still buffered; the interpreter would try to write it again, and complain."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -81,7 +81,7 @@ def _abandon(stream: IO[str]) -> None:
 
 
 class _Last(logging.Handler):
-    """Says what nobody else handles."""
+    """Prints log records that no other handler takes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         for line in self.format(record).splitlines():

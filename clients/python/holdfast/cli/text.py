@@ -1,4 +1,4 @@
-"""Text on its way to a terminal. What agents wrote is data: it must not steer the terminal."""
+"""Makes text safe to print: what agents wrote must not contain terminal control sequences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-# What joins the parts of an emoji, and does no harm.
+# The joiner within an emoji, which is harmless.
 _HARMLESS = "\u200d"
 _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Printable ASCII and most letters need no look at each character.
@@ -16,18 +16,18 @@ _SUSPECT = re.compile(r"[^\x20-\x7e\xa1-\xac\xae-\u05ff]")
 
 
 def safe(value: object) -> str:
-    """As one line of text: control, direction and other invisible characters are spelled out."""
+    """The value as one line; control, direction and other invisible characters are escaped."""
     return _SUSPECT.sub(lambda found: _spelled(found[0], "\\x{:02x}"), str(value))
 
 
 def dumped(value: Any, indent: int | None = 2) -> str:
-    """As JSON that stays the same JSON and still cannot steer a terminal."""
+    """The value as JSON, with such characters escaped in JSON's own way."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return _SUSPECT.sub(lambda found: found[0] if found[0] == "\n" else _spelled(found[0]), text)
 
 
 def short(session_id: str) -> str:
-    """The leading part of a long id, enough to type it again."""
+    """The beginning of a long id, enough to name it in another command."""
     return safe(session_id) if len(session_id) <= 24 else f"{safe(session_id[:8])}..."
 
 

@@ -1,4 +1,4 @@
-"""``holdfast reopen``, ``cancel``, ``remove``, ``machines`` and ``end``: putting things right."""
+"""``holdfast reopen``, ``cancel``, ``remove``, ``machines`` and ``end``: correct the record."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ STATUSES = ("online", "offline", "maintenance")
 
 def reopen(
     item: Item,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why it is to be done again.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why it must be done again.")],
     as_json: AsJson = False,
 ) -> None:
-    """Have a completed or cancelled work item done again."""
+    """Reopen a completed or cancelled work item."""
     with connected(as_json) as client:
         opened = client.work_items.reopen(item, reason)
     _tell(opened, f"{opened['item_id']} is open again", as_json)
@@ -38,9 +38,9 @@ def cancel(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel a work item: nothing waits for it any more, and nobody holds it.
+    """Cancel a work item. Items that wait for it wait no longer, and its claim ends.
 
-    Whoever held it is told with the next heartbeat.
+    The holder is told in the reply to its next heartbeat.
     """
     with connected(as_json) as client:
         dropped = client.work_items.cancel(item, reason)
@@ -48,7 +48,7 @@ def cancel(
 
 
 def remove(item: Item, as_json: AsJson = False) -> None:
-    """Remove a work item that nobody holds; listed again, it is a new one."""
+    """Remove a work item that nobody holds. If it is added again, it starts as a new item."""
     with connected(as_json) as client:
         client.work_items.remove(item)
     _tell({"item_id": item, "removed": True}, f"{item} is removed", as_json)
@@ -58,7 +58,8 @@ def machines(
     action: Annotated[
         str | None,
         typer.Argument(
-            metavar="ACTION", help="remove, online, offline or maintenance; else they are listed."
+            metavar="ACTION",
+            help="remove, online, offline or maintenance. Without it the machines are listed.",
         ),
     ] = None,
     machine: Annotated[
@@ -66,12 +67,16 @@ def machines(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the machines; remove one on which no session lives, or say how it is.
+    """List the machines, remove one, or set its status.
 
-    No session opens on one that is offline or in maintenance.
+    A machine with open sessions cannot be removed. No session can be opened on a machine that is
+    offline or in maintenance.
     """
     if action not in (None, "remove", *STATUSES) or (action is None) is not (machine is None):
-        raise typer.BadParameter("`holdfast machines`, or `holdfast machines remove MACHINE`.")
+        raise typer.BadParameter(
+            "Use `holdfast machines`, or `holdfast machines ACTION MACHINE` with one of the actions"
+            " remove, online, offline and maintenance."
+        )
     with connected(as_json) as client:
         if machine is None:
             found = gathered(client.machines.list, "machines", page=AT_ONCE)
@@ -92,20 +97,20 @@ def machines(
 def end(
     reference: Annotated[
         str,
-        typer.Argument(
-            metavar="SESSION|INSTANCE", help="Its id, or a part that fits only one of them."
-        ),
+        typer.Argument(metavar="SESSION|INSTANCE", help="Its id, or a part of it that is unique."),
     ],
-    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; it is recorded.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The reason, which is recorded.")
+    ] = None,
     cascade: Annotated[
-        bool, typer.Option("--cascade", help="With an instance all that is below it.")
+        bool, typer.Option("--cascade", help="Also close all instances below this one.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """End a session or an instance that nobody works in any more.
+    """End a session or an instance in which nobody works any more.
 
-    What it holds is free. A session fails so, and can still be recovered; one that ended well says
-    so itself. Those of which others have the place, or the items, end by themselves after a while.
+    All that it holds becomes free. A session is marked failed, and can still be recovered. Sessions
+    and instances whose place or work items others have taken end by themselves after a while.
     """
     with connected(as_json) as client:
         category, _, an_id = naming.stream_of(client, reference).partition("-")
@@ -114,7 +119,7 @@ def end(
         elif category == "instance":
             ended = client.instances.close(an_id, cascade=cascade, reason=reason)
         elif category == "session":
-            raise InvalidInput("--cascade goes with an instance.")
+            raise InvalidInput("--cascade can only be used with an instance.")
         else:
             raise InvalidInput(f"{reference} is neither a session nor an instance.")
     _tell(ended, f"{category} {an_id} is over", as_json)

@@ -1,1 +1,1 @@
-"""What the service answered, made readable. Nothing in here fetches anything."""
+"""Prints the service's replies for people. These modules fetch nothing."""

@@ -1,4 +1,4 @@
-"""What a person with many agents running should look at first."""
+"""Finds what a person should look at first in the overview."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = 8
 
 
 class Matter(NamedTuple):
-    """Something that needs a person: how urgent, a style, what it is and what can be done."""
+    """Something that needs a person: its urgency, its style, what it is, and what to do."""
 
     urgency: int
     style: str
@@ -36,7 +36,7 @@ WAITS, HELD, BROKEN, UNWELL, PAST = range(5)
 
 
 def matters(found: Json) -> list[Matter]:
-    """All that needs attention in an overview, the most urgent first.
+    """All that needs attention in the overview, the most urgent first.
 
     A session and the instance that works in it are one.
     """
@@ -127,7 +127,7 @@ def _troubles(instance: Json, there: Collection[str]) -> Iterator[tuple[int, str
         if reasons:
             yield UNWELL, "yellow", f"is degraded: {'; '.join(map(safe, reasons))}"
     if instance["parent_id"] and instance["parent_id"] not in there:
-        yield UNWELL, "yellow", f"is an orphan: {safe(instance['parent_id'])} is closed"
+        yield UNWELL, "yellow", f"is an orphan: its parent {safe(instance['parent_id'])} is closed"
 
 
 def _ended_ago(session: Json, now: datetime) -> timedelta:

@@ -1,4 +1,4 @@
-"""What the doctor found."""
+"""Prints the results of ``holdfast doctor``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.cli.text import safe
 
 
 class Check(Protocol):
-    """Something that was looked at."""
+    """The result of a check."""
 
     @property
     def name(self) -> str: ...
@@ -26,7 +26,7 @@ class Check(Protocol):
 
 
 def listed(console: Console, checks: Sequence[Check]) -> None:
-    """Each on its line, and under it what to do."""
+    """Print each result on a line, and below it what to do."""
     lines = Table.grid(padding=(0, 2, 0, 0))
     for check in checks:
         mark = Text("✓", "green") if check.ok else Text("✗", "bold red")

@@ -1,4 +1,4 @@
-"""Events and states."""
+"""Prints events and states."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ LATE_SECONDS = 5.0
 
 
 def listed(console: Console, runs: Sequence[Sequence[Event]], total: int, stream_id: str) -> None:
-    """A stream's events, a line for each or for a run of heartbeats, which shows the last."""
+    """Print a stream's events, a line for each; a run of heartbeats is one line with its last."""
     digits = len(str(max((run[-1]["sequence_num"] for run in runs), default=0)))
     for run in runs:
         _print(console, _numbered(run, digits))
     shown = sum(map(len, runs))
     if not runs:
-        console.print(f"{safe(stream_id)}: no such events.")
+        console.print(f"{safe(stream_id)} has no such events.")
     elif total > shown:
-        console.print(f"The last {shown} of {total} events; --all shows all.", style="dim")
+        console.print(f"The last {shown} of {total} events. --all prints all.", style="dim")
 
 
 def happened(console: Console, event: Event) -> None:
-    """An event among those of other streams."""
+    """Print an event with the stream that it belongs to."""
     when = Text(clock(event["timestamp"]), "dim")
     whose = Text(_stream(event["stream_id"]), "bold")
     if console.width < ENDLESS_COLUMNS:
@@ -69,7 +69,7 @@ def happened(console: Console, event: Event) -> None:
 
 
 def state(console: Console, stream_id: str, replay: Replay) -> None:
-    """A state, a line for each field that has a value."""
+    """Print a state, a line for each field that has a value."""
     folded = replay["final_state"]
     console.print(
         Text.assemble(
@@ -88,7 +88,7 @@ def state(console: Console, stream_id: str, replay: Replay) -> None:
 
 
 def difference(console: Console, stream_id: str, diff: Json) -> None:
-    """What changed between two events."""
+    """Print what changed between two events."""
     console.print(
         Text.assemble(
             (safe(stream_id), "bold"),
@@ -100,7 +100,7 @@ def difference(console: Console, stream_id: str, diff: Json) -> None:
 
 
 def walk(console: Console, steps: Iterable[tuple[Sequence[Event], Json]], last: int) -> None:
-    """Event by event, or run by run, each with what it changed, as soon as that is known."""
+    """Print each event, or run of heartbeats, with what it changed, as soon as that is known."""
     digits = len(str(last))
     for run, changed in steps:
         if is_about_a_place(run[-1]):
@@ -130,7 +130,7 @@ def changes(console: Console, changed: object, margin: int, *, from_nothing: boo
 
 
 def _numbered(run: Sequence[Event], digits: int) -> Text:
-    """The last event of a run, and how many they are."""
+    """A line with the last event of a run, and how many events the run has."""
     event = run[-1]
     number = Text(f"#{event['sequence_num']:<{digits}}", "dim")
     note = f"  ({len(run)} since #{run[0]['sequence_num']})" if len(run) > 1 else ""
@@ -146,7 +146,7 @@ def _event(event: Event, note: str = "") -> Text:
 
 
 def _earlier(event: Event) -> str:
-    """When it happened by the client's clock, if it was recorded later."""
+    """The time by the client's clock at which the event happened, if it was recorded later."""
     told = event["metadata"].get("occurred_at")
     then, at = moments.read(told), moments.read(event["timestamp"])
     if then is None or at is None or (at - then).total_seconds() < LATE_SECONDS:
@@ -170,7 +170,7 @@ def _stream(stream_id: str) -> str:
 
 
 def _print(console: Console, line: Text) -> None:
-    """A line, cut on a terminal only."""
+    """Print a line, which is cut on a terminal only."""
     cut = console.width < ENDLESS_COLUMNS
     console.print(line, no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut)
 

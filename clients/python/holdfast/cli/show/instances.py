@@ -1,4 +1,4 @@
-"""Instances: a list, a forest."""
+"""Prints instances as a list or as trees."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORST_FIRST = ("stale", "degraded", "healthy", "closed")
 
 
 def rows(instances: Sequence[Json], width: int) -> RenderableType:
-    """A table, the worst first and otherwise in the order given."""
+    """A table of instances, the least healthy first, otherwise in the order given."""
     worst = sorted(instances, key=lambda instance: _worst(instance["health"]))
     return table(COLUMNS, [_row(instance) for instance in worst], width)
 
@@ -46,7 +46,7 @@ def _worst(health: str) -> int:
 
 
 def listed(console: Console, found: Json) -> None:
-    """The list and its counts."""
+    """Print the list and its counts."""
     if not found["instances"]:
         console.print("No instance is registered.")
         return
@@ -59,7 +59,7 @@ def listed(console: Console, found: Json) -> None:
 
 
 def forest(console: Console, found: Json) -> None:
-    """Trees of those who belong together."""
+    """Print the instances as trees, each below its parent."""
     if not found["roots"]:
         console.print("No instance is registered.")
     for root in found["roots"]:
@@ -100,7 +100,7 @@ def _row(instance: Json) -> tuple[Text, ...]:
 
 
 def _project(instance: Json) -> str | None:
-    """Its project's name, where the id has a hash in the place of what it cannot say."""
+    """The project's name, for ids that contain only a hash of it."""
     named: str | None = instance.get("project_name")
     hashed = _HASHED.search(instance.get("project") or "")
     return None if hashed is None or named is None or named.endswith(hashed[0]) else named

@@ -1,4 +1,4 @@
-"""Machines: a list."""
+"""Prints a list of machines."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ COLUMNS = (
 
 
 def listed(console: Console, found: Mapping[str, Any]) -> None:
-    """The list and its count."""
+    """Print the list and its count."""
     if not found["machines"]:
-        console.print("No machine is known.")
+        console.print("No machine is registered.")
         return
     rows = [
         (

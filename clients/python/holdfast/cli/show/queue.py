@@ -1,4 +1,4 @@
-"""The queue and its claims, as in S3 FR-2 and FR-6."""
+"""Prints the queue and its claims, as in S3 FR-2 and FR-6."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ STYLES = {
 
 
 def queue(console: Console, items: Sequence[WorkItem], total: int) -> None:
-    """The queue, a block for each track."""
+    """Print the queue, a block for each track."""
     if not items:
-        console.print("The queue is empty. `holdfast add ITEM --title …` lists an item.")
+        console.print("The queue is empty. `holdfast add ITEM --title …` adds an item.")
         return
     for track, members in _tracks(items).items():
         console.print(Text(safe(track), "bold"))
@@ -39,14 +39,14 @@ def queue(console: Console, items: Sequence[WorkItem], total: int) -> None:
                 console.print(line, no_wrap=True, overflow="ignore", crop=False)
         console.print()
     if total > len(items):
-        console.print(f"… and {plural(total - len(items), 'more item')}: --limit shows more.")
+        console.print(f"… and {plural(total - len(items), 'more item')}: use --limit to see more.")
     ready = next((item for item in items if _state(item) == "READY"), None)
     if ready is not None:
-        console.print(f"Next: {safe(ready['item_id'])}, taken with `holdfast claim --next`.")
+        console.print(f"Next: {safe(ready['item_id'])}. Claim it with `holdfast claim --next`.")
 
 
 def claimed(console: Console, claim: Claim, holder: str) -> None:
-    """A claim that was granted, or stands."""
+    """Print a claim that was granted, or that the holder had already."""
     console.print(f"✅ {safe(claim['item_id'])} is claimed by {safe(holder)}")
     if claim.get("title"):
         console.print(f"   Title: {safe(claim['title'])}")  # type: ignore[typeddict-item]
@@ -54,7 +54,7 @@ def claimed(console: Console, claim: Claim, holder: str) -> None:
 
 
 def rejected(console: Console, error: Conflict) -> None:
-    """Who has it (S3 FR-2), and when it can be had."""
+    """Print who holds the item (S3 FR-2), and when it can be taken over."""
     owner = error.details
     if wrong(owner, Owner, "details") is not None:
         console.print(f"❌ {safe(error.message)}", soft_wrap=True)
@@ -71,7 +71,7 @@ def rejected(console: Console, error: Conflict) -> None:
 
 
 def not_holder(console: Console, error: Conflict, what: str) -> None:
-    """Who has it that another wants to release or complete."""
+    """Print who holds the item that another tried to release or complete."""
     owner = error.details
     if wrong(owner, Owner, "details") is not None:
         console.print(f"❌ {safe(error.message)}", soft_wrap=True)
@@ -96,7 +96,7 @@ def _owner(owner: Mapping[str, Any]) -> Iterator[tuple[str, Text]]:
 
 
 def _tracks(items: Sequence[WorkItem]) -> dict[str, list[WorkItem]]:
-    """By track, each track where its most important item stands."""
+    """The items by track; the tracks are in the order of their first items."""
     tracks: dict[str, list[WorkItem]] = {}
     for item in items:
         tracks.setdefault(item["track"] or NO_TRACK, []).append(item)
@@ -130,7 +130,7 @@ def _item(item: WorkItem, console: Console) -> Iterator[Text]:
 
 
 def _under(told: Text, console: Console) -> Iterator[Text]:
-    """In as many lines as it needs, each where the first one begins."""
+    """Print text in as many lines as it needs, each indented like the first."""
     branch = "└─ "
     for line in told.wrap(console, max(console.width - INDENT - len(branch), 8)):
         line.rstrip()
@@ -149,7 +149,7 @@ def _holder(item: WorkItem) -> Text:
 
 
 def _cut(text: Text, width: int) -> Text:
-    """What fits, with S3's three dots in the place of the rest."""
+    """As much of the text as fits, and three dots for the rest, as in S3."""
     if text.cell_len > width:
         text.truncate(max(width - 3, 4))
         text = Text(text.plain.rstrip() + "...")

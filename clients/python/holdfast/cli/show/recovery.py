@@ -1,4 +1,4 @@
-"""What it takes to carry on."""
+"""Prints what is needed to resume or recover work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = Mapping[str, Any]
 
 
 def brief(console: Console, found: Json) -> None:
-    """An instance's brief: how it is, what to do next and because of which events."""
+    """Print an instance's brief: its state, what to do next, and the events that show it."""
     instance = found["instance"]
     line = Text("  ").join(
         [
@@ -36,16 +36,16 @@ def brief(console: Console, found: Json) -> None:
             Padding(Text(safe(found["stale_warning"]), "yellow"), (0, 0, 0, 2), expand=False)
         )
     if found["successor"] and found["successor"] != instance["instance_id"]:
-        console.print(f"  {safe(found['successor'])} carries the work on.", soft_wrap=True)
+        console.print(f"  {safe(found['successor'])} continues the work.", soft_wrap=True)
     console.print()
     suggestions(console, found)
     _facts(console, found)
 
 
 def suggestions(console: Console, found: Json) -> None:
-    """What to do next, each with the numbers of the events that show it."""
+    """Print what to do next, each step with the numbers of the events that show it."""
     if not found["suggestions"]:
-        console.print("It recorded nothing that there is to carry on.")
+        console.print("It recorded no work that could be resumed.")
         return
     lines = Table.grid(padding=(0, 1))
     for number, suggestion in enumerate(found["suggestions"], 1):
@@ -56,9 +56,11 @@ def suggestions(console: Console, found: Json) -> None:
 
 
 def started(console: Console, found: Json) -> None:
-    """A successor was registered."""
+    """Print that a successor was registered, and how to start it."""
     successor = safe(found["successor"])
-    console.print(f"✅ {successor} carries on from {safe(found['predecessor'])}", soft_wrap=True)
+    console.print(
+        f"✅ {successor} continues the work of {safe(found['predecessor'])}", soft_wrap=True
+    )
     console.print(f"   Go on with: holdfast run --instance {successor} -- CMD…", soft_wrap=True)
     if found["stale_warning"]:
         console.print(
@@ -72,16 +74,16 @@ def started(console: Console, found: Json) -> None:
 def recovered(
     console: Console, original: str, successor: Json, tasks: int, items: Sequence[str]
 ) -> None:
-    """A session's work goes on elsewhere, with these items; and by which command."""
+    """Print that a successor continues a session's work, with these items, and how to start it."""
     session_id = safe(successor["session_id"])
-    console.print(f"✅ Session {session_id} carries on from {safe(original)}", soft_wrap=True)
+    console.print(f"✅ Session {session_id} continues the work of {safe(original)}", soft_wrap=True)
     console.print(f"   Machine: {safe(successor['machine_id'])}", soft_wrap=True)
     console.print(f"   Project: {safe(successor['project_id'])}", soft_wrap=True)
     console.print(f"   Carried over: {plural(tasks, 'task')}")
     if items:
         console.print(f"   Holds: {', '.join(map(safe, items))}", soft_wrap=True)
     for item in successor.get("lost_items") or []:
-        console.print(f"   Lost meanwhile: {safe(item['item_id'])}", soft_wrap=True)
+        console.print(f"   Taken by another meanwhile: {safe(item['item_id'])}", soft_wrap=True)
     command = f"holdfast run --session {safe(session_id[:SHORT])} -- CMD…"
     console.print(f"   Go on with: {command}", soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""The overview: counts, what needs attention, sessions, instances."""
+"""Prints the overview: counts, what needs attention, sessions, instances."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WORST_FIRST = ("stalled", "active", "paused")
 
 
 def overview(console: Console, found: Json, url: str) -> None:
-    """All at a glance."""
+    """Print the whole overview."""
     for line in _counts(found, url):
         console.print(line)
     if unknown := _unknown(found):
@@ -49,7 +49,7 @@ def overview(console: Console, found: Json, url: str) -> None:
         console.print(lines)
         _more(console, len(urgent), MOST_MATTERS)
     if not found["sessions"] and not found["instances"]:
-        console.print("\nNothing runs.")
+        console.print("\nNo session or instance is open.")
     if found["sessions"]:
         _heading(console, "Sessions")
         _rows(console, found["sessions"], _sessions(found["sessions"][:MOST_ROWS], console.width))
@@ -94,20 +94,20 @@ def _counts(found: Json, url: str) -> list[Text]:
 
 
 def _unknown(found: Json) -> Text | None:
-    """How many have not been heard of since the service or its database was away."""
+    """Print how many have sent no heartbeat since the service or its database was away."""
     rows = (*found["sessions"], *found["instances"])
     since = [row["unknown_since"] for row in rows if row.get("unknown_since")]
     if not since:
         return None
     return Text(
-        f"{'Unknown':<11}{len(since)} not heard of again yet since the service was away"
-        f" (from {clock(min(since))}); silence counts from its return on",
+        f"{'Unknown':<11}{len(since)} with no heartbeat yet since the service was away"
+        f" (from {clock(min(since))}); silence is counted from its return",
         "yellow",
     )
 
 
 def _counted(name: str, *counts: tuple[int, str, str]) -> Text:
-    """The first count always, of the others those that are not 0."""
+    """The first count, and those of the others that are not 0."""
     told = [Text(f"{n} {what}", style) for n, what, style in counts if n]
     told = told or [Text(f"0 {counts[0][1]}", "dim")]
     return Text(f"{name:<11}").append_text(Text.assemble((" · ", "dim")).join(told))

@@ -1,4 +1,4 @@
-"""Tables that fit: cut where it hurts least, and without their least important columns."""
+"""Tables that fit the terminal: wide columns are cut, the least important are left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GAP = 2
 
 
 class Column(NamedTuple):
-    """A column: how important it is (the lowest goes first) and how narrow it may become.
+    """A column: its rank (the lowest is left out first) and how narrow it may become.
 
     ``cut`` is where it loses what does not fit: an id's last part tells most.
     """
@@ -26,7 +26,7 @@ class Column(NamedTuple):
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[Text]], width: int) -> Table:
-    """A table at most so wide. A column in which nothing stands is left out."""
+    """A table of at most this width, without its empty columns."""
     cells = [[*row] for row in rows]
     there = [any(row[n].plain for row in cells) for n in range(len(columns))]
     shown = [*compress(columns, there)]
@@ -55,7 +55,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Text]], width: int)
 
 
 def without_middle(text: Text, width: int) -> Text:
-    """What fits, beginning and end."""
+    """The beginning and end of a text, as much as fits."""
     if text.cell_len <= width:
         return text
     front = (width - 1) // 2
@@ -65,7 +65,7 @@ def without_middle(text: Text, width: int) -> Text:
 def _fitting(
     columns: Sequence[Column], cells: Sequence[Sequence[Text]], width: int
 ) -> list[int] | None:
-    """The columns' widths, the widest cut first; None if one has to go."""
+    """The columns' widths, the widest cut first; ``None`` if a column must be left out."""
     widths = [
         max(len(column.header), *(row[n].cell_len for row in cells))
         for n, column in enumerate(columns)

@@ -1,4 +1,4 @@
-"""Ages, durations, statuses: the small words that every view is made of."""
+"""Formats ages, durations and statuses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STYLES = {
 
 
 def word(value: object, style: str = "") -> Text:
-    """A value as it is, or nothing."""
+    """The value as text; empty for ``None``."""
     return Text("" if value is None else safe(value), style)
 
 
@@ -56,13 +56,13 @@ def length(seconds: float) -> str:
 
 
 def countdown(seconds: float) -> str:
-    """``4m 15s``: how long it still takes."""
+    """The time that is left, as ``4m 15s``."""
     minutes, rest = divmod(int(seconds + 0.999), 60)
     return f"{minutes}m {rest:02}s" if minutes else f"{rest}s"
 
 
 def heartbeat(seconds: float | None, unknown_since: str | None = None) -> Text:
-    """How long ago the last sign of life was, in the traffic light's colour.
+    """The age of the last heartbeat, in the traffic light's colour.
 
     With a question mark if the service was away since: nobody can tell whether there was another.
     """
@@ -74,7 +74,7 @@ def heartbeat(seconds: float | None, unknown_since: str | None = None) -> Text:
 
 
 def clock(timestamp: str) -> str:
-    """A moment of today in the time zone of whoever reads it; older ones with their date."""
+    """A time in the reader's time zone, with its date unless that is today."""
     told = moments.read(timestamp)
     if told is None:
         return safe(timestamp)
@@ -89,7 +89,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def percent(value: Any) -> Text:
-    """A share of the context window that is used up; red as it runs out."""
+    """The used share of the context window in per cent, yellow from 75 and red from 90."""
     if value is None:
         return Text()
     return Text(f"{value:.0f}%", "red" if value >= 90 else "yellow" if value >= 75 else "")
