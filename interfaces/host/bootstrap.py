@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,7 +17,7 @@ from application.past import Past
 from application.registry import EVENTS, HANDLERS
 from interfaces import telemetry
 from interfaces.access.auth import ApiKeys
-from interfaces.host import postgres_keeper
+from interfaces.host import memory, postgres_keeper
 from interfaces.host.jobs import Jobs
 from interfaces.host.presence import Presence
 from interfaces.host.settings import Settings
@@ -36,9 +35,6 @@ READ_CONNECTIONS = 8
 GRACE_SECONDS = 30
 REFUSE_SECONDS = 25.0
 LET_GO_SECONDS = 3.0
-# How many objects come before the collector looks at them. What a request makes is gone by then;
-# at Python's own setting a busy service stands still for tens of milliseconds now and then.
-YOUNG_OBJECTS = 50_000
 
 
 class Service:
@@ -110,10 +106,7 @@ class Service:
 
     async def start(self) -> None:
         """Be ready: the writer, the projector, reads, the schedule."""
-        # What was imported and built so far stays for good: the collector need not look at it.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS, 10, 10)
+        memory.tune()
         self._engine.start()
         for projector in self._projectors:
             projector.start()
