@@ -5,57 +5,46 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Annotated
-from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator
 
 from application.engine.fields import (
     BySupervisor,
     Command,
-    Data,
     Dated,
-    FenceNumber,
     Found,
     Id,
     Integer,
     Kind,
     Label,
-    Metadata,
     Name,
     Number,
-    SeenFence,
     Tag,
     Text,
 )
 from application.engine.unit_of_work import Handler, Reply, UnitOfWork
-from application.findings import findings
 from application.holdings import grant, prepare_holdings, release_all
 from application.instance_view import view
+from application.supervising import require_instance_supervisor
 from domain import identity
 from domain.aggregate import Json
 from domain.claims.claim import GLOBAL, Claim
 from domain.errors import (
     GlobalExists,
     InvalidInput,
-    UnknownEventType,
     UnknownParent,
     WriteConflict,
     shown_id,
 )
-from domain.instances import work_events as catalogue
 from domain.instances.hierarchy import Scope, require_pair
 from domain.instances.instance import WITHOUT_SESSION, Instance, RestartRule
-from domain.instances.instance_events import WORK_EVENTS, Activity
+from domain.instances.instance_events import Activity
 from domain.sessions.session import Session
 
 log = logging.getLogger("holdfast.instances")
 
 # With 16^6 ids a project and type, a thousand draws in a row are taken only in a full project.
 MAX_DRAWS = 1_000
-# Metadata keys that only the service may set (spec 17).
-RESERVED_METADATA = frozenset(
-    {"request_id", "actor", "command", "command_id", "class_version", "submitted_type"}
-)
 
 Percent = Annotated[Number, Field(ge=0, le=100)]
 Count = Annotated[Integer, Field(ge=0, le=2**53)]
@@ -144,43 +133,6 @@ class BeatInstance(BySupervisor):
     restarts: Count | None = None
 
 
-class TakeUpInstance(Command):
-    """Become an instance's supervisor, unless another supervises it.
-
-    The fields are those of :class:`~application.sessions.TakeUpSession`.
-    """
-
-    instance_id: str
-    supervisor: Id
-    seen_fence: SeenFence | None = None
-    takeover: StrictBool = False
-    hostname: Label | None = None
-
-
-class PutDownInstance(Command):
-    """Stop supervising an instance."""
-
-    instance_id: str
-    supervisor_fence: FenceNumber
-
-
-class EmitEvent(BySupervisor, Dated):
-    """Record an event of a type from the catalogue in an instance's history."""
-
-    instance_id: str
-    event_type: Kind
-    event_data: Data
-    metadata: Metadata | None = None
-
-
-class CreateCheckpoint(BySupervisor, Dated):
-    """Save a state from which a successor can carry on."""
-
-    instance_id: str
-    label: Label
-    state: Data
-
-
 class SetParent(Command):
     """Move an instance below another parent, or make it a root (null)."""
 
@@ -259,7 +211,7 @@ def beat(work: UnitOfWork, command: BeatInstance) -> Reply:
     instance = work.load(Instance, command.instance_id)
     gap, lost = instance.gap_seconds(work.now), instance.lost_claims
     silent = instance.silent_seconds(work.now, work.serving)
-    _require_supervisor(instance, command)
+    require_instance_supervisor(instance, command)
     said = command.model_dump(exclude=NOT_SAID, exclude_none=True)
     instance.beat(work.now, **said)
     value: Json = {
@@ -277,77 +229,6 @@ def beat(work: UnitOfWork, command: BeatInstance) -> Reply:
         value["warnings"] = [WITHOUT_SESSION]
         value["lost_work"] = instance.lost_work
     return Reply(value)
-
-
-def take_up(work: UnitOfWork, command: TakeUpInstance) -> Reply:
-    """The instance with the caller's new fence."""
-    instance = work.load(Instance, command.instance_id)
-    instance.take_up(
-        work.now,
-        work.policy.instance_stale_seconds,
-        command.supervisor,
-        work.serving,
-        seen=command.seen_fence,
-        takeover=command.takeover,
-        hostname=command.hostname,
-    )
-    return _reply(work, instance)
-
-
-def put_down(work: UnitOfWork, command: PutDownInstance) -> Reply:
-    """The instance, without a supervisor."""
-    instance = work.load(Instance, command.instance_id)
-    instance.put_down(work.now, command.supervisor_fence)
-    return _reply(work, instance)
-
-
-def emit(work: UnitOfWork, command: EmitEvent) -> Reply:
-    """201 with the event's id and sequence number."""
-    event_type = _catalogued(command.event_type)
-    tags = command.metadata or {}
-    reserved = RESERVED_METADATA & tags.keys()
-    if reserved:
-        raise InvalidInput.of_fields(
-            [{"field": f"metadata.{name}", "message": "is reserved"} for name in sorted(reserved)]
-        )
-    data = _validated(event_type, command.event_data)
-    instance = work.load(Instance, command.instance_id)
-    _require_supervisor(instance, command)
-    work.tags = dict(tags)
-    if event_type != command.event_type:
-        work.tags["submitted_type"] = command.event_type
-    event = instance.record_work(work.now, event_type, data)
-    return Reply(
-        {
-            "success": True,
-            "event_id": work.request_id,
-            "sequence_num": event.originator_version,
-            "timestamp": event.timestamp,
-        },
-        201,
-    )
-
-
-def create_checkpoint(work: UnitOfWork, command: CreateCheckpoint) -> Reply:
-    """201 with the checkpoint's id."""
-    instance = work.load(Instance, command.instance_id)
-    _require_supervisor(instance, command)
-    checkpoint_id = str(uuid4())
-    event = instance.record_work(
-        work.now,
-        "checkpoint_created",
-        {"checkpoint_id": checkpoint_id, "label": command.label, "state": command.state},
-    )
-    return Reply(
-        {
-            "checkpoint_id": checkpoint_id,
-            "instance_id": instance.key,
-            "label": command.label,
-            "sequence_num": event.originator_version,
-            "created_at": event.timestamp,
-        },
-        201,
-    )
 
 
 def set_parent(work: UnitOfWork, command: SetParent) -> Reply:
@@ -432,13 +313,6 @@ def note_stale(work: UnitOfWork, command: NoteStale) -> Reply:
     )
 
 
-def _require_supervisor(instance: Instance, command: BySupervisor) -> None:
-    """Refuse a stale supervisor's fence; for a closed instance say that it is closed instead."""
-    if command.supervisor_fence is not None:
-        instance.require_writable()
-        instance.require_supervisor(command.supervisor_fence)
-
-
 def _reply(work: UnitOfWork, instance: Instance, status: int = 200) -> Reply:
     stale_seconds = work.policy.instance_stale_seconds
     return Reply(view(instance, work.now, stale_seconds, work.serving), status)
@@ -516,30 +390,9 @@ def _end(
     release_all(work, instance)
 
 
-def _catalogued(submitted: str) -> str:
-    event_type = catalogue.ALIASES.get(submitted, submitted)
-    if event_type not in WORK_EVENTS:
-        raise UnknownEventType.of("event_type", "is not in the catalogue of event types")
-    return event_type
-
-
-def _validated(event_type: str, data: Json) -> Json:
-    """The data as it is stored. Raises :class:`InvalidInput` that names each wrong field."""
-    try:
-        payload = catalogue.CATALOGUE[event_type].model_validate(data)
-    except ValidationError as e:
-        raise InvalidInput.of_fields(findings(e, within=("event_data",))) from None
-    stored: Json = payload.model_dump(exclude_unset=True)
-    return stored
-
-
 HANDLERS: Mapping[type, Handler] = {
     RegisterInstance: register,
     BeatInstance: beat,
-    TakeUpInstance: take_up,
-    PutDownInstance: put_down,
-    EmitEvent: emit,
-    CreateCheckpoint: create_checkpoint,
     SetParent: set_parent,
     CloseInstance: close,
     ClosePassedOn: close_passed_on,

@@ -11,7 +11,9 @@ from application import (
     machines,
     resume,
     sessions,
+    supervising,
     tasks,
+    work_events,
     work_items,
 )
 from application.claims import fenced
@@ -27,6 +29,8 @@ _OWN: Mapping[type, Handler] = {
     **tasks.HANDLERS,
     **machines.HANDLERS,
     **instances.HANDLERS,
+    **work_events.HANDLERS,
+    **supervising.HANDLERS,
     **resume.HANDLERS,
     **claims.HANDLERS,
     **work_items.HANDLERS,

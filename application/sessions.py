@@ -16,12 +16,10 @@ from application.engine.fields import (
     BySupervisor,
     Command,
     Dated,
-    FenceNumber,
     Id,
     Label,
     Metadata,
     Name,
-    SeenFence,
     Slot,
     StallThreshold,
     Text,
@@ -31,10 +29,11 @@ from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from application.holdings import grant, move, prepare_holdings, release_all
 from application.places import Place
 from application.session_view import view
-from application.workers import join, leave, prepare_workers, worker_of
+from application.supervising import require_session_supervisor
+from application.workers import join, leave, prepare_workers
 from domain.aggregate import require_room
 from domain.claims.claim import Claim, is_work_item
-from domain.errors import InvalidInput, UnknownInstance, shown_id
+from domain.errors import InvalidInput
 from domain.instances.instance import Instance
 from domain.sessions.session import Session, SessionStatus
 
@@ -72,35 +71,6 @@ class BeatSession(BySupervisor):
     session_id: str
     current_task_id: Id | None = None
     metadata: Metadata | None = None
-
-
-class TakeUpSession(Command):
-    """Become a session's supervisor, unless another supervises it.
-
-    ``supervisor`` is a name that only the caller uses. ``seen_fence`` is the fence of the current
-    supervisor as the caller read it, 0 if there was none. ``takeover`` replaces the current
-    supervisor even if it was heard from recently.
-
-    With ``seen_instance_fence`` the session's instance is taken up in the same command, by the
-    same rule: both or neither. ``takeover_instance`` is ``takeover`` for the instance.
-    """
-
-    session_id: str
-    supervisor: Id
-    seen_fence: SeenFence | None = None
-    takeover: StrictBool = False
-    hostname: Label | None = None
-    instance_id: Id | None = None
-    seen_instance_fence: SeenFence | None = None
-    takeover_instance: StrictBool = False
-    metadata: Metadata | None = None
-
-
-class PutDownSession(Command):
-    """Stop supervising a session."""
-
-    session_id: str
-    supervisor_fence: FenceNumber
 
 
 class MarkFailed(BySupervisor, Dated):
@@ -208,7 +178,7 @@ def update(work: UnitOfWork, command: UpdateSession) -> Reply:
     prepare_holdings(work, session)
     prepare_workers(work, session)
     session.require_known()
-    _require_supervisor(session, command)
+    require_session_supervisor(session, command)
     require_room(session.metadata, command.metadata)
     was_open = not session.has_ended
     if command.status is not None:
@@ -233,7 +203,7 @@ def beat(work: UnitOfWork, command: BeatSession) -> Reply:
     session = work.load(Session, command.session_id)
     gap, lost = session.gap_seconds(work.now), session.lost_claims
     silent = session.silent_seconds(work.now, work.serving)
-    _require_supervisor(session, command)
+    require_session_supervisor(session, command)
     session.beat(work.now, command.current_task_id, command.metadata)
     default_ms = work.policy.stall_threshold_ms
     value = view(session, work.now, default_ms, work.serving)
@@ -244,81 +214,12 @@ def beat(work: UnitOfWork, command: BeatSession) -> Reply:
     return Reply(value)
 
 
-def take_up(work: UnitOfWork, command: TakeUpSession) -> Reply:
-    """The session with the caller's new fence; the old supervisor's fence is refused from now on.
-
-    If the instance was taken up too, ``instance_supervisor_fence`` is the fence for the instance.
-    """
-    session = work.load(Session, command.session_id)
-    prepare_workers(work, session)
-    if command.instance_id is not None:
-        work.prepare((Instance, command.instance_id))
-    former = worker_of(work, session)
-    instance = _taken_up_with_it(work, command)
-    taken = session.take_up(
-        work.now,
-        work.policy.stall_threshold_ms,
-        command.supervisor,
-        work.serving,
-        seen=command.seen_fence,
-        takeover=command.takeover,
-        hostname=command.hostname,
-        instance_id=command.instance_id,
-        metadata=command.metadata,
-    )
-    if taken:
-        if former is not None and former.key != session.instance_id:
-            former.leave(work.now, session.key, "taken_up", by=session.instance_id)
-        join(work, session)
-    reply = _reply(work, session)
-    if instance is not None:
-        instance.take_up(
-            work.now,
-            work.policy.instance_stale_seconds,
-            command.supervisor,
-            work.serving,
-            seen=command.seen_instance_fence,
-            takeover=command.takeover_instance,
-            hostname=command.hostname,
-        )
-        reply.value["instance_supervisor_fence"] = instance.supervisor_fence
-    return reply
-
-
-def _taken_up_with_it(work: UnitOfWork, command: TakeUpSession) -> Instance | None:
-    """The instance to take up with the session. Raises unless it is named and known."""
-    if command.seen_instance_fence is None:
-        if command.takeover_instance:
-            raise InvalidInput.of("takeover_instance", "goes with seen_instance_fence")
-        return None
-    if command.instance_id is None:
-        raise InvalidInput.of("seen_instance_fence", "goes with instance_id")
-    instance = work.load(Instance, command.instance_id)
-    if not instance.is_known:
-        raise UnknownInstance.of("instance_id", f"there is no instance {shown_id(instance.key)}")
-    return instance
-
-
-def put_down(work: UnitOfWork, command: PutDownSession) -> Reply:
-    """The session, without a supervisor."""
-    session = work.load(Session, command.session_id)
-    prepare_workers(work, session)
-    if session.instance_before is not None:
-        work.prepare((Instance, session.instance_before))
-    worker = worker_of(work, session)
-    session.put_down(work.now, command.supervisor_fence)
-    if worker is not None and worker.key != session.instance_id:
-        worker.leave(work.now, session.key, "put_down", is_own=True)
-        join(work, session)
-    return _reply(work, session)
-
-
 def mark_failed(work: UnitOfWork, command: MarkFailed) -> Reply:
     """The failed session. Its tasks in progress have failed, its place is free."""
     session = work.load(Session, command.session_id)
     prepare_holdings(work, session)
     prepare_workers(work, session)
-    _require_supervisor(session, command)
+    require_session_supervisor(session, command)
     session.fail(work.now, command.error_message, command.metadata)
     release_all(work, session)
     leave(work, session, "failed", is_own=command.supervisor_fence is not None)
@@ -355,7 +256,7 @@ def end_passed_on(work: UnitOfWork, command: EndPassedOn) -> Reply:
 def mark_stalled(work: UnitOfWork, command: MarkStalled) -> Reply:
     """The stalled session. It keeps its place until another takes it."""
     session = work.load(Session, command.session_id)
-    _require_supervisor(session, command)
+    require_session_supervisor(session, command)
     session.mark_stalled(work.now)
     return _reply(work, session)
 
@@ -465,7 +366,7 @@ def delete(work: UnitOfWork, command: DeleteSession) -> Reply:
     """204. The session's claims are released."""
     session = work.load(Session, command.session_id)
     session.require_known()
-    _require_supervisor(session, command)
+    require_session_supervisor(session, command)
     prepare_holdings(work, session)
     prepare_workers(work, session)
     was_open = not session.has_ended
@@ -511,14 +412,6 @@ def _require_one_wish(command: CreateSession | RecoverSession) -> None:
         raise InvalidInput.of("any_slot", "does not go with replace, which is about one place")
 
 
-def _require_supervisor(session: Session, command: BySupervisor) -> None:
-    """Refuse a stale supervisor's fence; for an ended session say that it has ended instead."""
-    if command.supervisor_fence is not None:
-        if session.superseded_by or session.recovered_to or not session.is_known:
-            session.require_writable()
-        session.require_supervisor(command.supervisor_fence)
-
-
 def _reply(work: UnitOfWork, session: Session, status: int = 200) -> Reply:
     default_ms = work.policy.stall_threshold_ms
     return Reply(view(session, work.now, default_ms, work.serving), status)
@@ -528,8 +421,6 @@ HANDLERS: Mapping[type, Handler] = {
     CreateSession: create,
     UpdateSession: update,
     BeatSession: beat,
-    TakeUpSession: take_up,
-    PutDownSession: put_down,
     MarkFailed: mark_failed,
     EndSession: end,
     EndPassedOn: end_passed_on,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field, ValidationError
 
-from application import instance_brief
+from application import instance_brief, supervising, work_events
 from application import instances as commands
 from application.engine.fields import Sought
 from application.engine.unit_of_work import Context
@@ -204,7 +204,7 @@ ROWS: tuple[Operation, ...] = (
         "event_emit",
         "POST",
         f"{_INSTANCE}/events",
-        commands.EmitEvent,
+        work_events.EmitEvent,
         201,
         bucket="ingest",
         tool=Tool(
@@ -272,14 +272,14 @@ ROWS: tuple[Operation, ...] = (
             " stale_warning. A live instance is refused.",
         ),
     ),
-    command("instance_take_up", "POST", f"{_INSTANCE}/take-up", commands.TakeUpInstance),
-    command("instance_put_down", "POST", f"{_INSTANCE}/put-down", commands.PutDownInstance),
+    command("instance_take_up", "POST", f"{_INSTANCE}/take-up", supervising.TakeUpInstance),
+    command("instance_put_down", "POST", f"{_INSTANCE}/put-down", supervising.PutDownInstance),
     command("instance_set_parent", "PUT", f"{_INSTANCE}/parent", commands.SetParent),
     command(
         "checkpoint_create",
         "POST",
         f"{_INSTANCE}/checkpoints",
-        commands.CreateCheckpoint,
+        work_events.CreateCheckpoint,
         201,
         tool=Tool(
             "mcp_meta_create_checkpoint",

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from application import machines as machine_commands
 from application import sessions as session_commands
+from application import supervising
 from application import tasks as task_commands
 from application.engine.fields import Sought
 from application.engine.unit_of_work import Context
@@ -229,8 +230,8 @@ ROWS: tuple[Operation, ...] = (
     command("session_delete", "DELETE", _SESSION, session_commands.DeleteSession, 204),
     query("session_health", f"{_SESSION}/health", OneSession, _session_health),
     query("session_recovery_state", f"{_SESSION}/recovery-state", OneSession, _recovery_state),
-    command("session_take_up", "POST", f"{_SESSION}/take-up", session_commands.TakeUpSession),
-    command("session_put_down", "POST", f"{_SESSION}/put-down", session_commands.PutDownSession),
+    command("session_take_up", "POST", f"{_SESSION}/take-up", supervising.TakeUpSession),
+    command("session_put_down", "POST", f"{_SESSION}/put-down", supervising.PutDownSession),
     command("session_mark_failed", "POST", f"{_SESSION}/mark-failed", session_commands.MarkFailed),
     command("session_end", "POST", f"{_SESSION}/end", session_commands.EndSession),
     command(

@@ -11,7 +11,8 @@ from application.engine.snapshots import SNAPSHOT_EVERY
 from application.eventstore.mapper import Recorded
 from application.eventstore.store import Criteria, EventStore
 from application.history import History
-from application.instances import BeatInstance, EmitEvent, RegisterInstance
+from application.instances import BeatInstance, RegisterInstance
+from application.work_events import EmitEvent
 from domain.aggregate import Json
 from domain.errors import InvalidInput, StreamNotFound
 from domain.instances.instance import Instance

@@ -23,13 +23,13 @@ from application.instance_view import view
 from application.instances import (
     BeatInstance,
     CloseInstance,
-    EmitEvent,
     NoteStale,
     RegisterInstance,
     SetParent,
 )
 from application.registry import HANDLERS
 from application.resume import ResumeInstance
+from application.work_events import EmitEvent
 from domain.aggregate import Json
 from domain.claims.claim import GLOBAL, Claim
 from domain.errors import HoldfastError, InvalidInput
