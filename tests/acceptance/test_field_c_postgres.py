@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -106,13 +106,10 @@ def small_disk(megabytes: int) -> Iterator[Path]:
 
 def fill(path: Path) -> None:
     """Leave no room beside this file."""
-    with path.open("wb") as file:
-        try:
-            while True:
-                file.write(bytes(1_000_000))
-                file.flush()
-        except OSError:
-            pass
+    # Without a buffer, or what is left in it is refused once more when the file is closed.
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1_000_000))
 
 
 def test_a_full_disk_is_waited_for_and_told(start: Start) -> None:
