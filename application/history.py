@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from application.eventstore.mapper import Mapper, Recorded
-from application.eventstore.store import PAGE_BYTES, Criteria, EventStore
+from application.eventstore.records import Criteria
+from application.eventstore.store import PAGE_BYTES, EventStore
 from domain.aggregate import Aggregate, Json
 from domain.claims.claim import Claim
 from domain.errors import InvalidInput, StreamNotFound

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from application.engine.submission import Job
 from application.engine.unit_of_work import Reply, UnitOfWork
 from application.eventstore.mapper import NewRow
-from application.eventstore.store import NewReceipt
+from application.eventstore.records import NewReceipt
 from domain.aggregate import Aggregate, Json
 
 

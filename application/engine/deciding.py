@@ -22,7 +22,8 @@ from application.engine.unit_of_work import (
     UnitOfWork,
 )
 from application.eventstore.mapper import Mapper
-from application.eventstore.store import EventStore, Receipt
+from application.eventstore.records import Receipt
+from application.eventstore.store import EventStore
 from domain.aggregate import Aggregate, Json
 from domain.errors import HoldfastError, IdempotencyMismatch
 

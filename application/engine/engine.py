@@ -37,12 +37,8 @@ from application.engine.unit_of_work import (
     Policy,
 )
 from application.eventstore.mapper import Mapper
-from application.eventstore.store import (
-    Appended,
-    EventStore,
-    ReceiptConflict,
-    VersionConflict,
-)
+from application.eventstore.records import Appended, ReceiptConflict, VersionConflict
+from application.eventstore.store import EventStore
 from domain.aggregate import Aggregate
 from domain.errors import HoldfastError, Unavailable, WriteConflict
 

@@ -14,7 +14,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from application.engine.fields import Sought
 from application.eventstore.mapper import Recorded
-from application.eventstore.store import MAX_POSITION, Criteria
+from application.eventstore.records import Criteria
+from application.eventstore.store import MAX_POSITION
 from application.history import History
 from domain.aggregate import BASE_FIELDS, Event, Json
 from domain.errors import InstanceNotFound, StreamNotFound

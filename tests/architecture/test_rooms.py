@@ -19,7 +19,6 @@ LONGEST = 450
 LONGEST_OF_ALL = 620
 LONG_FOR_A_REASON = {
     "domain/sessions/session.py": "one aggregate's rules, each a few lines and named by its verb",
-    "application/eventstore/store.py": "all statements to the store, one method each",
     "projections/instances.py": "one row's folds, and the questions that it answers",
     "interfaces/host/embedded_postgres.py": "one state machine around one process",
     "interfaces/http/protocol.py": "one state machine around one connection",

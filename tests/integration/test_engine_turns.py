@@ -11,7 +11,7 @@ import pytest
 
 from application.engine import engine as engine_module
 from application.engine import snapshots as snapshots_module
-from application.eventstore.store import Appended
+from application.eventstore.records import Appended
 from application.sessions import BeatSession, CreateSession, UpdateSession
 from domain.errors import Unavailable
 from domain.sessions.session import Session

@@ -19,12 +19,8 @@ from application.eventstore import migrate as migrating
 from application.eventstore.connect import SERVICE_ROLE
 from application.eventstore.mapper import Mapper, NewRow, Origin
 from application.eventstore.migrate import MigrationError, migrate
-from application.eventstore.store import (
-    EventStore,
-    NewReceipt,
-    ReceiptConflict,
-    VersionConflict,
-)
+from application.eventstore.records import NewReceipt, ReceiptConflict, VersionConflict
+from application.eventstore.store import EventStore
 from application.registry import EVENTS
 from domain.errors import Unavailable
 from interfaces.host.embedded_postgres import EmbeddedPostgres

@@ -9,7 +9,8 @@ import pytest
 
 from application.engine.snapshots import SNAPSHOT_EVERY
 from application.eventstore.mapper import Recorded
-from application.eventstore.store import Criteria, EventStore
+from application.eventstore.records import Criteria
+from application.eventstore.store import EventStore
 from application.history import History
 from application.instances import BeatInstance, RegisterInstance
 from application.work_events import EmitEvent

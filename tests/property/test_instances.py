@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from application.engine.engine import Engine
 from application.engine.unit_of_work import Policy
 from application.eventstore.mapper import Recorded
-from application.eventstore.store import Criteria
+from application.eventstore.records import Criteria
 from application.history import History
 from application.instance_view import view
 from application.instances import (

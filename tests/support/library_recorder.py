@@ -20,7 +20,8 @@ from eventsourcing.persistence import (
 )
 
 from application.eventstore.mapper import Recorded
-from application.eventstore.store import MAX_POSITION, EventStore, VersionConflict
+from application.eventstore.records import VersionConflict
+from application.eventstore.store import MAX_POSITION, EventStore
 from application.eventstore.subscription import LogListener
 
 BATCH = 500
