@@ -36,6 +36,21 @@ def server(
         assert [line for line in failures if MEANT not in str(line)] == []
 
 
+@pytest.fixture(scope="module")
+def hasty(
+    cluster: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A service under which claims soon may be taken over."""
+    settings = {
+        "INSTANCE_STALE_SECONDS": "0.4",
+        "STALL_THRESHOLD_MS": "400",
+        "CLAIM_STALE_SECONDS": "0.5",
+    }
+    directory = tmp_path_factory.mktemp("hasty")
+    with cloned(cluster, template) as url, Server(url, directory, **settings) as running:
+        yield running
+
+
 @pytest.fixture
 def api(server: Server) -> Iterator[Api]:
     """A client of a namespace that only this test has."""

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from interfaces.host.embedded_postgres import EmbeddedPostgres
-from tests.acceptance.serving import Api, Json, Server, cloned, gone, name, ok, refused
+from tests.acceptance.serving import Api, Json, Server, gone, name, ok, refused
 from tests.support.waiting import eventually
 
 WITHOUT = "working_without_session"
-
-
-@pytest.fixture(scope="module")
-def hasty(
-    cluster: EmbeddedPostgres, template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """A service under which claims soon may be taken over."""
-    settings = {
-        "INSTANCE_STALE_SECONDS": "0.4",
-        "STALL_THRESHOLD_MS": "400",
-        "CLAIM_STALE_SECONDS": "0.5",
-    }
-    directory = tmp_path_factory.mktemp("hasty")
-    with cloned(cluster, template) as url, Server(url, directory, **settings) as running:
-        yield running
 
 
 def agent(api: Api) -> str:
