@@ -49,11 +49,11 @@ class Client:
     the seconds that one attempt may take, ``retries`` how often a request is tried again after
     connection errors, 429 and 502-504, and ``patience`` for how many seconds in all.
 
-    A ``lenient`` client never fails the work that it records: a write that cannot be sent is kept
-    on disk and sent later, in its order and once; what cannot be recorded at all is logged. Such a
-    write is answered with what was sent and ``unsent: True`` (ids are placeholders, good for any
-    further call), a refused one with ``refused``. What needs an answer raises all the same: reads,
-    claims (a claim that is not granted now is none) and recoveries.
+    A ``lenient`` client does not raise when a write cannot be recorded. A write that cannot be sent
+    is kept on disk and sent later, in order and once; the call returns the body that it sent with
+    ``unsent: True``, and placeholders for ids, which work in further calls. If the service refuses
+    a write, the client logs that and returns ``refused``, the error's code. Calls that need a reply
+    still raise: reads, claims (which are granted now or not at all) and recoveries.
     """
 
     def __init__(
@@ -109,14 +109,15 @@ class Client:
         self.close()
 
     def health(self) -> Json:
-        """Whether the service serves; needs no key."""
+        """Whether the service is healthy. Needs no API key."""
         return cast(Json, self.read(Request("GET", "/health")))
 
     def beat_all(self, heartbeats: Sequence[Mapping[str, Any]]) -> Beats:
         """Heartbeats of up to 1,000 sessions and instances, each ``{session_id | instance_id, …}``.
 
-        A refused one stands in the results with its error; the others count. A lenient client that
-        cannot send them answers with an error for each: the next ones say as much.
+        A refused one is in the results with its error; the others are recorded. A lenient client
+        that cannot send them returns an error for each, and does not keep them: the next heartbeats
+        replace them.
         """
         request = Request("POST", "/api/heartbeats", {"heartbeats": [*heartbeats]})
         try:
@@ -141,7 +142,7 @@ class Client:
     ) -> ManagedSession:
         """A session for a ``with`` block: opened, kept alive, completed or marked failed.
 
-        On this machine if no other is named. ``fields`` are those of ``sessions.create``.
+        ``machine_id`` defaults to this machine. ``fields`` are those of ``sessions.create``.
         """
         return ManagedSession(
             self,
@@ -179,7 +180,7 @@ class Client:
 
     @property
     def recorder(self) -> Recorder:
-        """What records without failing; a client that is not lenient uses it for final reports."""
+        """Records writes without raising. A strict client uses it for final reports only."""
         with self._lock:
             if self._recorder is None:
                 self._recorder = Recorder(
@@ -192,7 +193,7 @@ class Client:
         return self.send(request)
 
     def write(self, write: Write) -> Any:
-        """The body of the reply to a request that changes something, or what stands in for it."""
+        """The body of the reply to a write, or what a lenient client returns in its place."""
         write = write._replace(request=self._proven(write.request))
         wrong = misnamed(write)
         if wrong is not None and not (self.lenient and write.deferrable):
@@ -202,7 +203,7 @@ class Client:
         if self.lenient and write.deferrable:
             return self.recorder.record(write)
         if self.lenient:
-            # What is to be decided now may depend on what was kept before.
+            # The service's decision may depend on writes that were kept before.
             self.delivery.flush(QUEUE_SECONDS, patient=False)
         return self.send(write.request)
 
@@ -239,7 +240,7 @@ class Client:
         return body
 
     def _proven(self, request: Request) -> Request:
-        """What is said in the name of the run around this process shows that it is its."""
+        """The request with the fence of the run around this process, if it speaks for that run."""
         if request.method not in WRITES or not self.settings.fences:
             return request
         return proven(request, self._fence_of)
@@ -250,17 +251,17 @@ class Client:
         return next((f for one, f in fences.items() if an_id in (one, real(one))), None)
 
     def _hear(self) -> None:
-        """The service answered."""
+        """Note that the service answered."""
         self.outage.end()
         if self.lenient:
             self.recorder.look()
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Send what is kept, for at most so many seconds; whether nothing is left."""
+        """Send kept writes for at most ``timeout`` seconds; returns whether none is left."""
         return self.delivery.flush(timeout)
 
     def close(self) -> None:
-        """Close the connections. What is kept stays on disk, to be sent by the next client."""
+        """Close the connections. Kept writes stay on disk, and the next client sends them."""
         if self._recorder is not None:
             self._recorder.close()
         self.transport.close()

@@ -1,17 +1,17 @@
-"""What can go wrong, by what the caller can do about it.
+"""The errors that calls raise, by what the caller can do about them.
 
 The tree::
 
     HoldfastError
-    ├── InvalidInput          ask differently: a field is wrong, too large, or not known
+    ├── InvalidInput          change the request: a field is wrong, too large, or unknown
     ├── Unauthorized          give a valid key
     │   └── Forbidden         give a key that may do this
-    ├── NotFound              there is no such thing (any more)
-    ├── Conflict              the present state is against it; ``code`` and ``details`` say what
+    ├── NotFound              it does not exist, or no longer
+    ├── Conflict              the current state does not allow it; ``code`` and ``details`` say why
     ├── Unavailable           nothing is wrong with the request; try again later
-    │   ├── Unreachable       no answer at all: connection refused, broken, timed out
+    │   ├── Unreachable       no reply: connection refused, broken, timed out
     │   └── RateLimited       too many requests; ``retry_after`` says how long to wait
-    ├── ServiceFault          the service has a defect; ``request_id`` leads to its log
+    ├── ServiceFault          the service has a defect; ``request_id`` finds it in the log
     └── ConfigurationError    a setting on this side is missing or wrong
 
 Each class has the exit code of the command line (spec 11).
@@ -34,7 +34,7 @@ class HoldfastError(Exception):
     """The request was not carried out.
 
     ``status`` is the HTTP status (``None`` if there was no reply), ``code`` the service's stable
-    code, ``details`` and ``errors`` what it adds, ``request_id`` what leads to its log.
+    code, ``details`` and ``errors`` say more, and ``request_id`` is the request's id in its log.
     """
 
     exit_code: ClassVar[int] = 1
@@ -74,38 +74,38 @@ class ConfigurationError(HoldfastError):
 
 
 class Conflict(HoldfastError):
-    """Right in itself, refused by the present state (409)."""
+    """The request is valid, but the current state does not allow it (409)."""
 
     exit_code = 3
     default_code = "conflict"
 
 
 class NotFound(HoldfastError):
-    """There is no such thing, or no longer (404)."""
+    """It does not exist, or no longer (404)."""
 
     exit_code = 4
     default_code = "not_found"
 
 
 class Unauthorized(HoldfastError):
-    """The service does not know the key (401)."""
+    """The service does not accept the API key (401)."""
 
     exit_code = 5
     default_code = "unauthorized"
 
 
 class Forbidden(Unauthorized):
-    """The key may not do this (403)."""
+    """The API key does not permit this (403)."""
 
     default_code = "forbidden"
 
 
 class Unavailable(HoldfastError):
-    """The service cannot be reached or cannot answer now (502-504, or a reply that is not its)."""
+    """The service cannot answer now (502-504), or something else answers at its address."""
 
     exit_code = 6
     default_code = "unavailable"
-    # The seconds that the service asks to be left alone for.
+    # How many seconds to wait before the next attempt, if the service says so.
     retry_after: float | None = None
 
 

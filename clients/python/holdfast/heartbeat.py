@@ -1,4 +1,4 @@
-"""Signs of life, as long as there is life (S3 FR-5)."""
+"""Heartbeats for open sessions and instances (S3 FR-5)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OnEnded = Callable[[str, HoldfastError], None]
 
 @dataclass(frozen=True)
 class HeartbeatStats:
-    """How the beating goes (S3's ``getHeartbeatStats``). Ages are seconds; ``None``: never."""
+    """Heartbeat statistics (S3's ``getHeartbeatStats``). Ages are seconds; ``None`` is never."""
 
     active: bool
     ids: list[str]
@@ -65,14 +65,15 @@ class _Beating:
 
 
 class HeartbeatManager:
-    """Beats for sessions and instances from a daemon thread, every 30 seconds with jitter.
+    """Sends heartbeats for sessions and instances from a daemon thread, every 30 s with jitter.
 
-    After three failures in a row it is *degraded* and beats less often, but never stops by itself;
-    the first success ends that, and so does any other sign that the service is back. A session or
-    instance that is over (ended, superseded, closed, deleted) is no longer beaten for:
-    ``on_ended(id, error)``. What another took over meanwhile: ``on_lost_claims(id, claims)``; if an
-    instance has nothing left to work on for that reason: ``on_lost_work(id, what)``.
-    Callbacks run in the thread that beats.
+    After three failures in a row it is *degraded* and sends less often, but never stops by itself.
+    It recovers with the first success, or when another call reaches the service.
+
+    Callbacks run in the heartbeat's thread. ``on_ended(id, error)``: a session or instance is over
+    (ended, superseded, closed, deleted), and gets no more heartbeats. ``on_lost_claims(id,
+    claims)``: another took over claims. ``on_lost_work(id, what)``: an instance goes on although
+    another has taken over its work.
     """
 
     def __init__(
@@ -113,10 +114,10 @@ class HeartbeatManager:
     def start(
         self, an_id: str, describe: Describe | None = None, *, supervisor_fence: int | None = None
     ) -> None:
-        """Beat for a session or an instance, at once and then at every interval.
+        """Send heartbeats for a session or instance, now and then at every interval.
 
         ``describe`` gives the fields of each beat (``current_task_id``, ``context_percent``,
-        ``activity``, ``git``, …). With a ``supervisor_fence`` it is over once another supervises.
+        ``activity``, ``git``, …). With a ``supervisor_fence`` it is over once another supervises it.
         """
         with self._condition:
             self._beating[an_id] = _Beating(describe, time.monotonic(), supervisor_fence)
@@ -128,7 +129,7 @@ class HeartbeatManager:
             self._condition.notify_all()
 
     def stop(self, an_id: str | None = None, *, wait: bool = True) -> None:
-        """Stop beating for one, or for all; one that is under way is waited for, not for long."""
+        """Stop the heartbeats for one, or for all. Waits up to 2 s for one under way."""
         with self._condition:
             if an_id is None:
                 self._beating.clear()
@@ -143,14 +144,14 @@ class HeartbeatManager:
             self._sending.release()
 
     def is_active(self, an_id: str | None = None) -> bool:
-        """Whether it beats for this one, or for any."""
+        """Whether heartbeats are sent for this one, or for any."""
         with self._condition:
             return bool(self._beating) if an_id is None else an_id in self._beating
 
     def say(self, an_id: str, *, at_once: bool = False, **fields: Any) -> None:
-        """Send these fields with every beat from the next one on; ``None`` takes one back.
+        """Send these fields with every heartbeat from the next one on; ``None`` removes one.
 
-        ``at_once``: the next one is due now.
+        With ``at_once`` the next heartbeat is sent now.
         """
         with self._condition:
             beating = self._beating.get(an_id)
@@ -162,14 +163,14 @@ class HeartbeatManager:
                     self._condition.notify_all()
 
     def force(self, an_id: str | None = None) -> bool:
-        """Beat now, from this thread; whether every beat arrived."""
+        """Send heartbeats now, from this thread; returns whether all of them arrived."""
         with self._condition:
             ids = [*self._beating] if an_id is None else [an_id]
         arrived = [self._beat(one) for one in ids]
         return all(arrived)
 
     def stats(self) -> HeartbeatStats:
-        """How it goes."""
+        """The current statistics."""
         now = time.monotonic()
         with self._condition:
             due = min((beating.due for beating in self._beating.values()), default=None)

@@ -1,4 +1,4 @@
-"""Sessions and instances that look after themselves: start, beat, end well or badly (S4 4.3)."""
+"""Sessions and instances for ``with`` blocks: opened, kept alive, and ended (S4 4.3)."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ FIRST_FENCE = 1
 
 
 class Managed:
-    """What is on record from ``with`` to the end of the block.
+    """A session or instance that is open during a ``with`` block.
 
-    ``id`` is its id: a placeholder while the service is away, ``None`` if it was refused and
-    nothing of it is recorded. ``ended`` is the error that told that it is over for the service
-    (superseded, recovered elsewhere, closed); the work may go on, or see to it that it ends.
-    ``heartbeats`` is what beats for it.
+    ``id`` is its id: a placeholder while the service is away, ``None`` if the service refused it.
+    ``ended`` is set if the service says that it is over (superseded, recovered elsewhere, closed):
+    the error that said so. The block is not interrupted for that. ``heartbeats`` sends its
+    heartbeats.
 
-    It is ended also when its process is told to end by a signal (:mod:`holdfast.endings`), or ends
-    within the block: it has failed then. Children of the process (``fork``) do not end it.
+    It is also ended, as failed, if a signal ends the process (:mod:`holdfast.endings`) or the
+    process exits within the block. Forked children of the process do not end it.
     """
 
     kind: str
@@ -72,18 +72,18 @@ class Managed:
 
     @property
     def id(self) -> str | None:
-        """Its id."""
+        """Its id, or ``None`` if it is not recorded."""
         if self._given_id is None:
             return None
         return self._client.spool.real(self._given_id) or self._given_id
 
     @property
     def lost_claims(self) -> list[LostClaim]:
-        """What others took over while it was silent."""
+        """The claims that others took over while it was silent."""
         return self.heartbeats.stats().lost_claims
 
     def say(self, **fields: Any) -> None:
-        """Say this with every heartbeat from the next one on; ``None`` takes a field back."""
+        """Send these fields with every heartbeat from the next one on; ``None`` removes one."""
         if self._given_id is not None:
             self.heartbeats.say(self._given_id, **fields)
 
@@ -96,18 +96,18 @@ class Managed:
     def claim_next(self, *, track: str | None = None, takeover: bool = False) -> Claim | None:
         """Claim the first item that is free; ``None`` if there is none.
 
-        With ``takeover`` also one whose holder has been silent for long enough.
+        With ``takeover`` also one whose holder has been silent past the threshold.
         """
         return self._client.work_items.claim_next(
             **self._holder(), **whereabouts(), track=track, takeover=takeover
         )
 
     def release(self, item_id: str, *, fence: int | None = None) -> Claim:
-        """Give an item back."""
+        """Release an item."""
         return self._client.claims.release(item_id, **self._holder(), fence=fence)
 
     def complete_item(self, item_id: str, *, fence: int | None = None) -> WorkItem:
-        """An item is done."""
+        """Complete an item."""
         return self._client.work_items.complete(item_id, **self._holder(), fence=fence)
 
     def _holder(self) -> dict[str, Any]:
@@ -315,7 +315,7 @@ class ManagedInstance(Managed):
         self._report("POST", f"{path}/close", self._proof())
 
     def emit(self, event_type: str, data: Mapping[str, Any] | None = None, **fields: Any) -> Json:
-        """Record what it did: an event of the catalogue, its fields by name or in ``data``."""
+        """Record an event of the catalogue; its fields are given by name or in ``data``."""
         if self._given_id is None:
             return {}
         event_data = {**(data or {}), **fields}
@@ -325,14 +325,14 @@ class ManagedInstance(Managed):
         return dict(emitted)
 
     def checkpoint(self, label: str, state: Mapping[str, Any]) -> Json:
-        """Keep a state to come back to."""
+        """Save a state from which the work can be resumed."""
         if self._given_id is None:
             return {}
         kept = self._client.instances.checkpoint(self._given_id, label, state, **self._proof())
         return dict(kept)
 
     def session(self, machine_id: str | None = None, **fields: Any) -> ManagedSession:
-        """A session of this instance's project that names it."""
+        """A session for this instance, in its project."""
         return ManagedSession(self._client, self.project, machine_id, instance_id=self.id, **fields)
 
 

@@ -1,4 +1,4 @@
-"""Where the service is and how to get in, from the environment (spec 17, "CLI")."""
+"""The client's settings, from the environment (spec 17, "CLI")."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _WELL_FORMED_KEY = re.compile(r"[\x21-\x7e]+(?: +[\x21-\x7e]+)*")
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the environment says.
+    """The client's settings, as the environment gives them.
 
-    ``HOLDFAST_URL``, ``HOLDFAST_API_KEY``, ``HOLDFAST_SESSION_ID``, ``HOLDFAST_INSTANCE_ID`` and
-    ``HOLDFAST_SPOOL_DIR``; empty is as good as absent.
+    They are ``HOLDFAST_URL``, ``HOLDFAST_API_KEY``, ``HOLDFAST_SESSION_ID``,
+    ``HOLDFAST_INSTANCE_ID`` and ``HOLDFAST_SPOOL_DIR``. An empty variable counts as not set.
 
-    A process may outlive the run that gave it its ids (``HOLDFAST_SUPERVISOR`` names that): then
-    they are not believed. ``past_run`` are those that are not: the ids of a run that is over.
+    A process can outlive the run that gave it its ids (``HOLDFAST_SUPERVISOR`` names that run).
+    Then the ids are not used, and are in ``past_run`` instead.
 
-    ``fences`` are by what that run supervises them: whatever is said in their name carries it
-    (:mod:`holdfast.proof`).
+    ``fences`` are the supervisor's fences of the run's session and instance. Requests for those
+    two carry them (:mod:`holdfast.proof`).
     """
 
     # It may have a password in it: what is told of it is shown_url.
@@ -54,7 +54,7 @@ class Settings:
 
     @property
     def shown_url(self) -> str:
-        """The address as it may be told to anyone."""
+        """The address without a password, for messages."""
         return shown(self.url)
 
     @classmethod
@@ -65,9 +65,9 @@ class Settings:
         url: str | None = None,
         api_key: str | None = None,
     ) -> Settings:
-        """Read the environment; what is given here goes before it.
+        """Read the environment; arguments override it.
 
-        On the machine of a development service its key is found by itself. Raises
+        For a development service on this machine the API key is found automatically. Raises
         :class:`ConfigurationError` if the URL is none.
         """
         environ = os.environ if environ is None else environ

@@ -1,4 +1,4 @@
-"""Writes that could not be sent, kept on disk in their order until they can (S4 4.3, spec 11).
+"""Keeps writes that could not be sent on disk, in order, until they can (S4 4.3, spec 11).
 
 A file for each service, shared by all processes of the user. Needs the standard library only.
 """
@@ -86,7 +86,7 @@ class Spool:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The spool's file."""
         return self._database.path
 
     @property
@@ -95,7 +95,7 @@ class Spool:
         return self._key_id or NO_KEY
 
     def keep(self, write: Write, *, placeholder: str | None = None, tried: bool = False) -> None:
-        """Keep a write behind all others; ``tried``: it may have reached the service already.
+        """Keep a write, to be sent after all others. ``tried``: it may have reached the service.
 
         Without a disk it is kept in memory. Raises ``TypeError`` or ``ValueError`` if the body is
         not JSON, or larger than any that the service takes; nothing else.
@@ -136,11 +136,11 @@ class Spool:
             return found._replace(faults=max(found.faults, self._faults[found.key]))
 
     def has_any(self) -> bool:
-        """Whether anything waits to be sent, as far as can be told, whichever process kept it.
+        """Whether any write waits to be sent, whichever process kept it, as far as is known.
 
         As long as there is nothing, this is one look at the file's times.
         """
-        # What another thread is just taking out counts until what it stands for is known to all.
+        # The lock: a write that another thread is removing counts until its id is known.
         with self._lock:
             if self._overflow:
                 return True
@@ -157,7 +157,7 @@ class Spool:
             return found
 
     def done(self, entry: Entry, created_id: str | None = None) -> None:
-        """It was sent; what it created is known by this id now."""
+        """Remove a write that was sent; ``created_id`` replaces its placeholder."""
 
         def remove(db: sqlite3.Connection) -> None:
             if entry.placeholder is not None and created_id is not None:
@@ -170,7 +170,7 @@ class Spool:
         self._leave(entry, remove)
 
     def set_aside(self, entry: Entry, error: HoldfastError) -> None:
-        """It was refused: it leaves the row, and stays to be looked at (:meth:`refused`)."""
+        """Remove a write that the service refused; :meth:`refused` lists it."""
 
         def refuse(db: sqlite3.Connection) -> None:
             told = {"at": time.time(), "code": error.code, "message": error.message}
@@ -187,9 +187,9 @@ class Spool:
         self._update("tried", key_id=self._key_id, at=time.time())
 
     def adopt(self, key_id: str) -> int:
-        """Send under this API key what was kept under another; how many writes that are.
+        """Send with this API key the writes kept under another; returns how many there are.
 
-        Only a person may say so: the other key may lead into another namespace.
+        Only a person may decide that: the other key may belong to another namespace.
         """
         theirs = "" if key_id == NO_KEY else key_id
         long_ago = time.time() - FORGOTTEN_SECONDS
@@ -263,13 +263,13 @@ class Spool:
             return is_busy(e)
 
     def stats(self) -> SpoolStats:
-        """What is there."""
+        """How many writes are kept and were refused."""
         counts = [self._ask(name, **self._mine()) for name in ("count", "count_others")]
         kept, others = (row[0] if row is not None else 0 for row in counts)
         return SpoolStats(kept + len(self._overflow), others, len(self.refused()))
 
     def other_keys(self) -> list[OtherKey]:
-        """What waits for other API keys."""
+        """The writes that wait for other API keys, counted for each."""
         try:
             rows = self._database.read(
                 lambda db: db.execute(SQL["other_keys"], self._mine()).fetchall()
@@ -279,7 +279,7 @@ class Spool:
         return [OtherKey(str(k or NO_KEY), count, moment_of(since)) for k, count, since in rows]
 
     def other_addresses(self) -> list[OtherAddress]:
-        """What waits for services at other addresses."""
+        """The writes that wait for other addresses, counted for each."""
         found = []
         try:
             others = sorted(set(self.path.parent.glob("*.db")) - {self.path})
@@ -293,9 +293,9 @@ class Spool:
         return found
 
     def adopt_address(self, address: str) -> int:
-        """Send to this address what was kept for another; how many writes that are.
+        """Send to this address the writes kept for another; returns how many there are.
 
-        Each goes under the API key that it was written under. Only a person may say so. Raises
+        Each is sent with the API key that it was kept under. Only a person may decide that. Raises
         ``sqlite3.Error`` or ``OSError``.
         """
         known = {other.address: other.path for other in self.other_addresses()}
@@ -328,7 +328,7 @@ class Spool:
         return len(writes)
 
     def leave(self) -> Left:
-        """The process ends: bring to the disk what is only in memory, and tell what is left."""
+        """Write to disk what is only in memory, as the process ends; returns what is left."""
         with self._lock:
             self._settle()
             unsent = sum(entry.replaces is None for entry in self._overflow)
@@ -343,16 +343,16 @@ class Spool:
             return Left(kept[0] if kept is not None else 0, lost)
 
     def lost(self) -> Losses:
-        """The writes of the last month that were lost: there was no room left to keep them.
+        """The writes that were lost in the last month, because there was no room to keep them.
 
-        Also those that another process had in its memory alone when it died.
+        That includes those that another process had only in memory when it died.
         """
         found = self._ask("lost")
         recorded = NONE if found is None or not found[0] else Losses(*found)
         return recorded + self._lost + self._note.others()
 
     def trouble(self) -> str | None:
-        """Why nothing can be kept on disk; ``None`` if it can."""
+        """Why the spool cannot be written; ``None`` if it can."""
         try:
             self._database.run(lambda db: db.execute(SQL["try_out"]).close())
         except (sqlite3.Error, OSError) as e:
@@ -360,7 +360,7 @@ class Spool:
         return None
 
     def refused(self) -> list[Refused]:
-        """What the service refused within the last month, oldest first."""
+        """The writes that the service refused in the last month, oldest first."""
         try:
             rows = self._database.read(lambda db: db.execute(SQL["refused"]).fetchall())
         except (sqlite3.Error, OSError):

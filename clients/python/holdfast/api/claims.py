@@ -1,6 +1,6 @@
 """Claims and the queue of work items (S3).
 
-Claiming is never put off: a claim that is not granted now is none. Giving back is.
+A claim is never kept to be sent later: it is granted now or not at all. A release can be kept.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Claims(Area):
         codebase: str | None = None,
         takeover: bool = False,
     ) -> Claim:
-        """Claim an item; what one already holds stays as it is.
+        """Claim an item. If the holder has it already, its claim stays as it is.
 
         ``Conflict`` ``claim_held`` if another holds it, with S3's owner fields in ``details``;
-        ``takeover`` moves it once its holder has been silent for long enough.
+        ``takeover`` also takes it from a holder that has been silent past the threshold.
         """
         body = said(
             item_id=item_id,
@@ -43,7 +43,7 @@ class Claims(Area):
         return cast(Claim, self._now("/api/claims", body))
 
     def get(self, item_id: str) -> Claim:
-        """Who holds an item; ``NotFound`` if nobody ever did."""
+        """The claim of an item. ``NotFound`` if it was never claimed."""
         return cast(Claim, self._get(_claim(item_id)))
 
     def list(
@@ -55,7 +55,7 @@ class Claims(Area):
         offset: int | None = None,
         cursor: str | None = None,
     ) -> ClaimPage:
-        """What is held now, by anybody or by one holder."""
+        """The claims that are held now, by any holder or by one."""
         page = self._get(
             "/api/claims",
             session_id=session_id,
@@ -75,12 +75,12 @@ class Claims(Area):
         supervisor_fence: int | None = None,
         fence: int | None = None,
     ) -> Claim:
-        """Give an item back. ``Conflict`` ``not_holder`` or ``stale_fence`` if it is not ours."""
+        """Release an item. ``Conflict`` ``not_holder`` or ``stale_fence`` if another holds it."""
         body = said(**holder(session_id, instance_id, supervisor_fence), fence=fence)
         return cast(Claim, self._write("POST", f"{_claim(item_id)}/release", body))
 
     def verify(self, item_id: str, fence: int) -> Json:
-        """``{valid: true, …}``, or ``Conflict`` ``stale_fence``."""
+        """Check a fence: ``{valid: true, …}``, or ``Conflict`` ``stale_fence``."""
         return cast(Json, self._now(f"{_claim(item_id)}/verify", {"fence": fence}))
 
     def _now(self, path: str, body: dict[str, Any]) -> Any:
@@ -99,7 +99,7 @@ class WorkItems(Area):
         priority: int | None = None,
         depends_on: Sequence[str] | None = None,
     ) -> WorkItem:
-        """List an item, or change it. A higher ``priority`` goes first."""
+        """Add an item to the queue, or change one. A higher ``priority`` comes first."""
         body = said(
             item_id=item_id,
             title=title,
@@ -122,7 +122,7 @@ class WorkItems(Area):
         offset: int | None = None,
         cursor: str | None = None,
     ) -> WorkItemPage:
-        """The queue, by priority, then the oldest first."""
+        """The queue, by priority, then oldest first."""
         page = self._get(
             "/api/work-items", status=status, track=track, limit=limit, offset=offset, cursor=cursor
         )
@@ -142,7 +142,7 @@ class WorkItems(Area):
     ) -> Claim | None:
         """Claim the first item that is open and unblocked; ``None`` if there is none.
 
-        With ``takeover`` also one whose holder has been silent for long enough.
+        With ``takeover`` also one whose holder has been silent past the threshold.
         """
         body = said(
             **holder(session_id, instance_id, supervisor_fence),
@@ -164,12 +164,12 @@ class WorkItems(Area):
         supervisor_fence: int | None = None,
         fence: int | None = None,
     ) -> WorkItem:
-        """It is done, and free. ``Conflict`` ``not_holder`` or ``stale_fence``."""
+        """Complete an item. ``Conflict`` ``not_holder`` or ``stale_fence`` if another holds it."""
         body = said(**holder(session_id, instance_id, supervisor_fence), fence=fence)
         return cast(WorkItem, self._write("POST", f"{_item(item_id)}/complete", body))
 
     def reopen(self, item_id: str, reason: str) -> WorkItem:
-        """Have it done again. ``Conflict`` unless it is completed or cancelled."""
+        """Reopen an item. ``Conflict`` unless it is completed or cancelled."""
         body = {"reason": reason}
         return cast(WorkItem, self._write("POST", f"{_item(item_id)}/reopen", body))
 
@@ -183,15 +183,16 @@ class WorkItems(Area):
         supervisor_fence: int | None = None,
         fence: int | None = None,
     ) -> WorkItem:
-        """It will not be done: nothing waits for it, nobody holds it, its holder is told.
+        """Cancel an item: items that wait for it wait no longer, and its claim ends.
 
-        On behalf of a session or instance only what that one holds.
+        The holder is told with its next heartbeat. If a session or instance is given, the item is
+        cancelled only if that one holds it.
         """
         body = said(**holder(session_id, instance_id, supervisor_fence), reason=reason, fence=fence)
         return cast(WorkItem, self._write("POST", f"{_item(item_id)}/cancel", body))
 
     def remove(self, item_id: str) -> None:
-        """Put its tombstone. ``Conflict`` ``claim_held`` while anybody holds it."""
+        """Remove an item from the queue. ``Conflict`` ``claim_held`` while it is claimed."""
         self._write("DELETE", _item(item_id))
 
 

@@ -1,4 +1,4 @@
-"""What happened, in any stream and in the whole namespace (S2)."""
+"""The events of a stream and of the whole namespace (S2)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class History(Area):
         event_type: str | Sequence[str] | None = None,
         wait: float | None = None,
     ) -> FeedPage:
-        """The events after a position; ``wait`` is how many seconds to wait for the first."""
+        """The events after a position. If there is none, wait up to ``wait`` seconds for one."""
         page = self._get(
             "/api/events", after=position, limit=limit, event_type=event_type, wait=wait
         )
@@ -34,7 +34,7 @@ class History(Area):
     def follow(
         self, position: int = 0, *, event_type: str | Sequence[str] | None = None
     ) -> Iterator[Event]:
-        """Every event after a position, and every one to come; each once, in commit order."""
+        """Every event after a position, then new ones as they come; each once, in commit order."""
         while True:
             page = self.after(position, limit=1_000, event_type=event_type, wait=LONG_POLL_SECONDS)
             yield from page["events"]
@@ -70,7 +70,7 @@ class History(Area):
     def replay(
         self, stream_id: str, to_sequence_num: int | None = None, diff_from: int | None = None
     ) -> Replay:
-        """A stream's state after one of its events, and what changed since another."""
+        """A stream's state after an event, and what changed since another event."""
         path = f"/api/streams/{part(stream_id)}/replay"
         found = self._get(path, to_sequence_num=to_sequence_num, diff_from=diff_from)
         return cast(Replay, found)

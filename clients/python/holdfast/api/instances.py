@@ -64,7 +64,7 @@ class Instances(Area):
         return cast(Instance, reply)
 
     def get(self, instance_id: str) -> Instance:
-        """The instance of this very id, or the only one that it is a part of."""
+        """The instance with this id, or the only one whose id contains it."""
         found = self.find(instance_id)
         if "instance" in found:
             return cast(Instance, found["instance"])
@@ -72,7 +72,7 @@ class Instances(Area):
         raise NotFound(f"{instance_id} may be any of {ids}", code="ambiguous", details=found)
 
     def find(self, reference: str) -> Json:
-        """By id, leading part of an id, or leading part (4 and more) of the hash.
+        """Find instances by id, or by the beginning of an id or of its hash (4 characters or more).
 
         ``{match: "exact", instance}`` or ``{match: "prefix", matches}``.
         """
@@ -87,7 +87,7 @@ class Instances(Area):
         offset: int | None = None,
         cursor: str | None = None,
     ) -> InstancePage:
-        """By project, the latest heartbeat first; ``active_only`` leaves out the closed."""
+        """Instances by project, latest heartbeat first; ``active_only`` leaves out closed ones."""
         page = self._get(
             "/api/instances",
             project=project,
@@ -112,7 +112,7 @@ class Instances(Area):
         restarts: int | None = None,
         supervisor_fence: int | None = None,
     ) -> Beat:
-        """Note a sign of life. ``Conflict`` ``instance_closed`` if it is over."""
+        """Record a heartbeat. ``Conflict`` ``instance_closed`` if it is over."""
         body = said(
             context_percent=context_percent,
             current_epic=current_epic,
@@ -136,10 +136,11 @@ class Instances(Area):
         takeover: bool = False,
         hostname: str | None = None,
     ) -> Instance:
-        """Supervise it from here on, by the ``supervisor_fence`` of the answer.
+        """Become the instance's supervisor. The reply has the ``supervisor_fence`` to send.
 
-        ``Conflict`` ``supervised`` while another does, or came first (``seen_fence``: what was
-        seen, 0 for none). ``takeover``: that one is gone although it was heard of.
+        ``seen_fence`` is the fence that was read before, 0 for none. ``Conflict`` ``supervised`` if
+        it has changed since, or if the present supervisor is not silent yet. ``takeover`` says that
+        the present supervisor is gone although its last heartbeat is recent.
         """
         body = said(
             supervisor=supervisor,
@@ -151,7 +152,7 @@ class Instances(Area):
         return cast(Instance, self._write("POST", path, body, deferrable=False))
 
     def put_down(self, instance_id: str, supervisor_fence: int) -> Instance:
-        """Give up supervising it, as nothing was started for it."""
+        """Stop supervising the instance, if no process was started for it."""
         path = f"{_instance(instance_id)}/put-down"
         return cast(Instance, self._write("POST", path, {"supervisor_fence": supervisor_fence}))
 
@@ -165,10 +166,10 @@ class Instances(Area):
         supervisor_fence: int | None = None,
         idempotency_key: str | None = None,
     ) -> Emitted:
-        """Record what it did, as a type of the catalogue (``client.history.event_types()``).
+        """Record an event of a type of the catalogue (``client.history.event_types()``).
 
-        In the ``command`` of a ``command_logged`` what looks like a secret is masked, as far as
-        that can be told.
+        In the ``command`` of a ``command_logged`` event, what looks like a secret is masked (a best
+        effort).
         """
         data = {**(event_data or {})}
         if event_type == "command_logged" and isinstance(data.get("command"), str):
@@ -196,13 +197,13 @@ class Instances(Area):
         *,
         supervisor_fence: int | None = None,
     ) -> Checkpoint:
-        """Keep a state to come back to."""
+        """Save a state from which the work can be resumed."""
         path = f"{_instance(instance_id)}/checkpoints"
         body = said(label=label, state=state, supervisor_fence=supervisor_fence)
         return cast(Checkpoint, self._write("POST", path, body, creates="checkpoint"))
 
     def set_parent(self, instance_id: str, parent_id: str | None) -> Instance:
-        """Give it another parent, or none."""
+        """Set its parent; ``None`` removes it."""
         path = f"{_instance(instance_id)}/parent"
         return cast(Instance, self._write("PUT", path, {"parent_id": parent_id}))
 
@@ -214,7 +215,7 @@ class Instances(Area):
         reason: str | None = None,
         idempotency_key: str | None = None,
     ) -> Instance:
-        """End it; with ``cascade`` everything below it too."""
+        """Close the instance; with ``cascade`` also all instances below it."""
         reply = self._write(
             "POST",
             f"{_instance(instance_id)}/close",
@@ -236,7 +237,7 @@ class Instances(Area):
         offset: int | None = None,
         cursor: str | None = None,
     ) -> EventPage:
-        """Its events; dates with a time zone, both ends included; at most 1,000 at once."""
+        """Its events, at most 1,000 a page. Both dates are inclusive, and need a time zone."""
         page = self._get(
             f"{_instance(instance_id)}/events",
             event_type=event_type,
@@ -253,17 +254,17 @@ class Instances(Area):
     def replay(
         self, instance_id: str, to_sequence_num: int | None = None, diff_from: int | None = None
     ) -> Replay:
-        """Its state after an event (the last if not given), and what changed since another."""
+        """Its state after an event (default: the last), and what changed since another event."""
         path = f"{_instance(instance_id)}/replay"
         found = self._get(path, to_sequence_num=to_sequence_num, diff_from=diff_from)
         return cast(Replay, found)
 
     def resume_state(self, instance_id: str) -> Json:
-        """What it takes to carry on from it, with suggestions and their evidence."""
+        """What is needed to resume its work: suggestions, each with the events that show it."""
         return cast(Json, self._get(f"{_instance(instance_id)}/resume"))
 
     def resume(self, instance_id: str, **fields: Any) -> Json:
-        """Register its successor; ``Conflict`` ``instance_alive`` while it lives."""
+        """Register a successor for its work. ``Conflict`` ``instance_alive`` while it lives."""
         path = f"{_instance(instance_id)}/resume"
         return cast(Json, self._write("POST", path, fields, deferrable=False))
 
@@ -272,11 +273,11 @@ class Registry(Area):
     """``/api/v1/registry``"""
 
     def topology(self) -> Json:
-        """The forest of all open instances, orphans marked."""
+        """All open instances as trees; orphans are marked."""
         return cast(Json, self._get("/api/v1/registry/topology"))
 
     def health(self) -> Json:
-        """How all open instances are, and why."""
+        """The health of all open instances, with the reasons."""
         return cast(Json, self._get("/api/v1/registry/health"))
 
     def discover(self, **criteria: Any) -> Json:

@@ -43,9 +43,10 @@ class Sessions(Area):
     ) -> Session:
         """Open a session. ``Conflict`` ``session_exists`` if its place is taken.
 
-        With ``any_slot`` it takes the machine's next free docker slot then.
+        With ``any_slot`` it then takes the machine's next free docker slot instead.
 
-        A ``supervisor`` (a name that no other has) sends its ``supervisor_fence`` with all it says.
+        ``supervisor`` is a unique name of the process that supervises the session. That process
+        sends the ``supervisor_fence`` of the reply with every later request for the session.
         """
         body = said(
             project_id=project_id,
@@ -95,7 +96,7 @@ class Sessions(Area):
     def active(
         self, *, limit: int | None = None, offset: int | None = None, cursor: str | None = None
     ) -> Json:
-        """Every live session with its heartbeat's age and what it holds (S3)."""
+        """Every live session with the age of its last heartbeat and what it holds (S3)."""
         return cast(
             Json, self._get("/api/sessions/active", limit=limit, offset=offset, cursor=cursor)
         )
@@ -131,14 +132,14 @@ class Sessions(Area):
         supervisor_fence: int | None = None,
         idempotency_key: str | None = None,
     ) -> Session:
-        """Change its status, current task (``None``: none) or metadata (merged)."""
+        """Change its status, current task (``None`` clears it) or metadata (which is merged)."""
         told = said(status=status, metadata=metadata, supervisor_fence=supervisor_fence)
         body = {**told, "current_task_id": current_task_id}
         reply = self._write("PATCH", _session(session_id), body, idempotency_key=idempotency_key)
         return cast(Session, reply)
 
     def complete(self, session_id: str, *, metadata: Mapping[str, Any] | None = None) -> Session:
-        """End it well; all that it holds is free."""
+        """Complete the session. All that it holds becomes free."""
         return self.update(session_id, status="completed", metadata=metadata)
 
     def beat(
@@ -149,7 +150,7 @@ class Sessions(Area):
         metadata: Mapping[str, Any] | None = None,
         supervisor_fence: int | None = None,
     ) -> Beat:
-        """Note a sign of life. ``Conflict`` ``session_ended`` or ``superseded`` if it is over."""
+        """Record a heartbeat. ``Conflict`` ``session_ended`` or ``superseded`` if it is over."""
         path = f"{_session(session_id)}/heartbeat"
         body = said(
             current_task_id=current_task_id, metadata=metadata, supervisor_fence=supervisor_fence
@@ -169,13 +170,14 @@ class Sessions(Area):
         takeover_instance: bool = False,
         metadata: Mapping[str, Any] | None = None,
     ) -> Session:
-        """Supervise it from here on, by the ``supervisor_fence`` of the answer.
+        """Become the session's supervisor. The reply has the ``supervisor_fence`` to send.
 
-        ``Conflict`` ``supervised`` while another does, or came first (``seen_fence``: what was
-        seen, 0 for none). ``takeover``: that one is gone although it was heard of.
+        ``seen_fence`` is the fence that was read before, 0 for none. ``Conflict`` ``supervised`` if
+        it has changed since, or if the present supervisor is not silent yet. ``takeover`` says that
+        the present supervisor is gone although its last heartbeat is recent.
 
-        With ``seen_instance_fence`` the instance too, both or neither, by the
-        ``instance_supervisor_fence`` of the answer.
+        With ``seen_instance_fence`` the instance is taken up too: both or neither. The reply then
+        has the ``instance_supervisor_fence`` as well.
         """
         body = said(
             supervisor=supervisor,
@@ -191,7 +193,7 @@ class Sessions(Area):
         return cast(Session, self._write("POST", path, body, deferrable=False))
 
     def put_down(self, session_id: str, supervisor_fence: int) -> Session:
-        """Give up supervising it, as nothing was started for it."""
+        """Stop supervising the session, if no process was started for it."""
         path = f"{_session(session_id)}/put-down"
         return cast(Session, self._write("POST", path, {"supervisor_fence": supervisor_fence}))
 
@@ -204,7 +206,7 @@ class Sessions(Area):
         supervisor_fence: int | None = None,
         idempotency_key: str | None = None,
     ) -> Session:
-        """End it badly; its tasks in progress fail with it, all that it holds is free."""
+        """Mark it failed. Its tasks in progress fail too, and all that it holds becomes free."""
         reply = self._write(
             "POST",
             f"{_session(session_id)}/mark-failed",
@@ -214,28 +216,28 @@ class Sessions(Area):
         return cast(Session, reply)
 
     def end(self, session_id: str, *, reason: str | None = None) -> Session:
-        """End one that nobody works in any more, even if another has its place: it failed."""
+        """Mark a session failed in which nobody works any more, even if another has its place."""
         path = f"{_session(session_id)}/end"
         return cast(Session, self._write("POST", path, said(reason=reason)))
 
     def mark_stalled(self, session_id: str) -> Session:
-        """Say that it is stalled."""
+        """Mark the session stalled."""
         return cast(Session, self._write("POST", f"{_session(session_id)}/mark-stalled"))
 
     def archive(self, session_id: str) -> Session:
-        """Keep an ended session for good."""
+        """Archive an ended session: cleanup does not delete it."""
         return cast(Session, self._write("POST", f"{_session(session_id)}/archive"))
 
     def delete(self, session_id: str) -> None:
-        """Put its tombstone."""
+        """Delete the session. Its events remain."""
         self._write("DELETE", _session(session_id))
 
     def recovery_state(self, session_id: str) -> Json:
-        """What it takes to carry on from it."""
+        """What is needed to recover the session."""
         return cast(Json, self._get(f"{_session(session_id)}/recovery-state"))
 
     def prepare_recovery(self, session_id: str, *, clear_machine: bool = False) -> Session:
-        """Announce a recovery."""
+        """Record that the session will be recovered."""
         path = f"{_session(session_id)}/prepare-recovery"
         body = said(clear_machine=clear_machine or None)
         return cast(Session, self._write("POST", path, body, deferrable=False))
@@ -249,9 +251,9 @@ class Sessions(Area):
         any_slot: bool = False,
         reset_failed_tasks: bool = True,
     ) -> Session:
-        """Carry its work on, on this machine; the successor, the same however often asked.
+        """Open a successor on this machine that continues the work; repeated, it returns the same.
 
-        ``any_slot`` as when one is opened; its own slot on the same machine comes first.
+        With ``any_slot`` it takes its own slot if that is free on this machine, else a free one.
         """
         body = said(
             new_machine_id=new_machine_id,
@@ -263,11 +265,11 @@ class Sessions(Area):
         return cast(Session, self._write("POST", path, body, deferrable=False))
 
     def detect_failures(self) -> Json:
-        """Record every stall now."""
+        """Detect and record stalled sessions now."""
         return cast(Json, self._write("POST", "/api/sessions/detect-failures", deferrable=False))
 
     def clean_up(self, *, older_than_days: int | None = None) -> Json:
-        """Delete what ended long ago and is not archived."""
+        """Delete sessions that ended long ago and are not archived."""
         reply = self._write(
             "POST",
             "/api/sessions/cleanup",
@@ -340,7 +342,7 @@ class Tasks(Area):
         metadata: Mapping[str, Any] | None = None,
         supervisor_fence: int | None = None,
     ) -> Task:
-        """Move it on, or annotate it."""
+        """Change its status or metadata."""
         body = said(
             status=status,
             error_message=error_message,
@@ -350,19 +352,19 @@ class Tasks(Area):
         return cast(Task, self._write("PATCH", _task(task_id), body))
 
     def start(self, task_id: str, *, supervisor_fence: int | None = None) -> Task:
-        """It is in progress, and its session's current task."""
+        """Start the task: it becomes its session's current task."""
         return self.update(task_id, status="in_progress", supervisor_fence=supervisor_fence)
 
     def complete(self, task_id: str) -> Task:
-        """It is done."""
+        """Complete the task."""
         return self.update(task_id, status="completed")
 
     def fail(self, task_id: str, error_message: str) -> Task:
-        """It went wrong."""
+        """Mark the task failed."""
         return self.update(task_id, status="failed", error_message=error_message)
 
     def delete(self, task_id: str) -> None:
-        """Put its tombstone."""
+        """Delete the task. Its events remain."""
         self._write("DELETE", _task(task_id))
 
 
@@ -377,7 +379,7 @@ class Machines(Area):
         machine_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Machine:
-        """Make it known, or update it if it is."""
+        """Register a machine, or update one that is registered."""
         body = said(
             hostname=hostname,
             docker_slots=[*docker_slots],
@@ -416,11 +418,11 @@ class Machines(Area):
         return cast(Machine, self._write("PATCH", _machine(machine_id), body))
 
     def remove(self, machine_id: str) -> None:
-        """Put its tombstone. ``Conflict`` ``machine_in_use`` while sessions live there."""
+        """Remove the machine. ``Conflict`` ``machine_in_use`` while it has open sessions."""
         self._write("DELETE", _machine(machine_id))
 
     def beat(self, machine_id: str, *, metadata: Mapping[str, Any] | None = None) -> Machine:
-        """Note that it is up."""
+        """Record a heartbeat of the machine."""
         path, body = f"{_machine(machine_id)}/heartbeat", said(metadata=metadata)
         return cast(Machine, self._write("POST", path, body, replaces=f"machine {machine_id}"))
 
