@@ -117,7 +117,7 @@ class HeartbeatManager:
         """Send heartbeats for a session or instance, now and then at every interval.
 
         ``describe`` gives the fields of each beat (``current_task_id``, ``context_percent``,
-        ``activity``, ``git``, …). With a ``supervisor_fence`` it is over once another supervises it.
+        ``activity``, ``git``, …). With a ``supervisor_fence`` it ends once another supervises it.
         """
         with self._condition:
             self._beating[an_id] = _Beating(describe, time.monotonic(), supervisor_fence)
