@@ -1,6 +1,6 @@
-"""Read models: what happened, arranged by the question it answers.
+"""Read models: tables built from the events, one for each kind of question.
 
-A read model can be thrown away and built again from the log at any time; nothing decides from it.
+A read model can be dropped and rebuilt from the log at any time; no decision rests on it.
 """
 
 from __future__ import annotations

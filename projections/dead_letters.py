@@ -1,7 +1,7 @@
-"""Dead letters: events that a read model could not fold. They are set aside, and the rest goes on.
+"""Dead letters: events that a read model could not fold and has set aside.
 
-Building the read model anew is how they are retried: it has them in their order then, or sets them
-aside again. A new version of its folds is built anew by itself.
+They are retried by rebuilding the read model, which folds them in order or sets them aside again. A
+read model with a new version of its folds is rebuilt by itself.
 """
 
 from __future__ import annotations

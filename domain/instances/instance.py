@@ -112,7 +112,7 @@ class Instance(Holder):
     sessions: dict[str, bool] = field(default_factory=dict)
     lost_work: Json | None = None
 
-    # What is so
+    # Queries
 
     @property
     def is_known(self) -> bool:
@@ -121,12 +121,12 @@ class Instance(Holder):
 
     @property
     def has_ended(self) -> bool:
-        """Closed: what it holds is anyone's."""
+        """Whether it is closed, so that others may take what it holds."""
         return self.status == "closed"
 
     @property
     def is_without_session(self) -> bool:
-        """Whether it goes on although what it worked on is another's now."""
+        """Whether it keeps sending heartbeats although its work went to another."""
         return is_without_session(self.lost_work, self.last_heartbeat, self.activity)
 
     def status_at(
@@ -149,7 +149,7 @@ class Instance(Holder):
             self.is_without_session,
         )
 
-    # What must be so
+    # Preconditions
 
     def require_known(self) -> None:
         """Raise :class:`InstanceNotFound` unless it was registered."""
@@ -168,7 +168,7 @@ class Instance(Holder):
     def require_resumable(
         self, at: datetime, stale_seconds: float, serving: Serving = ALWAYS
     ) -> None:
-        """Raise :class:`InstanceAlive` for one that beats: nobody may take its work from it."""
+        """Raise :class:`InstanceAlive` for a live instance: its work cannot be taken from it."""
         self.require_known()
         if self.status_at(at, stale_seconds, serving) == "active":
             age, unheard = self.gap_seconds(at), self.unheard_since(serving)
@@ -192,7 +192,7 @@ class Instance(Holder):
         self.record(InstanceRegistered, at, **fields)
 
     def beat(self, at: datetime, **said: Any) -> None:
-        """Note a sign of life, and what the instance says of itself."""
+        """Record a heartbeat, and what the instance reports about itself."""
         self.require_writable()
         self.record(InstanceHeartbeat, at, **said)
 
@@ -207,10 +207,10 @@ class Instance(Holder):
         takeover: bool = False,
         hostname: str | None = None,
     ) -> bool:
-        """Give it a supervisor, which shows that it is alive; false if it is that already.
+        """Set the supervisor, which counts as a heartbeat; false if it is the supervisor already.
 
-        Raises :class:`~domain.errors.Supervised` while the present one is heard of, unless it is
-        to be taken over: whoever says so has seen that it is gone.
+        Raises :class:`~domain.errors.Supervised` while the current supervisor is active, unless
+        the caller asks for a takeover because it knows that the current one is gone.
         """
         self.require_writable()
         is_gone = takeover or self.status_at(at, stale_seconds, serving) == "stale"
@@ -226,7 +226,7 @@ class Instance(Holder):
         return True
 
     def put_down(self, at: datetime, fence: int) -> None:
-        """Give up supervising it; asked again, that changes nothing."""
+        """Clear the supervisor; repeating it changes nothing."""
         self.require_writable()
         if self.supervisor is not None:
             self.require_supervisor(fence)
@@ -267,7 +267,7 @@ class Instance(Holder):
             self.record(WorkRegained, at, item_id=item_id)
 
     def note_stale(self, at: datetime, stale_seconds: float, serving: Serving = ALWAYS) -> bool:
-        """Record that it fell silent, if it did; ask for a restart if its policy says so."""
+        """Record that it is stale, if it is; request a restart if its policy says so."""
         if not self.is_known or self.status != "active":
             return False
         if self.status_at(at, stale_seconds, serving) != "stale":
@@ -315,7 +315,7 @@ class Instance(Holder):
         }
 
     def hand_over(self, at: datetime, successor: str) -> None:
-        """Name the successor; one that has not been closed ends with this."""
+        """Record the successor; an open instance is closed by this."""
         self.record(InstanceResumed, at, successor=successor)
         if self.status != "closed":
             self.close(at)
@@ -362,7 +362,7 @@ class Instance(Holder):
             raise UnknownEventType
         return self.record(WORK_EVENTS[event_type], at, data=data)
 
-    # Used by the events
+    # For the events
 
     def touched(self, event: Event) -> None:
         """Every event is the latest for a moment."""

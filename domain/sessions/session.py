@@ -96,7 +96,7 @@ class Session(Holder):
     released_items: list[str] = field(default_factory=list)
     lost_items: list[Json] = field(default_factory=list)
 
-    # What is so
+    # Queries
 
     @property
     def is_known(self) -> bool:
@@ -115,7 +115,7 @@ class Session(Holder):
 
     @property
     def has_ended(self) -> bool:
-        """Over, or without its place: what it holds is anyone's."""
+        """Whether it has ended or lost its place, so that others may take what it holds."""
         return not self.is_live or self.is_deleted or self.superseded_by is not None
 
     def threshold_seconds(self, default_ms: int) -> float:
@@ -138,7 +138,7 @@ class Session(Holder):
             return self.silent_seconds(at, serving) > self.threshold_seconds(default_ms)
         return self.status_at(at, default_ms, serving) == "stalled"
 
-    # What must be so
+    # Preconditions
 
     def require_known(self) -> None:
         """Raise :class:`SessionNotFound` for one that never was, or was deleted."""
@@ -185,7 +185,7 @@ class Session(Holder):
     def beat(
         self, at: datetime, current_task_id: str | None = None, metadata: Json | None = None
     ) -> None:
-        """Note a sign of life; it revives a stalled session and leaves a paused one paused."""
+        """Record a heartbeat; it revives a stalled session and leaves a paused one paused."""
         self.require_writable()
         require_room(self.metadata, metadata)
         if self.status == "stalled":
@@ -207,10 +207,10 @@ class Session(Holder):
         instance_id: str | None = None,
         metadata: Json | None = None,
     ) -> bool:
-        """Give it a supervisor, which shows that it is alive; false if it is that already.
+        """Set the supervisor, which counts as a heartbeat; false if it is the supervisor already.
 
-        Raises :class:`~domain.errors.Supervised` while the present one is heard of, unless it is
-        to be taken over: whoever says so has seen that it is gone.
+        Raises :class:`~domain.errors.Supervised` while the current supervisor is active, unless
+        the caller asks for a takeover because it knows that the current one is gone.
         """
         self.require_writable()
         is_gone = takeover or self.is_silent(at, default_ms, serving)
@@ -231,7 +231,7 @@ class Session(Holder):
         return True
 
     def put_down(self, at: datetime, fence: int) -> None:
-        """Give up supervising it; asked again, that changes nothing."""
+        """Clear the supervisor; repeating it changes nothing."""
         self.require_writable()
         if self.supervisor is not None:
             self.require_supervisor(fence)
@@ -274,7 +274,7 @@ class Session(Holder):
                 pass
 
     def fail(self, at: datetime, error_message: str, metadata: Json | None = None) -> None:
-        """End badly, and with it every task in progress (S4 3.2.a, b)."""
+        """Fail the session and every task in progress (S4 3.2.a, b)."""
         self.require_not_recovered()
         if not self.is_live:
             raise InvalidTransition(
@@ -286,10 +286,10 @@ class Session(Holder):
         self._fail(at, error_message, metadata)
 
     def end(self, at: datetime, reason: str) -> None:
-        """End a session that nobody works in any more: its place may be another's by now.
+        """End an abandoned session, which may have lost its place to another.
 
-        It has failed, with the outcome ``superseded`` if its place had passed on. Raises
-        :class:`SessionEnded` for one that is over.
+        It fails, with the outcome ``superseded`` if it had lost its place. Raises
+        :class:`SessionEnded` if it has ended already.
         """
         if not self.is_live:
             self.require_writable()
@@ -322,7 +322,7 @@ class Session(Holder):
         )
 
     def mark_stalled(self, at: datetime) -> None:
-        """Say that the session is stalled (S4 3.2.d); saying it again changes nothing."""
+        """Mark the session as stalled (S4 3.2.d); repeating it changes nothing."""
         self.require_not_recovered()
         if not self.is_live:
             raise InvalidTransition(
@@ -334,14 +334,14 @@ class Session(Holder):
             self.record(SessionStalled, at, reason="marked", age_ms=self._gap_ms(at))
 
     def note_overdue(self, at: datetime, default_ms: int, serving: Serving = ALWAYS) -> bool:
-        """Record a stall if there is one at this moment. A heartbeat in between wins."""
+        """Record a stall if the session is overdue now; a heartbeat that came first prevents it."""
         if not self.is_known or not self.is_overdue(at, default_ms, serving):
             return False
         self.record(SessionStalled, at, reason="no_heartbeat", age_ms=self._gap_ms(at))
         return True
 
     def archive(self, at: datetime) -> None:
-        """Keep an ended session for good (S4 3.4.c); again changes nothing."""
+        """Archive an ended session (S4 3.4.c); repeating it changes nothing."""
         self.require_known()
         if self.is_live:
             raise NotArchivable(details={"status": self.status})
@@ -349,7 +349,7 @@ class Session(Holder):
             self.record(SessionArchived, at)
 
     def delete(self, at: datetime) -> None:
-        """Put the tombstone (spec 8)."""
+        """Delete the session: record its tombstone (spec 8)."""
         self.require_known()
         self.record(SessionDeleted, at, task_ids=list(self.tasks))
 
@@ -358,7 +358,7 @@ class Session(Holder):
     def prepare_recovery(
         self, at: datetime, clear_machine: bool, default_ms: int, serving: Serving = ALWAYS
     ) -> None:
-        """Note that someone is about to recover the session (S4 3.3.b, f)."""
+        """Record that a recovery of the session is being prepared (S4 3.3.b, f)."""
         self.require_recoverable(at, default_ms, serving)
         self.record(SessionRecoveryPrepared, at, machine_cleared=clear_machine)
 
@@ -441,7 +441,7 @@ class Session(Holder):
         error_message: str | None = None,
         metadata: Json | None = None,
     ) -> None:
-        """Move a task on, or annotate it (S4 3.1). A live status given again only annotates."""
+        """Change a task's status or metadata (S4 3.1); an unchanged status only merges metadata."""
         task = self.require_task(task_id)
         self.require_writable()
         require_room(task.metadata, metadata)
@@ -465,7 +465,7 @@ class Session(Holder):
                 self.record(TaskUpdated, at, status="pending", **payload)
 
     def delete_task(self, at: datetime, task_id: str) -> None:
-        """Put a task's tombstone."""
+        """Delete a task: record its tombstone."""
         self.require_task(task_id)
         self.require_writable()
         self.record(TaskDeleted, at, task_id=task_id)
@@ -474,7 +474,7 @@ class Session(Holder):
         """The tasks in any of these statuses, oldest first."""
         return [task for task in self.tasks.values() if task.status in statuses]
 
-    # Used by the events
+    # For the events
 
     def touched(self, event: Event) -> None:
         """Everything that happens to the session refreshes ``updated_at``."""

@@ -86,7 +86,7 @@ class Service:
 
     @property
     def absent_seconds(self) -> float:
-        """For how long the service has been without its database (:class:`Presence`)."""
+        """Seconds for which the database has been unreachable (:class:`Presence`)."""
         return self._presence.absent_seconds
 
     @property
@@ -105,7 +105,7 @@ class Service:
         return await self._engine.submit_all(commands)
 
     async def start(self) -> None:
-        """Be ready: the writer, the projector, reads, the schedule."""
+        """Start the writer, the projector, the reads and the schedule."""
         memory.tune()
         self._engine.start()
         for projector in self._projectors:
@@ -115,7 +115,7 @@ class Service:
         await self._presence.start()
 
     def closing(self) -> None:
-        """A shutdown has begun: whoever waits for an answer is to have one before it is over."""
+        """Call when a shutdown begins: waiting requests are answered before it ends."""
         asyncio.get_running_loop().call_later(REFUSE_SECONDS, self._engine.give_up)
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What happens by itself: the sweep that records stalls, and the daily clean-up (spec 5, 8).
+"""The background jobs: the sweep that records stalls, and the daily clean-up (spec 5, 8).
 
 A job finds candidates by index and issues a command for each; the aggregate decides again with
 its newest events, so a heartbeat that arrives in between wins. Every process runs the scheduler;
@@ -67,7 +67,7 @@ class Jobs:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def detect_failures(self, context: Context) -> ActionResult:
-        """Record every stall of the context's namespace (S0 AC7, S4 3.2.c)."""
+        """Record every stalled session and stale instance of a namespace (S0 AC7, S4 3.2.c)."""
         started = time.perf_counter()
         overdue = await sessions.overdue(self._reads, context.namespace)
         noted, position = await self._each([NoteOverdue(session_id=s) for s in overdue], context)
@@ -95,7 +95,7 @@ class Jobs:
         return await self._result(context, value, position)
 
     async def _end_passed_on(self, context: Context) -> tuple[int, int]:
-        """End whose place and items others have, long since; how many, and the last position."""
+        """End sessions and instances whose work passed to others; the number, the last position."""
         namespace, seconds = context.namespace, self._passed_on_seconds
         superseded = await sessions.passed_on(self._reads, namespace)
         commands: list[object] = [EndPassedOn(session_id=s) for s in superseded]

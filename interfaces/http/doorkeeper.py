@@ -1,4 +1,4 @@
-"""Who may keep a connection, and for how long: what a process has open, and its limits.
+"""The connections of a process: which may stay, for how long, and their limits.
 
 A stranger is a connection that has not shown a valid key yet. Whoever has no key can open as many
 as an operating system allows, so at the limit the longest-standing stranger makes room: a client
@@ -50,7 +50,7 @@ LOOK_SECONDS = 0.5
 
 
 class RepliesUnread(Unavailable):
-    """Too many replies to this key wait to be read. Read them, then try again."""
+    """Too many replies to this API key have not been read. Read them, then try again."""
 
     code = "replies_unread"
 
@@ -135,7 +135,7 @@ class Doorkeeper:
             tell()
 
     def admit(self, visitor: Visitor) -> bool:
-        """Whether it may stay; another may have to go for it."""
+        """Admit a connection if there is room; another may be closed for it."""
         place = neighbourhood(visitor.address)
         count = self._counts.get(place, 0)
         if count >= self.limits.connections_per_address and not self._is_exempt(visitor.address):
@@ -151,11 +151,11 @@ class Doorkeeper:
         return True
 
     def introduce(self, visitor: Visitor) -> None:
-        """It has shown a valid key."""
+        """Record that the connection has shown a valid key."""
         self._strangers.pop(visitor, None)
 
     def forget(self, visitor: Visitor) -> None:
-        """It has ended, or has been told to."""
+        """Remove a connection that has ended or was told to end."""
         if visitor not in self._all:
             return
         del self._all[visitor]

@@ -1,4 +1,4 @@
-"""Clients that go before they are answered: what was done for them alone ends."""
+"""Clients that disconnect before they are answered: their queries are cancelled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOON_SECONDS = 0.02
 
 
 class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+    """The client disconnected before it was answered."""
 
 
 async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:

@@ -1,4 +1,4 @@
-"""Pages of lists: where one ends and the next begins, whatever changes in between.
+"""Pages of lists, with cursors that stay right when rows come or go between two pages.
 
 A cursor holds what its list is ordered by, of the last row that was seen, so that the next page
 begins behind it: rows that came or went before it move nothing. It is opaque to clients, and good

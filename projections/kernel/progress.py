@@ -1,4 +1,4 @@
-"""How far this process's projector has come, for readers that wait for it."""
+"""The positions up to which this process's projector has folded, for readers that wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Progress:
             _wake(future)
 
     def position(self, namespace: str) -> int:
-        """How far this process's read models are known to have come."""
+        """The position up to which this process's read models are known to be folded."""
         return self._positions.get(namespace, 0)
 
     async def wait(self, namespace: str, position: int, seconds: float) -> None:

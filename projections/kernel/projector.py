@@ -38,7 +38,7 @@ _SQL = sql.load("projections.kernel", "projector.sql")
 
 
 class BatchFailure(Exception):
-    """The database refused a batch's rows; which event is to blame shows in smaller batches."""
+    """The database refused a batch's rows; smaller batches will show which event causes it."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"a batch of {size} events was refused")
@@ -88,7 +88,7 @@ class Folder:
         return self._connection.execute(_SQL["behind"], parameters, prepare=True).fetchall()
 
     def note_use(self, places: Sequence[str]) -> None:
-        """Say that a process has these definitions, so that nobody takes them for left over."""
+        """Record that these definitions are in use, so that they are not dropped as unused."""
         self._connection.execute(_SQL["used"], {"places": list(places)}, prepare=True)
 
     def dead_letters(self) -> int:
@@ -175,7 +175,7 @@ class Folder:
 
 
 class Projector:
-    """The thread that keeps read models up to date. It outlasts the database's absences."""
+    """The thread that keeps read models up to date; it goes on after a database outage."""
 
     def __init__(
         self,
@@ -243,7 +243,7 @@ class Projector:
             folder.close()
 
     def _catch_up(self, folder: Folder) -> int:
-        """One batch of each namespace that is behind; how many events the largest one had."""
+        """Fold one batch of each namespace that is behind; return the size of the largest."""
         most = 0
         self._progress.wanted.clear()
         for namespace, projected, _head in folder.behind():

@@ -1,4 +1,4 @@
-"""Reading the read models: a client reads what it, or anyone, wrote before (spec 9)."""
+"""Queries on the read models; a read sees every write acknowledged before it (spec 9)."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ async def _cancelled(connection: psycopg.AsyncConnection) -> None:
 
 
 def _ended(using: asyncio.Future[Any]) -> None:
-    """Nobody wants to know how it ended."""
+    """Retrieve the result or error of an abandoned task, so that it is not reported."""
     if not using.cancelled():
         using.exception()
 
