@@ -96,7 +96,7 @@ class WorkItemReopened(WorkItemEvent):
 
 
 class WorkItemCancelled(WorkItemEvent):
-    """The work will not be done; what waits for it waits no longer."""
+    """The item was cancelled; items that depend on it no longer wait."""
 
     event_type = "work_item_cancelled"
     reason: str | None = None
@@ -107,7 +107,7 @@ class WorkItemCancelled(WorkItemEvent):
 
 
 class WorkItemRemoved(WorkItemEvent):
-    """A tombstone: nobody sees the item any more; listed again, it is a new one."""
+    """The item was removed (a tombstone); listed again, it is a new item."""
 
     event_type = "work_item_removed"
 

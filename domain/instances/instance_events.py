@@ -149,7 +149,7 @@ class InstanceTakenUp(InstanceEvent):
 
 
 class InstancePutDown(InstanceEvent):
-    """Its supervisor gave the instance up without having run anything for it."""
+    """The supervisor stopped supervising without having run anything for the instance."""
 
     event_type = "instance_put_down"
 
@@ -188,7 +188,7 @@ class SessionJoined(InstanceEvent):
 
 
 class SessionLeft(InstanceEvent):
-    """The instance works in a session no more.
+    """The instance no longer works in a session.
 
     ``fenced_off``: it was taken from it, by whom if that is known, and it has no other one.
     """

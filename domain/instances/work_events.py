@@ -260,7 +260,7 @@ class ContextWindowUpdated(WorkStateEvent):
 
 
 class CheckpointCreated(WorkStateEvent):
-    """A state to come back to was kept."""
+    """A state was saved from which a successor can carry on."""
 
     label: Text
     state: dict[str, Any]
@@ -268,7 +268,7 @@ class CheckpointCreated(WorkStateEvent):
 
 
 class CheckpointLoaded(WorkStateEvent):
-    """An agent came back to a kept state."""
+    """An agent loaded a saved state."""
 
     checkpoint_id: Key
     from_instance_id: Annotated[str, Field(max_length=10_000)] | None = None

@@ -68,7 +68,7 @@ class MachineUpdated(MachineEvent):
 
 
 class MachineRemoved(MachineEvent):
-    """A tombstone: nobody sees the machine any more, until it is registered again."""
+    """The machine was removed (a tombstone) until it is registered again."""
 
     event_type = "machine_removed"
 

@@ -84,7 +84,7 @@ class SessionTakenUp(SessionEvent):
 
 
 class SessionPutDown(SessionEvent):
-    """Its supervisor gave the session up without having worked in it: it is anyone's to take."""
+    """The supervisor stopped supervising without having worked in the session."""
 
     event_type = "session_put_down"
 
@@ -107,7 +107,7 @@ class SessionUpdated(SessionEvent):
 
 
 class SessionPaused(SessionEvent):
-    """The session rests on purpose; it never stalls while it does."""
+    """The session was paused; a paused session never stalls."""
 
     event_type = "session_paused"
 
@@ -116,7 +116,7 @@ class SessionPaused(SessionEvent):
 
 
 class SessionActivated(SessionEvent):
-    """A paused or stalled session works again. Whoever says so has shown that it is alive."""
+    """A paused or stalled session is active again; this counts as a heartbeat."""
 
     event_type = "session_activated"
 
@@ -126,7 +126,7 @@ class SessionActivated(SessionEvent):
 
 
 class SessionStalled(SessionEvent):
-    """No heartbeat for longer than the threshold, or someone said so; it may yet come back."""
+    """No heartbeat for longer than the threshold, or marked as stalled; a heartbeat revives it."""
 
     event_type = "session_stalled"
     reason: Literal["no_heartbeat", "marked"]
@@ -165,7 +165,7 @@ class SessionFailed(SessionEvent):
 
 
 class SessionRecoveryPrepared(SessionEvent):
-    """Someone is about to recover the session (S4 3.3)."""
+    """A recovery of the session is being prepared (S4 3.3)."""
 
     event_type = "session_recovery_prepared"
     machine_cleared: bool = False
@@ -200,7 +200,7 @@ class SessionRecovered(SessionEvent):
 
 
 class SessionArchived(SessionEvent):
-    """Kept for good: clean-up leaves the session alone (S4 3.4)."""
+    """The session was archived: clean-up does not delete it (S4 3.4)."""
 
     event_type = "session_archived"
 
@@ -214,7 +214,7 @@ class SessionArchived(SessionEvent):
 
 
 class SessionDeleted(SessionEvent):
-    """A tombstone: nobody sees the session any more, nor its tasks; the events stay (spec 8)."""
+    """The session and its tasks were deleted (a tombstone); their events are kept (spec 8)."""
 
     event_type = "session_deleted"
     task_ids: list[str]
@@ -319,7 +319,7 @@ class TaskUpdated(TaskEvent):
 
 
 class TaskDeleted(TaskEvent):
-    """A tombstone: nobody sees the task any more."""
+    """The task was deleted (a tombstone); its events are kept."""
 
     event_type = "task_deleted"
 
