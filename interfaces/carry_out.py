@@ -1,4 +1,4 @@
-"""What every face does with an operation: check what was given, then carry it out."""
+"""What every interface does with an operation: validate the input, then carry it out."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def checked_path(parameters: Mapping[str, str]) -> Mapping[str, str]:
 
 
 class Answer(NamedTuple):
-    """What a query found, as JSON, and by how many events the read models lag behind."""
+    """A query's result as JSON, and by how many events the read models lag behind."""
 
     body: bytes
     lag: int
@@ -162,7 +162,7 @@ class Undertaking:
         return Answer(_dumped(value), fresh.lag)
 
     async def action(self, params: ActionParams, context: Context) -> Outcome:
-        """Do what takes many commands, once for each idempotency key."""
+        """Carry out an action, once for each idempotency key."""
         before_writing.set(True)
         if context.idempotency is not None:
             try:

@@ -1,4 +1,4 @@
-"""Which instances there are, how they are, and how they hang together (S0, S1)."""
+"""The read model of instances, their health and their hierarchy (S0, S1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which machines there are, and what runs on them (S4 2.3)."""
+"""The read model of machines and the sessions on them (S4 2.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sessions there are, and how they are (S3 FR-5, S4 2.1, 2.4)."""
+"""The read model of sessions (S3 FR-5, S4 2.1, 2.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tasks there are, and how far each has come (S4 3.1)."""
+"""The read model of tasks (S4 3.1)."""
 
 from __future__ import annotations
 

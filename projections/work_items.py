@@ -1,4 +1,4 @@
-"""The work queue: which items there are, and who works on what (S3, spec 6)."""
+"""The read model of work items and claims: the work queue (S3, spec 6)."""
 
 from __future__ import annotations
 

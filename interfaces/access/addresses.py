@@ -1,4 +1,4 @@
-"""Who is at the other end, as far as its address tells."""
+"""Client addresses: which count as one client, and which are this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=4_096)
 def neighbourhood(address: str) -> str:
-    """The address, or the /64 network of an IPv6 one: whoever has one of these has them all."""
+    """The address, or an IPv6 address's /64 network, which usually belongs to one client."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -35,7 +35,7 @@ class Unauthorized(HoldfastError):
 
 
 class Principal(NamedTuple):
-    """Whom a key stands for: its namespace, and the id under which it is recorded."""
+    """The client that a key identifies: its namespace, and the id recorded with events."""
 
     namespace: str
     key_id: str
@@ -151,7 +151,7 @@ def is_well_formed(key: str) -> bool:
 
 
 def mask(key: str | None) -> str:
-    """What may be logged of a key: enough to tell two apart, too little to use."""
+    """A key as it may be logged: enough to tell two keys apart, too little to use one."""
     if not key:
         return "none"
     shown = key[:4] if len(key) >= 16 else ""

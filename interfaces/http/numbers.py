@@ -1,4 +1,4 @@
-"""The numbers of a body, as they were sent: what the store cannot hold, or not in so little room.
+"""Checks the numbers of a body as they were sent: too large, too small, or too long in the store.
 
 A parsed number no longer tells how it was written, and jsonb writes every number out: ``1e308``
 is 309 digits of every reply that has it. So it is the text that is judged, the same wherever the

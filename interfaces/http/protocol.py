@@ -145,7 +145,7 @@ class Connection(HttpToolsProtocol):
     # What the server asks
 
     def shutdown(self) -> None:
-        """Answer what is being asked, then end. The first that is told tells the service."""
+        """Answer the current request, then close. The first connection told informs the service."""
         self._doorkeeper.close()
         super().shutdown()
 
@@ -177,7 +177,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _is_unread(self, now: float) -> bool:
-        """Whether the client has not read a byte of what waits for it for too long."""
+        """Whether the client has read nothing of its waiting replies for too long."""
         size = self.transport.get_write_buffer_size()
         if not size:
             self._unread_since = None
@@ -200,7 +200,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended. Nothing that it held is kept, not even in a circle."""
+        """The connection has ended; drop what it held, without leaving reference cycles."""
         self._doorkeeper.forget(self)
         answering = self._answering
         if answering is not None and not answering.response_complete:
@@ -232,7 +232,7 @@ class Connection(HttpToolsProtocol):
     # Parsing
 
     def _take(self, data: bytes, at: int) -> None:
-        """Parse the data from here on, until there are requests enough, or others' turn comes."""
+        """Parse data until enough requests wait or other connections get their turn."""
         end = len(data)
         left = MAX_PIECES
         while at < end:
@@ -351,7 +351,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _breathe(self) -> None:
-        """Read no more for a moment: nobody waits for this, and others have something to say."""
+        """Stop reading for a moment, so that other connections get their turn."""
         self.transport.pause_reading()
         self.loop.call_later(BREATH_SECONDS, self._go_on)
 
@@ -519,7 +519,7 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def _refuse(self, error: HoldfastError) -> None:
-        """Answer so, once everything before is answered, and end."""
+        """Answer with this error after all earlier requests are answered, then close."""
         self._doorkeeper.tell(error.code, self.address)
         if self._phase == BODY and self.cycle is self._answering:
             # The app waits for the rest of this very request.
