@@ -12,8 +12,11 @@ from domain.claims.holder import Holder
 from domain.liveness import Serving
 
 
-def view(claim: Claim) -> Json:
-    """A claim: its holder, since when, under which fence. ``holder`` is null once released."""
+def view(
+    claim: Claim, holder: Holder | None, now: datetime, stale_seconds: float, serving: Serving
+) -> Json:
+    """A claim at a moment, with how its holder is. ``holder`` is null once released."""
+    told = {} if holder is None else owner(claim, holder, now, stale_seconds, serving)
     kind = claim.holder_kind
     item = claim.item
     return {
@@ -22,15 +25,28 @@ def view(claim: Claim) -> Json:
         "track": item.track if item else None,
         "priority": item.priority if item else 0,
         "status": claim.status,
-        "holder": claim.holder_id,
-        "holder_kind": kind,
         "session_id": claim.holder_id if kind == "session" else None,
         "instance_id": claim.holder_id if kind == "instance" else None,
+        "fence": claim.fence,
+        **_held(claim, told),
+        "seconds_until_takeover": told.get("seconds_until_takeover"),
+    }
+
+
+def _held(claim: Claim, told: Json) -> Json:
+    """Who has an item, where, and how that one is: the same in a claim and in a work item."""
+    return {
+        "holder": claim.holder_id,
+        "holder_kind": claim.holder_kind,
         "hostname": claim.hostname,
         "tty": claim.tty,
         "codebase": claim.codebase,
-        "fence": claim.fence,
         "claimed_at": claim.claimed_at,
+        "claim_duration_minutes": told.get("claim_duration_minutes"),
+        "heartbeat_age_seconds": told.get("heartbeat_age_seconds"),
+        "heartbeat_age_human": told.get("heartbeat_age_human"),
+        "stale": told.get("stale", False),
+        "unknown_since": told.get("unknown_since"),
     }
 
 
@@ -71,8 +87,8 @@ def item_view(
 ) -> Json:
     """A work item, with its holder and its dependencies."""
     item = claim.require_listed()
+    told = {} if holder is None else owner(claim, holder, now, stale_seconds, serving)
     kind = claim.holder_kind
-    held = owner(claim, holder, now, stale_seconds, serving) if holder else {}
     return {
         "item_id": claim.resource,
         "title": item.title,
@@ -84,18 +100,8 @@ def item_view(
         "is_working_on": claim.holder_id is not None,
         "active_session_id": claim.holder_id if kind == "session" else None,
         "active_instance_id": claim.holder_id if kind == "instance" else None,
-        "holder": claim.holder_id,
-        "holder_kind": kind,
-        "hostname": claim.hostname,
-        "tty": claim.tty,
-        "codebase": claim.codebase,
         "fence": claim.fence or None,
-        "claimed_at": claim.claimed_at,
-        "claim_duration_minutes": held.get("claim_duration_minutes"),
-        "heartbeat_age_seconds": held.get("heartbeat_age_seconds"),
-        "heartbeat_age_human": held.get("heartbeat_age_human"),
-        "stale": held.get("stale", False),
-        "unknown_since": held.get("unknown_since"),
+        **_held(claim, told),
         "last_machine_id": claim.last_machine_id,
         "completed_at": item.completed_at,
         "completed_by": item.completed_by,

@@ -94,7 +94,7 @@ def claim_item(work: UnitOfWork, command: ClaimItem) -> Reply:
     waits_for = open_dependencies(work, claim)
     claimer.require_writable()
     if previous is claimer:
-        return Reply(view(claim))
+        return Reply(_claim(work, claim, claimer))
     found = obstacle_to(work, claim, previous, waits_for, takeover=command.takeover)
     if found == "over":
         claim.require_open()
@@ -120,15 +120,16 @@ def release_claim(work: UnitOfWork, command: ReleaseClaim) -> Reply:
     claimer.require_writable()
     require_held_by(work, claim, claimer, command.fence)
     release(work, claim, claimer)
-    return Reply(view(claim))
+    return Reply(_claim(work, claim))
 
 
 def verify_fence(work: UnitOfWork, command: VerifyFence) -> Reply:
     """``valid: true``. Raises ``StaleFence`` for any fence but the current holder's."""
     claim = work.load(Claim, command.item_id)
+    holder = holder_of(work, claim)
     claim.require_claimed_once()
     claim.require_fence(command.fence)
-    return Reply({"valid": True, **view(claim)})
+    return Reply({"valid": True, **_claim(work, claim, holder)})
 
 
 def prove_fence(work: UnitOfWork, command: ProveFence) -> Reply:
@@ -258,10 +259,14 @@ def take(
         note_takeover(work, claim.resource, loser, previous, claimer)
     if winner is not None:
         winner.regain_work(work.now, claim.resource)
-    value = view(claim)
+    value = _claim(work, claim, claimer)
     if taken_from is not None:
         value["taken_from"] = taken_from
     return value
+
+
+def _claim(work: UnitOfWork, claim: Claim, holder: Holder | None = None) -> dict[str, Any]:
+    return view(claim, holder, work.now, work.policy.claim_stale_seconds, work.serving)
 
 
 HANDLERS: Mapping[type, Handler] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from importlib.metadata import version
+from typing import Any
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from domain.aggregate import Json
@@ -13,6 +15,9 @@ from interfaces.carry_out import body_fields, path_parameters
 from interfaces.errors import STATUS
 from interfaces.json_schema import JsonSchema
 from interfaces.operations import OPERATIONS, Operation
+from interfaces.replies.base import Health
+
+Replies = dict[type[Any], Json]
 
 _REF = "#/components/schemas/{model}"
 
@@ -26,12 +31,15 @@ def document() -> Json:
         schema_generator=JsonSchema,
     )
     components: Json = schemas.get("$defs", {})
+    replies, reply_components = _replies()
     paths: Json = {}
     for operation in OPERATIONS:
         path = re.sub(r":\w+\}", "}", operation.path)
-        paths.setdefault(path, {})[operation.verb.lower()] = _operation(operation, components)
-    paths["/health"] = {"get": _open("health", "Whether the process, and its database, serve.")}
-    paths["/api/docs"] = {"get": _open("docs", "This document.")}
+        described = _operation(operation, components, replies)
+        paths.setdefault(path, {})[operation.verb.lower()] = described
+    health = _open("health", "Whether the process, and its database, serve.", replies[Health])
+    paths["/health"] = {"get": health}
+    paths["/api/docs"] = {"get": _open("docs", "This document.", {"type": "object"})}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -41,7 +49,7 @@ def document() -> Json:
         },
         "paths": paths,
         "components": {
-            "schemas": {**_used(components), "Error": _error_schema()},
+            "schemas": {**_used(components), **reply_components, "Error": _error_schema()},
             "securitySchemes": {
                 "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "Bearer": {"type": "http", "scheme": "bearer"},
@@ -51,7 +59,19 @@ def document() -> Json:
     }
 
 
-def _operation(operation: Operation, components: Json) -> Json:
+def _replies() -> tuple[Replies, Json]:
+    """The schema of each model of a reply, and the components that these refer to."""
+    models = {op.reply.__name__: op.reply for op in OPERATIONS if op.reply is not None}
+    models[Health.__name__] = Health
+    schemas, components = TypeAdapter.json_schemas(
+        [(name, "validation", TypeAdapter(model)) for name, model in sorted(models.items())],
+        ref_template=_REF,
+        schema_generator=JsonSchema,
+    )
+    return {models[name]: schema for (name, _), schema in schemas.items()}, components["$defs"]
+
+
+def _operation(operation: Operation, components: Json, replies: Replies) -> Json:
     properties: Json = components[operation.model.__name__].get("properties", {})
     required = set(components[operation.model.__name__].get("required", []))
     fields = body_fields(operation)
@@ -65,7 +85,7 @@ def _operation(operation: Operation, components: Json) -> Json:
         "summary": operation.summary,
         "tags": [operation.path.split("/")[2]],
         "parameters": parameters,
-        "responses": _responses(operation),
+        "responses": _responses(operation, replies),
     }
     if operation.query is None:
         parameters.append(
@@ -106,33 +126,34 @@ def _body(properties: Json, fields: list[str], required: set[str]) -> Json:
     return schema
 
 
-def _responses(operation: Operation) -> Json:
-    responses: Json = {
-        str(operation.status): {
-            "description": HTTPStatus(operation.status).phrase,
-            **({} if operation.status == 204 else {"content": _any_object()}),
-        }
-    }
+def _responses(operation: Operation, replies: Replies) -> Json:
+    answered: Json = {}
+    if operation.reply is not None:
+        answered = {"content": _content(replies[operation.reply])}
+    phrase = HTTPStatus(operation.status).phrase
+    responses: Json = {str(operation.status): {"description": phrase, **answered}}
     if operation.status == 201:
-        responses["200"] = {"description": "Already so", "content": _any_object()}
+        responses["200"] = {"description": "Already so", **answered}
+    if operation.may_be_empty:
+        responses["204"] = {"description": HTTPStatus(204).phrase}
     for status in sorted({*STATUS.values()} - {405}):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}},
+            "content": _content({"$ref": _REF.format(model="Error")}),
         }
     return responses
 
 
-def _any_object() -> Json:
-    return {"application/json": {"schema": {"type": "object"}}}
+def _content(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
 
 
-def _open(name: str, summary: str) -> Json:
+def _open(name: str, summary: str, reply: Json) -> Json:
     return {
         "operationId": name,
         "summary": summary,
         "security": [],
-        "responses": {"200": {"description": "OK", "content": _any_object()}},
+        "responses": {"200": {"description": "OK", "content": _content(reply)}},
     }
 
 

@@ -155,6 +155,10 @@ class Operation:
 
     ``name`` is also stored with events as their command. ``prepare`` fills in a command's
     ``Found`` fields from the read models. With a ``tool`` the operation is offered by MCP too.
+
+    ``reply`` is the model of what a success answers; None if that is always 204, without a body.
+    ``may_be_empty``: 204 is answered too. Replies are not validated when they are given: tests hold
+    them against the model, and OpenAPI publishes it.
     """
 
     name: str
@@ -166,6 +170,8 @@ class Operation:
     prepare: Prepare | None = None
     query: Query | None = None
     action: Action | None = None
+    reply: type[Any] | None = None
+    may_be_empty: bool = False
     status: int = 200
     scope: Scope = "write"
     bucket: Bucket = "api"
@@ -182,6 +188,9 @@ def command(
     scope: Scope = "write",
     bucket: Bucket = "api",
     tool: Tool | None = None,
+    *,
+    reply: type[Any] | None = None,
+    may_be_empty: bool = False,
 ) -> Operation:
     """A row whose model is a command; its docstring's first line is the summary."""
     return Operation(
@@ -192,6 +201,8 @@ def command(
         model=model,
         command=True,
         prepare=prepare,
+        reply=reply,
+        may_be_empty=may_be_empty,
         status=status,
         scope=scope,
         bucket=bucket,
@@ -200,7 +211,13 @@ def command(
 
 
 def query(
-    name: str, path: str, model: type[Params], query: Query, tool: Tool | None = None
+    name: str,
+    path: str,
+    model: type[Params],
+    query: Query,
+    tool: Tool | None = None,
+    *,
+    reply: type[Any],
 ) -> Operation:
     """A row whose function reads; its docstring's first line is the summary."""
     return Operation(
@@ -210,6 +227,7 @@ def query(
         summary=_first_line(query),
         model=model,
         query=query,
+        reply=reply,
         scope="read",
         tool=tool,
     )
@@ -223,6 +241,8 @@ def action(
     action: Action,
     scope: Scope = "admin",
     bucket: Bucket = "api",
+    *,
+    reply: type[Any],
 ) -> Operation:
     """A row whose function sends many commands; its docstring's first line is the summary."""
     return Operation(
@@ -232,6 +252,7 @@ def action(
         summary=_first_line(action),
         model=model,
         action=action,
+        reply=reply,
         scope=scope,
         bucket=bucket,
     )

@@ -20,6 +20,7 @@ from interfaces.operations.base import (
     query,
     unless_lagging,
 )
+from interfaces.replies import claims as replies
 from projections import work_items
 
 # How many candidates a claimer tries at once; if others claim them all first, it gets more.
@@ -115,6 +116,7 @@ ROWS: tuple[Operation, ...] = (
         "/api/claims",
         claim_commands.ClaimItem,
         201,
+        reply=replies.GrantedClaim,
         tool=Tool(
             "mcp_meta_claim_work_item",
             "Claim before you start on something that others might do too, and keep the fence from"
@@ -122,19 +124,27 @@ ROWS: tuple[Operation, ...] = (
             " it once that holder has been silent long enough (seconds_until_takeover is 0).",
         ),
     ),
-    query("claim_list", "/api/claims", ClaimList, _claims),
+    query("claim_list", "/api/claims", ClaimList, _claims, reply=replies.ClaimPage),
     command(
         "claim_release",
         "POST",
         f"{_CLAIM}/release",
         claim_commands.ReleaseClaim,
+        reply=replies.Claim,
         tool=Tool(
             "mcp_meta_release_work_item",
             "Use it when you stop work on an item that is not finished.",
         ),
     ),
-    command("claim_verify", "POST", f"{_CLAIM}/verify", claim_commands.VerifyFence, scope="read"),
-    query("claim_get", _CLAIM, OneItem, _claim),
+    command(
+        "claim_verify",
+        "POST",
+        f"{_CLAIM}/verify",
+        claim_commands.VerifyFence,
+        scope="read",
+        reply=replies.VerifiedClaim,
+    ),
+    query("claim_get", _CLAIM, OneItem, _claim, reply=replies.Claim),
     command(
         "work_item_list",
         "POST",
@@ -142,8 +152,9 @@ ROWS: tuple[Operation, ...] = (
         item_commands.ListItem,
         201,
         prepare=_behind_named,
+        reply=replies.WorkItem,
     ),
-    query("work_item_queue", "/api/work-items", ItemList, _items),
+    query("work_item_queue", "/api/work-items", ItemList, _items, reply=replies.WorkItemPage),
     command(
         "work_item_claim_next",
         "POST",
@@ -151,6 +162,8 @@ ROWS: tuple[Operation, ...] = (
         item_commands.ClaimNext,
         201,
         prepare=_candidates,
+        may_be_empty=True,
+        reply=replies.GrantedClaim,
         tool=Tool(
             "mcp_meta_next_work_item",
             "You never get an item that another is working on. An empty reply means that there is"
@@ -163,6 +176,7 @@ ROWS: tuple[Operation, ...] = (
         "POST",
         f"{_ITEM}/complete",
         item_commands.CompleteItem,
+        reply=replies.WorkItem,
         tool=Tool(
             "mcp_meta_complete_work_item",
             "Call it as the session or instance that holds the item; items that depend on it can"
@@ -176,8 +190,15 @@ ROWS: tuple[Operation, ...] = (
         f"{_ITEM}/reopen",
         item_commands.ReopenItem,
         prepare=_behind_item,
+        reply=replies.WorkItem,
     ),
-    command("work_item_cancel", "POST", f"{_ITEM}/cancel", item_commands.CancelItem),
+    command(
+        "work_item_cancel",
+        "POST",
+        f"{_ITEM}/cancel",
+        item_commands.CancelItem,
+        reply=replies.WorkItem,
+    ),
     command("work_item_remove", "DELETE", _ITEM, item_commands.RemoveItem, 204),
-    query("work_item_get", _ITEM, OneItem, _item),
+    query("work_item_get", _ITEM, OneItem, _item, reply=replies.WorkItem),
 )

@@ -30,6 +30,7 @@ from interfaces.operations.base import (
     either_cursor_or_offset,
     query,
 )
+from interfaces.replies import events as replies
 from projections.kernel.paging import PAGE_BYTES, Order, Page, fitting, number, room
 
 EVENTS_MAX = 1_000  # spec 9
@@ -282,6 +283,7 @@ ROWS: tuple[Operation, ...] = (
         "/api/instances/{instance_id}/events",
         InstanceEvents,
         _instance_events,
+        reply=replies.EventPage,
         tool=Tool(
             "mcp_meta_query_events",
             "Dates are ISO 8601, in UTC unless they name a zone; keyword is searched for in the"
@@ -294,6 +296,7 @@ ROWS: tuple[Operation, ...] = (
         "/api/instances/{instance_id}/replay",
         InstanceReplay,
         _instance_replay,
+        reply=replies.Replay,
         tool=Tool(
             "mcp_meta_replay_events",
             "Without to_sequence_num it is the state after the last event; diff_from adds what"
@@ -305,13 +308,26 @@ ROWS: tuple[Operation, ...] = (
         "/api/event-types",
         Params,
         _event_types,
+        reply=replies.EventTypes,
         tool=Tool(
             "mcp_meta_list_event_types",
             "Types of the category instance are recorded by the service and cannot be emitted;"
             " all others can.",
         ),
     ),
-    query("event_feed", "/api/events", Feed, _feed),
-    query("stream_events", "/api/streams/{stream_id:path}/events", StreamEvents, _stream_events),
-    query("stream_replay", "/api/streams/{stream_id:path}/replay", StreamReplay, _stream_replay),
+    query("event_feed", "/api/events", Feed, _feed, reply=replies.FeedPage),
+    query(
+        "stream_events",
+        "/api/streams/{stream_id:path}/events",
+        StreamEvents,
+        _stream_events,
+        reply=replies.EventPage,
+    ),
+    query(
+        "stream_replay",
+        "/api/streams/{stream_id:path}/replay",
+        StreamReplay,
+        _stream_replay,
+        reply=replies.Replay,
+    ),
 )

@@ -32,6 +32,8 @@ from interfaces.operations.base import (
     command,
     query,
 )
+from interfaces.replies import events as event_replies
+from interfaces.replies import instances as instance_replies
 from projections import instances
 
 BULK_MAX = 1_000  # spec 9
@@ -194,6 +196,7 @@ ROWS: tuple[Operation, ...] = (
         f"{_INSTANCE}/heartbeat",
         commands.BeatInstance,
         bucket="ingest",
+        reply=instance_replies.InstanceBeat,
         tool=Tool(
             "mcp_meta_heartbeat",
             "Call it at least once a minute while you work, or the instance counts as stale after"
@@ -207,19 +210,30 @@ ROWS: tuple[Operation, ...] = (
         work_events.EmitEvent,
         201,
         bucket="ingest",
+        reply=event_replies.Emitted,
         tool=Tool(
             "mcp_meta_emit_event",
             "mcp_meta_list_event_types lists the types and the fields that event_data must have;"
             " it may have others too.",
         ),
     ),
-    action("heartbeat_bulk", "POST", "/api/heartbeats", Heartbeats, _beat_all, "write", "ingest"),
+    action(
+        "heartbeat_bulk",
+        "POST",
+        "/api/heartbeats",
+        Heartbeats,
+        _beat_all,
+        "write",
+        "ingest",
+        reply=instance_replies.Beats,
+    ),
     command(
         "instance_register",
         "POST",
         "/api/instances",
         commands.RegisterInstance,
         201,
+        reply=instance_replies.Instance,
         tool=Tool(
             "mcp_meta_register_instance",
             "Call it once, at the start, and keep the instance_id from the reply: every other tool"
@@ -232,6 +246,7 @@ ROWS: tuple[Operation, ...] = (
         "/api/instances",
         InstanceList,
         _list,
+        reply=instance_replies.InstancePage,
         tool=Tool(
             "mcp_meta_list_instances",
             "active_only leaves out closed instances; stale ones are listed and marked as stale.",
@@ -242,6 +257,7 @@ ROWS: tuple[Operation, ...] = (
         _INSTANCE,
         OneInstance,
         _find,
+        reply=instance_replies.FoundInstance,
         tool=Tool(
             "mcp_meta_get_instance_details",
             "instance_id may be a prefix of an id or of its hash, at least four characters long;"
@@ -253,11 +269,18 @@ ROWS: tuple[Operation, ...] = (
         "POST",
         f"{_INSTANCE}/close",
         commands.CloseInstance,
+        reply=instance_replies.ClosedInstance,
         tool=Tool(
             "mcp_meta_close_instance", "A closed instance cannot be opened again or written to."
         ),
     ),
-    query("instance_resume_brief", f"{_INSTANCE}/resume", KnownInstance, _resume_brief),
+    query(
+        "instance_resume_brief",
+        f"{_INSTANCE}/resume",
+        KnownInstance,
+        _resume_brief,
+        reply=instance_replies.ResumeBrief,
+    ),
     command(
         "instance_resume",
         "POST",
@@ -265,6 +288,7 @@ ROWS: tuple[Operation, ...] = (
         ResumeInstance,
         201,
         prepare=_chain,
+        reply=instance_replies.ResumeBrief,
         tool=Tool(
             "mcp_meta_resume_instance",
             "Call it instead of registering when you carry on another instance's work: the reply"
@@ -272,23 +296,66 @@ ROWS: tuple[Operation, ...] = (
             " stale_warning. A live instance is refused.",
         ),
     ),
-    command("instance_take_up", "POST", f"{_INSTANCE}/take-up", supervising.TakeUpInstance),
-    command("instance_put_down", "POST", f"{_INSTANCE}/put-down", supervising.PutDownInstance),
-    command("instance_set_parent", "PUT", f"{_INSTANCE}/parent", commands.SetParent),
+    command(
+        "instance_take_up",
+        "POST",
+        f"{_INSTANCE}/take-up",
+        supervising.TakeUpInstance,
+        reply=instance_replies.Instance,
+    ),
+    command(
+        "instance_put_down",
+        "POST",
+        f"{_INSTANCE}/put-down",
+        supervising.PutDownInstance,
+        reply=instance_replies.Instance,
+    ),
+    command(
+        "instance_set_parent",
+        "PUT",
+        f"{_INSTANCE}/parent",
+        commands.SetParent,
+        reply=instance_replies.Instance,
+    ),
     command(
         "checkpoint_create",
         "POST",
         f"{_INSTANCE}/checkpoints",
         work_events.CreateCheckpoint,
         201,
+        reply=event_replies.Checkpoint,
         tool=Tool(
             "mcp_meta_create_checkpoint",
             "Put into state whatever you would need to carry on without your context; replay"
             " returns it as checkpoint_state.",
         ),
     ),
-    query("registry_instances", "/api/v1/registry/instances", InstanceList, _list),
-    query("registry_discover", "/api/v1/registry/discover", Discovery, _discover),
-    query("registry_health", "/api/v1/registry/health", Params, _health),
-    query("registry_topology", "/api/v1/registry/topology", Params, _topology),
+    query(
+        "registry_instances",
+        "/api/v1/registry/instances",
+        InstanceList,
+        _list,
+        reply=instance_replies.InstancePage,
+    ),
+    query(
+        "registry_discover",
+        "/api/v1/registry/discover",
+        Discovery,
+        _discover,
+        reply=instance_replies.DiscoveredPage,
+    ),
+    query(
+        "registry_health",
+        "/api/v1/registry/health",
+        Params,
+        _health,
+        reply=instance_replies.RegistryHealth,
+    ),
+    query(
+        "registry_topology",
+        "/api/v1/registry/topology",
+        Params,
+        _topology,
+        reply=instance_replies.Forest,
+    ),
 )

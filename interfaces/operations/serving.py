@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from domain.aggregate import Json
 from interfaces.operations.base import Listing, Operation, Services, query
+from interfaces.replies import serving as replies
 from projections import dead_letters, serving
 
 
@@ -18,6 +19,12 @@ async def _dead_letters(s: Services, namespace: str, p: Listing) -> Json:
 
 
 ROWS: tuple[Operation, ...] = (
-    query("serving_intervals", "/api/serving", Listing, _intervals),
-    query("list_dead_letters", "/api/dead-letters", Listing, _dead_letters),
+    query("serving_intervals", "/api/serving", Listing, _intervals, reply=replies.ServingIntervals),
+    query(
+        "list_dead_letters",
+        "/api/dead-letters",
+        Listing,
+        _dead_letters,
+        reply=replies.DeadLetterPage,
+    ),
 )

@@ -24,6 +24,7 @@ from psycopg.sql import SQL, Identifier
 
 from interfaces.host.embedded_postgres import EmbeddedPostgres
 from interfaces.host.settings import Settings
+from tests.support.replies import check_reply
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -93,6 +94,24 @@ def position(response: httpx.Response) -> int:
     return int(response.headers["x-event-position"])
 
 
+# What grows from one moment to the next.
+AGES = frozenset(
+    {
+        "age_seconds",
+        "uptime_seconds",
+        "heartbeat_age_seconds",
+        "heartbeat_age_human",
+        "claim_duration_minutes",
+        "seconds_until_takeover",
+    }
+)
+
+
+def lasting(told: Json) -> Json:
+    """What of a reply does not change with the time alone."""
+    return {field: value for field, value in told.items() if field not in AGES}
+
+
 def is_uuid4(text: str) -> bool:
     """Whether the text is a UUID of version 4 in its usual form."""
     return str(UUID(text)) == text and UUID(text).version == 4
@@ -103,15 +122,27 @@ def name(kind: str) -> str:
     return f"{kind}-{uuid4().hex[:12]}"
 
 
-class Api(httpx.Client):
-    """A client with a key of its own; what it makes has names that nothing else has."""
+def _check(response: httpx.Response) -> None:
+    if response.is_success and response.request.method != "HEAD":
+        request = response.request
+        check_reply(request.method, request.url.path, response.status_code, response.read())
 
-    def __init__(self, url: str, key: str | None, namespace: str) -> None:
+
+class Api(httpx.Client):
+    """A client with a key of its own; what it makes has names that nothing else has.
+
+    Every reply is held against its operation's model, unless ``of_today`` says that the service is
+    one of another version.
+    """
+
+    def __init__(self, url: str, key: str | None, namespace: str, *, of_today: bool = True) -> None:
         headers = {} if key is None else {"X-API-Key": key}
         # Nobody speaks TLS here, and loading its certificates takes longer than many a test.
         super().__init__(
             base_url=url, headers=headers, timeout=REPLY_SECONDS, trust_env=False, verify=False
         )
+        if of_today:
+            self.event_hooks = {"response": [_check]}
         self.namespace = namespace
         self.key = key
 
@@ -251,21 +282,24 @@ class Server:
 
     def default(self) -> Api:
         """A client of the namespace ``default``."""
-        return Api(self.url, PLAIN_KEY, "default")
+        return self._api(PLAIN_KEY, "default")
 
     def team(self) -> Api:
         """A client of the namespace ``team-b``."""
-        return Api(self.url, TEAM_KEY, "team-b")
+        return self._api(TEAM_KEY, "team-b")
 
     def world(self) -> Api:
         """A client of a namespace that nobody has used yet."""
         with self._lock:
             number = next(self._worlds)
-        return Api(self.url, self._keys[number], f"world-{number}")
+        return self._api(self._keys[number], f"world-{number}")
 
     def nobody(self) -> Api:
         """A client without a key."""
-        return Api(self.url, None, "")
+        return self._api(None, "")
+
+    def _api(self, key: str | None, namespace: str) -> Api:
+        return Api(self.url, key, namespace, of_today=self._code == ROOT)
 
     def log(self) -> str:
         """All that the server has printed."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, get_type_hints
 
 import pytest
+from typing_extensions import is_typeddict
 
+from interfaces import replies
 from interfaces.http.openapi import document
 from interfaces.operations import OPERATIONS, Operation
 
@@ -120,3 +124,38 @@ def test_only_health_and_the_document_are_open() -> None:
     for path, verbs in DOCUMENT["paths"].items():
         for told in verbs.values():
             assert (told.get("security") == []) == (path in OPEN), path
+
+
+@pytest.mark.parametrize("operation", BY_NAME)
+def test_every_reply_is_documented(operation: Operation) -> None:
+    """A success has the schema of its reply's model, or no body at all (204)."""
+    responses = described(operation)["responses"]
+    successes = {status: told for status, told in responses.items() if status.startswith("2")}
+    if operation.reply is None:
+        assert set(successes) == {"204"}
+    for status, told in successes.items():
+        if status == "204":
+            assert "content" not in told
+            continue
+        assert operation.reply is not None
+        name = operation.reply.__name__
+        schema = told["content"]["application/json"]["schema"]
+        assert schema == {"$ref": f"#/components/schemas/{name}"}
+        properties = DOCUMENT["components"]["schemas"][name]["properties"]
+        assert set(properties) == set(get_type_hints(operation.reply))
+
+
+def test_no_model_of_a_reply_has_the_name_of_another() -> None:
+    """Components are found by name: what is sent and what is answered have different ones."""
+    sent = {name for op in OPERATIONS for name in op.model.model_json_schema().get("$defs", {})}
+    modules = [
+        import_module(f"interfaces.replies.{m.name}") for m in iter_modules(replies.__path__)
+    ]
+    answered = [
+        name
+        for module in modules
+        for name, model in vars(module).items()
+        if is_typeddict(model) and model.__module__ == module.__name__
+    ]
+    assert len(answered) == len(set(answered))
+    assert not sent & set(answered)
