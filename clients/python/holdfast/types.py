@@ -10,19 +10,18 @@ Time = Annotated[str, "a moment"]
 
 SessionStatus = Literal["active", "paused", "stalled", "completed", "failed"]
 TaskStatus = Literal["pending", "in_progress", "completed", "failed", "blocked"]
-MachineStatus = Literal["active", "offline", "maintenance"]
+MachineStatus = Literal["online", "offline", "maintenance"]
+InstanceStatus = Literal["active", "stale", "closed"]
+InstanceHealth = Literal["healthy", "degraded", "stale", "closed"]
+ItemStatus = Literal["open", "claimed", "completed", "cancelled"]
+Outcome = Literal["completed", "failed", "recovered", "superseded"]
+Category = Literal["instance", "epic", "testing", "git", "deployment", "work_state", "planning"]
 HolderKind = Literal["session", "instance"]
 Scope = Literal["global", "project", "orchestration"]
 Activity = Literal["working", "waiting_for_human", "idle"]
 
 
-class _Left(TypedDict, total=False):
-    computed_status: str
-    lost_items: list[Json]
-    instance_supervisor_fence: int
-
-
-class Session(_Left):
+class Session(TypedDict):
     """One orchestrated run of a project on a machine."""
 
     session_id: str
@@ -41,7 +40,7 @@ class Session(_Left):
     tty: str | None
     codebase: str | None
     stall_threshold_ms: int | None
-    outcome: str | None
+    outcome: Outcome | None
     recovered_from: str | None
     recovered_to: str | None
     superseded_by: str | None
@@ -53,6 +52,30 @@ class Session(_Left):
     archived_at: Time | None
     created_at: Time
     updated_at: Time
+
+
+class TakenUpSession(Session, total=False):
+    """A session with its new supervisor's fence."""
+
+    # Only if the session's instance was taken up too.
+    instance_supervisor_fence: int
+
+
+class RecoveredSession(Session, total=False):
+    """A recovery's new session."""
+
+    # What it could not have back of the items that the original released.
+    lost_items: list[LostItem]
+
+
+class LostItem(TypedDict):
+    """A work item that a recovery could not bring back."""
+
+    item_id: str
+    status: Literal["open", "claimed", "completed", "cancelled", "removed"]
+    holder: str | None
+    holder_kind: HolderKind | None
+    fence: int
 
 
 class Page(TypedDict):
@@ -104,7 +127,7 @@ class Machine(TypedDict):
     docker_slots: list[int]
     active_sessions: list[str]
     status: MachineStatus
-    last_heartbeat: Time | None
+    last_heartbeat: Time
     metadata: Json
     created_at: Time
     updated_at: Time
@@ -117,6 +140,7 @@ class MachinePage(Page):
 
 
 class _Told(TypedDict, total=False):
+    # Unless it is healthy.
     health_reasons: list[str]
 
 
@@ -135,8 +159,8 @@ class Instance(_Told):
     hostname: str | None
     tty: str | None
     codebase: str | None
-    status: Literal["active", "stale", "closed"]
-    health: str
+    status: InstanceStatus
+    health: InstanceHealth
     context_percent: float | None
     current_epic: str | None
     last_epic: str | None
@@ -164,6 +188,12 @@ class Instance(_Told):
     closed_at: Time | None
 
 
+class ClosedInstance(Instance):
+    """The closed instance, and what was closed below it."""
+
+    cascaded: list[str]
+
+
 class InstancePage(Page):
     """Instances by project, the latest heartbeat first."""
 
@@ -172,7 +202,12 @@ class InstancePage(Page):
     stale_count: int
 
 
-class LostClaim(TypedDict):
+class _Why(TypedDict, total=False):
+    # Of an item that was cancelled.
+    reason: str
+
+
+class LostClaim(_Why):
     """A claim that another took over; told once, with the next heartbeat.
 
     Nobody took it (``taken_by`` is ``None``) if the item was cancelled.
@@ -184,21 +219,33 @@ class LostClaim(TypedDict):
     at: Time
 
 
-class _Beat(TypedDict):
-    last_heartbeat: Time
+class _SessionLosses(TypedDict, total=False):
+    lost_claims: list[LostClaim]
 
 
-class Beat(_Beat, total=False):
-    """The gap before a heartbeat, and the status after it."""
+class SessionBeat(Session, _SessionLosses):
+    """The session after a heartbeat, and the gap before it."""
 
-    session_id: str
-    instance_id: str | None
-    status: str
     age_seconds: float
     stale: bool
+
+
+class _InstanceLosses(TypedDict, total=False):
     lost_claims: list[LostClaim]
     warnings: list[str]
     lost_work: Json
+
+
+class InstanceBeat(_InstanceLosses):
+    """The gap before a heartbeat, and the status after it."""
+
+    instance_id: str
+    status: InstanceStatus
+    last_heartbeat: Time
+    age_seconds: float
+    stale: bool
+    context_percent: float | None
+    current_epic: str | None
 
 
 class Beats(TypedDict):
@@ -209,7 +256,12 @@ class Beats(TypedDict):
     rejected: int
 
 
-class Event(TypedDict):
+class _OfInstance(TypedDict, total=False):
+    # Only in an instance's stream.
+    instance_id: str
+
+
+class Event(_OfInstance):
     """Something that happened, for good."""
 
     event_id: str
@@ -228,7 +280,11 @@ class EventPage(Page):
     events: list[Event]
 
 
-class FeedPage(TypedDict):
+class _More(TypedDict, total=False):
+    has_more: bool
+
+
+class FeedPage(_More):
     """Events of the whole namespace after a position."""
 
     events: list[Event]
@@ -263,12 +319,29 @@ class Replay(_Difference):
     """A stream's state at one of its events."""
 
     success: bool
+    stream_id: str
     final_state: Json
     events_replayed: int
     duration_ms: float
 
 
-class Claim(TypedDict):
+class _ClaimNow(TypedDict, total=False):
+    # Earlier services did not answer these to whoever made the claim.
+    title: str | None
+    track: str | None
+    priority: int
+    status: ItemStatus
+    claim_duration_minutes: float | None
+    heartbeat_age_seconds: float | None
+    heartbeat_age_human: str | None
+    stale: bool
+    unknown_since: Time | None
+    seconds_until_takeover: float | None
+    # Only of a claim that was just made: who had it before.
+    taken_from: str
+
+
+class Claim(_ClaimNow):
     """Exclusive ownership of a work item; ``fence`` rises with every new holder."""
 
     item_id: str
@@ -298,7 +371,7 @@ class WorkItem(TypedDict):
     priority: int
     depends_on: list[str]
     blocked_by: list[str]
-    status: Literal["open", "claimed", "completed", "cancelled"]
+    status: ItemStatus
     is_working_on: bool
     active_session_id: str | None
     active_instance_id: str | None
@@ -312,7 +385,7 @@ class WorkItem(TypedDict):
     claim_duration_minutes: float | None
     heartbeat_age_seconds: float | None
     heartbeat_age_human: str | None
-    stale: bool | None
+    stale: bool
     unknown_since: Time | None
     last_machine_id: str | None
     completed_at: Time | None
@@ -361,6 +434,13 @@ class Counts(TypedDict):
     last_updated: Time
 
 
+class HeldClaim(TypedDict):
+    """A work item that a session or an instance holds."""
+
+    item_id: str
+    fence: int
+
+
 class ActiveSession(TypedDict):
     """A live session, how long it has been silent and what it holds."""
 
@@ -370,6 +450,7 @@ class ActiveSession(TypedDict):
     docker_slot: int | None
     status: SessionStatus
     last_heartbeat: Time
+    unknown_since: Time | None
     current_task_id: str | None
     started_at: Time
     metadata: Json
@@ -379,6 +460,12 @@ class ActiveSession(TypedDict):
     codebase: str | None
     held_items: list[str]
     heartbeat_age_seconds: float
+    heartbeat_age_minutes: float
+    heartbeat_age_human: str
+    seconds_until_stale: float
+    computed_status: Literal["active", "stale", "idle", "released"]
+    claims: list[HeldClaim]
+    claimed_at: Time | None
     claim_duration_minutes: float | None
 
 
@@ -395,10 +482,10 @@ class StalledSession(TypedDict):
     project_id: str
     machine_id: str | None
     last_heartbeat: Time
-    time_since_heartbeat_ms: float
+    time_since_heartbeat_ms: int
 
 
-class StalledSessions(TypedDict):
+class StalledSessions(_More):
     """Every stalled session."""
 
     stalled_sessions: list[StalledSession]
@@ -416,65 +503,78 @@ class Found(_Match, total=False):
     matches: list[Instance]
 
 
-class Node(TypedDict):
+class Node(Instance):
     """An instance in the forest."""
 
-    instance_id: str
-    name: str | None
-    scope: str
-    health: str
-    age_seconds: float
-    activity: str | None
-    parent_id: str | None
+    orphan: bool
     children: list[Node]
 
 
-class Forest(TypedDict):
+class Forest(_More):
     """All open instances, as trees."""
 
     roots: list[Node]
+    orphans: list[str]
+    total_count: int
 
 
 class Suggestion(TypedDict):
     """What to do next, and the numbers of the events that show it."""
 
     text: str
+    rule: str
     evidence: list[int]
 
 
 class KeptState(TypedDict):
     """The last checkpoint."""
 
-    label: str
+    checkpoint_id: str
+    label: str | None
     sequence_num: int
-    state: Json
+    state: Any
+    from_instance_id: str | None
 
 
-class HeldClaim(TypedDict):
-    """A claim that an instance holds."""
+class Tests(TypedDict):
+    """What is known of an epic's tests; what was not told is None."""
 
-    item_id: str
-    fence: int
+    passed: int | None
+    failed: int | None
+    total: int | None
+    evidence: list[int]
 
 
 class Resume(TypedDict):
     """What it takes to carry on from an instance."""
 
+    instance_id: str
     instance: Instance
     predecessor: str | None
     successor: str | None
     stale_warning: str | None
+    last_epic: str | None
+    last_epic_status: Literal["started", "completed", "failed"] | None
+    current_epic: str | None
+    tests: Tests | None
     suggestions: list[Suggestion]
     checkpoint: KeptState | None
     git: Json | None
     held_claims: list[HeldClaim]
     resume_chain: list[str]
+    brief: str
+    evidence_stream: str
+    last_sequence_num: int
 
 
 class EventType(TypedDict):
     """A type of the catalogue."""
 
     type: str
+    description: str
+    category: Category
+    required_fields: list[str]
+    optional_fields: list[str]
 
 
 class EventTypes(TypedDict):

@@ -11,11 +11,12 @@ from holdfast.errors import NotFound
 from holdfast.secrets import masked_script
 from holdfast.types import (
     Activity,
-    Beat,
     Checkpoint,
+    ClosedInstance,
     Emitted,
     EventPage,
     Instance,
+    InstanceBeat,
     InstancePage,
     Json,
     Replay,
@@ -111,7 +112,7 @@ class Instances(Area):
         native_session_id: str | None = None,
         restarts: int | None = None,
         supervisor_fence: int | None = None,
-    ) -> Beat:
+    ) -> InstanceBeat:
         """Record a heartbeat. ``Conflict`` ``instance_closed`` if it is over."""
         body = said(
             context_percent=context_percent,
@@ -125,7 +126,7 @@ class Instances(Area):
             supervisor_fence=supervisor_fence,
         )
         path = f"{_instance(instance_id)}/heartbeat"
-        return cast(Beat, self._write("POST", path, body, replaces=f"beat {instance_id}"))
+        return cast(InstanceBeat, self._write("POST", path, body, replaces=f"beat {instance_id}"))
 
     def take_up(
         self,
@@ -214,7 +215,7 @@ class Instances(Area):
         cascade: bool = False,
         reason: str | None = None,
         idempotency_key: str | None = None,
-    ) -> Instance:
+    ) -> ClosedInstance:
         """Close the instance; with ``cascade`` also all instances below it."""
         reply = self._write(
             "POST",
@@ -222,7 +223,7 @@ class Instances(Area):
             said(cascade=cascade or None, reason=reason),
             idempotency_key=idempotency_key,
         )
-        return cast(Instance, reply)
+        return cast(ClosedInstance, reply)
 
     def events(
         self,

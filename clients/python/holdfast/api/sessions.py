@@ -7,14 +7,16 @@ from typing import Any, cast
 
 from holdfast.api.area import UNSET, Area, Unset, part, said
 from holdfast.types import (
-    Beat,
     Json,
     Machine,
     MachinePage,
     MachineStatus,
+    RecoveredSession,
     Session,
+    SessionBeat,
     SessionPage,
     SessionStatus,
+    TakenUpSession,
     Task,
     TaskPage,
     TaskStatus,
@@ -149,13 +151,13 @@ class Sessions(Area):
         current_task_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         supervisor_fence: int | None = None,
-    ) -> Beat:
+    ) -> SessionBeat:
         """Record a heartbeat. ``Conflict`` ``session_ended`` or ``superseded`` if it is over."""
         path = f"{_session(session_id)}/heartbeat"
         body = said(
             current_task_id=current_task_id, metadata=metadata, supervisor_fence=supervisor_fence
         )
-        return cast(Beat, self._write("POST", path, body, replaces=f"beat {session_id}"))
+        return cast(SessionBeat, self._write("POST", path, body, replaces=f"beat {session_id}"))
 
     def take_up(
         self,
@@ -169,7 +171,7 @@ class Sessions(Area):
         seen_instance_fence: int | None = None,
         takeover_instance: bool = False,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Session:
+    ) -> TakenUpSession:
         """Become the session's supervisor. The reply has the ``supervisor_fence`` to send.
 
         ``seen_fence`` is the fence that was read before, 0 for none. ``Conflict`` ``supervised`` if
@@ -190,7 +192,7 @@ class Sessions(Area):
             metadata=metadata,
         )
         path = f"{_session(session_id)}/take-up"
-        return cast(Session, self._write("POST", path, body, deferrable=False))
+        return cast(TakenUpSession, self._write("POST", path, body, deferrable=False))
 
     def put_down(self, session_id: str, supervisor_fence: int) -> Session:
         """Stop supervising the session, if no process was started for it."""
@@ -250,7 +252,7 @@ class Sessions(Area):
         docker_slot: int | None = None,
         any_slot: bool = False,
         reset_failed_tasks: bool = True,
-    ) -> Session:
+    ) -> RecoveredSession:
         """Open a successor on this machine that continues the work; repeated, it returns the same.
 
         With ``any_slot`` it takes its own slot if that is free on this machine, else a free one.
@@ -262,7 +264,7 @@ class Sessions(Area):
             reset_failed_tasks=reset_failed_tasks,
         )
         path = f"{_session(session_id)}/recover"
-        return cast(Session, self._write("POST", path, body, deferrable=False))
+        return cast(RecoveredSession, self._write("POST", path, body, deferrable=False))
 
     def detect_failures(self) -> Json:
         """Detect and record stalled sessions now."""

@@ -49,7 +49,7 @@ def claimed(console: Console, claim: Claim, holder: str) -> None:
     """Print a claim that was granted, or that the holder had already."""
     console.print(f"✅ {safe(claim['item_id'])} is claimed by {safe(holder)}")
     if claim.get("title"):
-        console.print(f"   Title: {safe(claim['title'])}")  # type: ignore[typeddict-item]
+        console.print(f"   Title: {safe(claim['title'])}")
     console.print(f"   Fence: {claim['fence']}")
 
 
