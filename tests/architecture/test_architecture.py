@@ -21,6 +21,7 @@ ROOMS = {
     "projections.kernel": "kernel",
     "interfaces": "faces",
     "interfaces.operations": "operations",
+    "interfaces.replies": "replies",
     "interfaces.access": "access",
     "interfaces.host": "host",
 }
