@@ -253,5 +253,5 @@ def test_the_default_grace_leaves_time_for_the_report(here: Desk) -> None:
         check=True,
         env={**os.environ, "COLUMNS": "200"},
     )
-    [line] = [line for line in shown.stdout.splitlines() if "--grace" in line]
-    assert "8" in line
+    _, _, about_grace = " ".join(shown.stdout.split()).partition("--grace SECONDS")
+    assert "[default: 8.0;" in about_grace.partition("--")[0]

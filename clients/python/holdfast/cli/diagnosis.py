@@ -215,9 +215,10 @@ def _lost(client: Client) -> Check:
         datetime.fromtimestamp(one).astimezone().isoformat(" ", "seconds") for one in (since, until)
     ]
     when = f"at {times[0]}" if times[0] == times[1] else f"between {times[0]} and {times[1]}"
+    lost = "1 write was" if writes == 1 else f"{writes} writes were"
     found = (
-        f"{writes} writes were lost in the last month, {when}: the service was unreachable and"
-        " the spool could not be written"
+        f"{lost} lost in the last month, {when}: the service was unreachable and the spool could"
+        " not be written"
     )
     advice = "set HOLDFAST_SPOOL_DIR to a folder of your own, on a disk with free space"
     return Check("lost", False, found, advice)
