@@ -25,9 +25,9 @@ def test_who_ends_in_the_background_leaves_the_terminal_to_the_shell(
     here: Desk, tmux: Tmux, end: str
 ) -> None:
     (here.folder / "here").touch()
-    work = "while test -e here; do sleep 0.1; done"
+    work = "touch begun; while test -e here; do sleep 0.1; done"
     tmux.type(f"{HOLDFAST} run --project job -- sh -c '{work}'")
-    eventually(lambda: "session" in tmux.shown(), "the start")
+    eventually((here.folder / "begun").exists, "the command")
     tmux("send-keys", "C-z")
     eventually(lambda: "Stopped" in tmux.shown(), "the shell")
     tmux.type(end)
