@@ -20,13 +20,13 @@ def former(directory: Path) -> Path:
     """The packages of a former commit, out of the wheel that is built of it."""
     tree, wheels, code = (directory / name for name in ("tree", "wheels", "former"))
     tree.mkdir()
-    packed = directory / "tree.tar"
+    packed = directory / "tree.zip"
     git = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT)]
     try:
         subprocess.run([*git, "archive", "-o", str(packed), FORMER], check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip(f"needs git, and a clone whose history has the commit {FORMER}")
-    shutil.unpack_archive(packed, tree, filter="data")
+    shutil.unpack_archive(packed, tree)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--no-index", "-w", str(wheels), str(tree)], check=True)
     [wheel] = wheels.iterdir()
