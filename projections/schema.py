@@ -73,12 +73,10 @@ def rebuild(
         chosen = _with_dependents(defined, only)
         spare = {each.place: each.place + SPARE for each in chosen}
         paths = {each.model.name: spare.get(each.place, each.place) for each in defined}
-        connection.execute(_SQL["forget"], {"places": list(spare.values())})
-        for place in spare.values():
-            connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(place)))
         for each in chosen:
             _create(connection, each, spare[each.place], paths)
-        models = {spare[place]: model for place, model in _all_folded(chosen).items()}
+        all_folded = {**folded(chosen), **folded(chosen, late=True)}
+        models = {spare[place]: model for place, model in all_folded.items()}
         count = _fold_beside(owner_url, models, paths.values(), watch)
         with connection.transaction():
             _set_path(connection, paths.values())
@@ -100,18 +98,13 @@ def _owned(owner_url: str) -> psycopg.Connection:
     return connection
 
 
-def _all_folded(defined: Sequence[Definition]) -> dict[str, Projection]:
-    return {**folded(defined), **folded(defined, late=True)}
-
-
 def _create(
     connection: psycopg.Connection, each: Definition, place: str, paths: Mapping[str, str]
 ) -> None:
     """Make an empty read model, in a schema of this name."""
     schema, role = Identifier(place), Identifier(SERVICE_ROLE)
     with connection.transaction():
-        connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(schema))
-        connection.execute(_SQL["forget"], {"places": [place]})
+        _drop(connection, [place])
         connection.execute(SQL("CREATE SCHEMA {}").format(schema))
         _set_path(connection, [place, *(p for p in paths.values() if p != place)])
         connection.execute(each.model.sql()["create"].encode())
@@ -123,6 +116,13 @@ def _create(
         )
         name = each.model.name
         connection.execute(_SQL["define"], {"place": place, "read_model": name, "is_built": False})
+
+
+def _drop(connection: psycopg.Connection, places: Collection[str]) -> None:
+    """Drop these schemas, with whatever is known of them."""
+    for place in places:
+        connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(place)))
+    connection.execute(_SQL["forget"], {"places": list(places)})
 
 
 def _set_path(connection: psycopg.Connection, places: Collection[str]) -> None:
@@ -186,10 +186,7 @@ def _swap(
     """Put what was built beside them in the places of the live ones."""
     for view in _views(chosen):
         connection.execute(SQL("DROP VIEW IF EXISTS public.{}").format(Identifier(view)))
-    for each in chosen:
-        place = each.place
-        connection.execute(_SQL["forget"], {"places": [place]})
-        connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(place)))
+    _drop(connection, [each.place for each in chosen])
     for each in chosen:
         place, name = each.place, each.model.name
         old, new = Identifier(spare[place]), Identifier(place)
@@ -227,9 +224,6 @@ def _drop_unused(connection: psycopg.Connection, defined: Sequence[Definition]) 
         connection.execute(_SQL["former"])
     parameters = {"hours": UNUSED_HOURS, "places": [each.place for each in defined]}
     unused = [place for (place,) in connection.execute(_SQL["unused"], parameters).fetchall()]
-    if not unused:
-        return
-    with connection.transaction():
-        for place in unused:
-            connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(place)))
-        connection.execute(_SQL["forget"], {"places": unused})
+    if unused:
+        with connection.transaction():
+            _drop(connection, unused)

@@ -87,9 +87,8 @@ DELETE FROM projections.definitions WHERE place = ANY (%(places)s)
 
 -- name: succeed
 -- What was built beside a definition takes its place.
-WITH positions AS (UPDATE projections.positions SET place = %(place)s WHERE place = %(spare)s),
-     letters AS (UPDATE projections.dead_letters SET place = %(place)s WHERE place = %(spare)s)
-UPDATE projections.definitions SET is_built = true WHERE place = %(place)s
+WITH positions AS (UPDATE projections.positions SET place = %(place)s WHERE place = %(spare)s)
+UPDATE projections.dead_letters SET place = %(place)s WHERE place = %(spare)s
 
 -- name: shown
 SELECT view_name, place FROM projections.public_views
