@@ -22,7 +22,7 @@ from application.engine.fields import (
 )
 from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from application.holdings import grant, holder_of, release
-from application.workers import concerned, note_takeover
+from application.workers import concerned, named_instance, named_session, note_takeover
 from domain.claims.claim import Claim
 from domain.claims.claimable import Obstacle, obstacle
 from domain.claims.holder import Holder
@@ -32,9 +32,6 @@ from domain.errors import (
     InvalidInput,
     NotHolder,
     TooManyClaims,
-    UnknownInstance,
-    UnknownSession,
-    shown_id,
 )
 from domain.instances.instance import Instance
 from domain.sessions.session import Session
@@ -171,17 +168,9 @@ def _claimer(work: UnitOfWork, command: ForHolder) -> Session | Instance:
             [{"field": name, "message": message} for name in ("session_id", "instance_id")]
         )
     if command.session_id is not None:
-        session = work.load(Session, command.session_id)
-        if not session.is_known:
-            raise UnknownSession.of("session_id", f"there is no session {shown_id(session.key)}")
-        return session
+        return named_session(work, command.session_id)
     if command.instance_id is not None:
-        instance = work.load(Instance, command.instance_id)
-        if not instance.is_known:
-            raise UnknownInstance.of(
-                "instance_id", f"there is no instance {shown_id(instance.key)}"
-            )
-        return instance
+        return named_instance(work, command.instance_id)
     raise InvalidInput.of("session_id", "is required, or instance_id: a claim has a holder")
 
 

@@ -17,8 +17,8 @@ from application.engine.fields import (
     SeenFence,
 )
 from application.engine.unit_of_work import Handler, Reply, UnitOfWork
-from application.workers import join, prepare_workers, worker_of
-from domain.errors import InvalidInput, UnknownInstance, shown_id
+from application.workers import join, named_instance, prepare_workers, worker_of
+from domain.errors import InvalidInput
 from domain.instances.instance import Instance
 from domain.sessions.session import Session
 
@@ -115,10 +115,7 @@ def _taken_up_with_it(work: UnitOfWork, command: TakeUpSession) -> Instance | No
         return None
     if command.instance_id is None:
         raise InvalidInput.of("seen_instance_fence", "goes with instance_id")
-    instance = work.load(Instance, command.instance_id)
-    if not instance.is_known:
-        raise UnknownInstance.of("instance_id", f"there is no instance {shown_id(instance.key)}")
-    return instance
+    return named_instance(work, command.instance_id)
 
 
 def put_down_session(work: UnitOfWork, command: PutDownSession) -> Reply:

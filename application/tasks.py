@@ -8,8 +8,9 @@ from uuid import uuid4
 from application.engine.fields import BySupervisor, Dated, Found, Id, Metadata, Name, Text
 from application.engine.unit_of_work import Handler, Reply, UnitOfWork
 from application.session_view import task_view
+from application.workers import named_session
 from domain import identity
-from domain.errors import InvalidInput, TaskNotFound, UnknownSession, shown_id
+from domain.errors import InvalidInput, TaskNotFound
 from domain.sessions.session import Session
 from domain.sessions.task import TaskStatus
 
@@ -43,9 +44,7 @@ class DeleteTask(BySupervisor):
 
 def create(work: UnitOfWork, command: CreateTask) -> Reply:
     """201 with the task. An unknown session is 400: it is a field of the body (S4 3.1.b)."""
-    session = work.load(Session, command.session_id)
-    if not session.is_known:
-        raise UnknownSession.of("session_id", f"there is no session {shown_id(session.key)}")
+    session = named_session(work, command.session_id)
     session.require_writable()
     session.require_supervisor(command.supervisor_fence)
     if identity.slug(command.project_id) != identity.slug(session.project_id):

@@ -9,9 +9,26 @@ from __future__ import annotations
 from application.engine.unit_of_work import UnitOfWork
 from domain.claims.claim import is_work_item
 from domain.claims.holder import Holder
+from domain.errors import UnknownInstance, UnknownSession, shown_id
 from domain.instances.instance import Instance
 from domain.instances.instance_events import LeftBecause
 from domain.sessions.session import Session
+
+
+def named_session(work: UnitOfWork, session_id: str) -> Session:
+    """The session that a field ``session_id`` names. Raises :class:`UnknownSession`."""
+    session = work.load(Session, session_id)
+    if not session.is_known:
+        raise UnknownSession.of("session_id", f"there is no session {shown_id(session.key)}")
+    return session
+
+
+def named_instance(work: UnitOfWork, instance_id: str) -> Instance:
+    """The instance that a field ``instance_id`` names. Raises :class:`UnknownInstance`."""
+    instance = work.load(Instance, instance_id)
+    if not instance.is_known:
+        raise UnknownInstance.of("instance_id", f"there is no instance {shown_id(instance.key)}")
+    return instance
 
 
 def prepare_workers(work: UnitOfWork, *sessions: Session) -> None:
