@@ -14,14 +14,13 @@ from functools import partial
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from application.eventstore.migrate import migrate
 from projections import schema
 from tests.acceptance.conftest import Start
 from tests.acceptance.serving import Api, Json, Server, eventually, ok, refused
-from tests.support.killable import KillablePostgres
+from tests.support.killable import KillablePostgres, frozen
 
 LONG = 60.0
 
@@ -142,21 +141,6 @@ def test_a_full_disk_is_waited_for_and_told(start: Start) -> None:
         eventually("health", lambda: ok(api.get("/health"))["database"] == "away", LONG)
         ballast.unlink()
         goes_on(api, session)
-
-
-@contextmanager
-def frozen(postgres: KillablePostgres) -> Iterator[None]:
-    """All its processes stand still: sockets take what is sent, and nobody answers."""
-    assert postgres.pid is not None
-    postmaster = psutil.Process(postgres.pid)
-    family = [postmaster, *postmaster.children(recursive=True)]
-    for process in family:
-        os.kill(process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in family:
-            os.kill(process.pid, signal.SIGCONT)
 
 
 def test_a_frozen_database_is_not_waited_for(

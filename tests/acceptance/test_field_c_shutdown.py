@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -18,26 +15,10 @@ from application.eventstore.migrate import migrate
 from projections import schema
 from tests.acceptance.conftest import Start
 from tests.acceptance.serving import PLAIN_KEY, Api, Json, Server, eventually, ok
-from tests.support.killable import KillablePostgres
+from tests.support.killable import KillablePostgres, frozen
 
 # The grace for requests that are being answered, and a few seconds.
 LONG = 45.0
-
-
-@contextmanager
-def frozen(postgres: KillablePostgres) -> Iterator[None]:
-    """All its processes stand still, until they go on at the end or are woken."""
-    assert postgres.pid is not None
-    postmaster = psutil.Process(postgres.pid)
-    family = [postmaster, *postmaster.children(recursive=True)]
-    for process in family:
-        os.kill(process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in family:
-            if process.is_running():
-                process.send_signal(signal.SIGCONT)
 
 
 def last_line(server: Server) -> Json:

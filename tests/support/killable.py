@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -22,3 +25,22 @@ class KillablePostgres(EmbeddedPostgres):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(family, timeout=60)
+
+
+@contextmanager
+def frozen(postgres: KillablePostgres) -> Iterator[None]:
+    """All its processes stand still, until they go on at the end or are woken.
+
+    Sockets take what is sent meanwhile, and nobody answers.
+    """
+    assert postgres.pid is not None
+    postmaster = psutil.Process(postgres.pid)
+    family = [postmaster, *postmaster.children(recursive=True)]
+    for process in family:
+        os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in family:
+            if process.is_running():
+                process.send_signal(signal.SIGCONT)

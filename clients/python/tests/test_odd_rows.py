@@ -8,25 +8,17 @@ import time
 
 import pytest
 from clients.python.tests.conftest import Connect
+from clients.python.tests.test_elsewhere import machine, machines
 from clients.python.tests.test_key_stays import kept
 
 from holdfast import Client
 from holdfast.earlier import Earlier
-from holdfast.request import Request, Write, new_key
+from holdfast.request import Request, new_key
 from holdfast.spool import Spool
 from tests.acceptance.serving import Api, ok
 from tests.support.proxy import HttpWire
 
 FAR = 1e300
-
-
-def machine(name: str) -> Write:
-    body = {"hostname": name, "docker_slots": []}
-    return Write(Request("POST", "/api/machines", body, idempotency_key=new_key()))
-
-
-def machines(api: Api) -> set[str]:
-    return {one["hostname"] for one in ok(api.get("/api/machines"))["machines"]}
 
 
 @pytest.mark.parametrize(
